@@ -1,0 +1,1 @@
+"""Measuring candidates: cost, latency and accuracy, written as raw records."""

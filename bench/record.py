@@ -1,0 +1,178 @@
+"""Records: one JSON object a line, appended atomically, resumed by key. Imports without torch.
+
+Every measured number of this project lives in such a line. A record holds raw samples with their unit in the key;
+statistics are computed when reading. See `Record` for the fields and `MEASUREMENTS` for what each kind measures.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+SCHEMA_VERSION = 1
+
+Kind = Literal["cost", "latency", "accuracy", "error"]
+
+#: What `Record.measurements` holds, by kind. `latency` has two forms: of the parts (case is None) and of a case.
+MEASUREMENTS: Mapping[str, tuple[str, ...]] = {
+    "cost": (
+        "encoder_params",
+        "decoder_params",
+        "encoder_gmacs",
+        "decoder_gmacs",
+        "encoder_gmacs_second_counter",
+        "input_px",
+        "uncounted_operators",
+    ),
+    "latency of parts": ("encode_s", "encode_first_s", "decode_s", "decode_first_s", "warmup", "input_px"),
+    "latency of a case": (
+        "temperature",
+        "pass_index",
+        "load_s",
+        "preprocess_s",
+        "encode_s",
+        "decode_s",
+        "postprocess_s",
+        "total_s",
+        "encoded_slices",
+        "decoded_prompts",
+        "startup_s",
+        "peak_rss_mib",
+    ),
+    "accuracy": ("labels", "dsc", "nsd", "voxels", "tolerance_mm"),
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One measurement, or one failure.
+
+    Attributes:
+        kind: `cost`, `latency`, `accuracy` or `error`.
+        candidate: what was measured: `encoder`, `weights` ({`name`, `sha256`, `trained`}), `variant`, `backend`,
+            `backend_version`, `precision`, `threads`. The floor's encoder is called `box ellipse`.
+        measurements: raw samples and counts, by kind: see `MEASUREMENTS`. Lists hold one entry a sample or a label.
+        case: None, or `case_id`, `modality`, `shape`, `objects`, `spacing_mm`, `source` (a file's name), `sha256`.
+        protocol: None, or `name` and the named options of the 3D rule.
+        machine: `id` (a hash of the rest), `cpu`, `cores`, `isa`, `memory_gib`, `os`.
+        packages: name -> version of what computes.
+        git: `commit` and `dirty` of the toolkit, or None outside a checkout.
+        run_id: the sweep that wrote this; candidates of one run were interleaved.
+        time_utc: ISO 8601, of writing.
+        error: None, or `type` and `message`.
+        key: identity for resuming; see `record_key`.
+        schema: `SCHEMA_VERSION` at writing.
+    """
+
+    kind: Kind
+    candidate: dict[str, Any]
+    measurements: dict[str, Any]
+    machine: dict[str, Any]
+    run_id: str
+    key: str
+    case: dict[str, Any] | None = None
+    protocol: dict[str, Any] | None = None
+    packages: dict[str, str] = field(default_factory=dict)
+    git: dict[str, Any] | None = None
+    error: dict[str, str] | None = None
+    time_utc: str = field(
+        default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    )
+    schema: int = SCHEMA_VERSION
+
+
+class RecordError(ValueError):
+    """A line that is no record, named by file and line number."""
+
+
+def record_key(
+    kind: str,
+    candidate: Mapping[str, Any],
+    machine_id: str,
+    case: Mapping[str, Any] | None = None,
+    protocol: Mapping[str, Any] | None = None,
+    **extra: str | int | float,
+) -> str:
+    """Identity of a measurement: equal keys need not be measured again.
+
+    Args:
+        kind: the record's kind (an `error` takes the kind of what it failed to measure).
+        candidate: the record's candidate.
+        machine_id: `machine["id"]`.
+        case: the record's case.
+        protocol: the record's protocol.
+        extra: what else tells two measurements apart (`pass_index`, `temperature`, ...).
+    """
+    identity = [kind, dict(candidate), machine_id, case and dict(case), protocol and dict(protocol), extra]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:20]
+
+
+def append_record(path: Path, record: Record) -> None:
+    """Append one line to `path` and sync it: after a crash a record is there whole, or absent.
+
+    The line goes out in one `write` to a file opened for appending. Where an earlier crash tore the last line, the
+    new record starts on a line of its own.
+
+    Raises:
+        ValueError: a measurement is NaN or infinite (JSON has no such number).
+    """
+    line = json.dumps(asdict(record), allow_nan=False, separators=(",", ":")) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        size = os.fstat(descriptor).st_size
+        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+        os.write(descriptor, (("\n" if torn else "") + line).encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_records(paths: Iterable[Path], *, strict: bool = False) -> Iterator[Record]:
+    """Records of JSON-lines files, in order.
+
+    Args:
+        paths: files that exist.
+        strict: raise on a line that is no record instead of skipping it. A torn last line is always skipped.
+
+    Raises:
+        RecordError: `strict`, and a line is no record; or a record is of a newer schema than this reader.
+    """
+    for path in paths:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield _parse_record(line)
+            except (TypeError, KeyError, json.JSONDecodeError) as error:
+                if strict and number < len(lines):
+                    raise RecordError(f"{path}:{number}: found {line[:60]!r}; expected a record ({error})") from error
+            except RecordError as error:
+                raise RecordError(f"{path}:{number}: {error}") from error
+
+
+def _parse_record(line: str) -> Record:
+    fields = json.loads(line)
+    if fields["schema"] > SCHEMA_VERSION:
+        raise RecordError(f"found schema {fields['schema']}; this version reads up to {SCHEMA_VERSION}: update it")
+    return Record(**fields)
+
+
+def finished_keys(path: Path) -> set[str]:
+    """Keys of what `path` already holds measured: errors are not finished work."""
+    if not path.exists():
+        return set()
+    return {record.key for record in read_records([path]) if record.error is None}
+
+
+def finite(value: float) -> float | None:
+    """`value`, or None where it is NaN or infinite: undefined is written as null."""
+    return value if math.isfinite(value) else None

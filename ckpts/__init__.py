@@ -1,0 +1,1 @@
+"""Catalog of weight cards and the small weights that ship."""

@@ -1,0 +1,1 @@
+"""Cases: reading medical images, and the built-in phantom."""

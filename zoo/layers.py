@@ -1,0 +1,58 @@
+"""Layers that several encoders and the mask decoder share."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+
+class LayerNorm2d(nn.Module):
+    """Layer normalisation over the channels of (B, C, H, W), with torch's two-pass formula and SAM's keys.
+
+    Source: SAM (Kirillov et al. 2023), image encoder neck.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H, W)."""
+        variance, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
+        normalised = (x - mean) * torch.rsqrt(variance + self.eps)
+        return normalised * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+class ConvBn(nn.Sequential):
+    """Convolution without bias, then BatchNorm, under the keys `c` and `bn` that LeViT gave them.
+
+    Source: LeViT (Graham et al. 2021); RepViT and TinyViT kept its names.
+    """
+
+    c: nn.Conv2d
+    bn: nn.BatchNorm2d
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, padding: int = 0, groups: int = 1
+    ) -> None:
+        conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
+        super().__init__(OrderedDict(c=conv, bn=nn.BatchNorm2d(outputs)))
+
+
+class SamNeck(nn.Sequential):
+    """1x1 and 3x3 convolution, each with LayerNorm2d, to the embedding's channels.
+
+    Source: SAM's image encoder (Kirillov et al. 2023, appendix A).
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, 1, bias=False),
+            LayerNorm2d(outputs),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+            LayerNorm2d(outputs),
+        )

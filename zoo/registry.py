@@ -1,0 +1,150 @@
+"""The registry: a name for every image encoder, its `EncoderSpec`, and the way to build it.
+
+A new encoder is one new file in `zoo/encoders/` with a function under `@register_encoder(...)`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from zoo.errors import InputError, unknown_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from zoo.sam.model import Sam
+
+#: Side of the image embedding in positions, and its channels: the contract between encoder and decoder.
+EMBEDDING_SIZE, EMBEDDING_CHANNELS = 64, 256
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What surrounds an encoder: its input, the frame that prompts live in, and where it comes from.
+
+    An exported graph keeps this and loses the class.
+
+    Attributes:
+        name: name in the registry.
+        image_size: S, side of the square input in pixels.
+        prompt_frame: side in pixels of the frame in which box and point coordinates are given.
+        fit: `pad` scales the longest side to S and pads bottom and right; `squash` scales both sides to S.
+        resize: interpolation when the image is brought to S.
+        normalisation: `min_max` to [0, 1] before padding, or `imagenet` mean and std on 0-255 before padding.
+        title: the published model that this is.
+        paper: reference of the architecture.
+        licence: of the published weights.
+        weights_from: where users get the published weights.
+        adaptable: whether `image_size` may be changed when building.
+    """
+
+    name: str
+    image_size: int
+    prompt_frame: int
+    fit: Literal["pad", "squash"]
+    resize: Literal["area", "linear", "cubic"]
+    normalisation: Literal["min_max", "imagenet"]
+    title: str
+    paper: str
+    licence: str
+    weights_from: str
+    adaptable: bool = False
+
+
+#: Builds the encoder that a spec describes.
+EncoderFactory = Callable[[EncoderSpec], "nn.Module"]
+
+_REGISTRY: dict[str, tuple[EncoderSpec, EncoderFactory]] = {}
+
+
+def register_encoder(spec: EncoderSpec) -> Callable[[EncoderFactory], EncoderFactory]:
+    """Decorator: registers a function that builds the encoder of `spec`."""
+
+    def register(factory: EncoderFactory) -> EncoderFactory:
+        if spec.name in _REGISTRY:
+            raise ValueError(f"encoder {spec.name!r} is registered twice")
+        _REGISTRY[spec.name] = (spec, factory)
+        return factory
+
+    return register
+
+
+@cache
+def _import_encoders() -> None:
+    import zoo.encoders
+
+    for module in pkgutil.iter_modules(zoo.encoders.__path__, "zoo.encoders."):
+        importlib.import_module(module.name)
+
+
+def list_encoders() -> list[str]:
+    """Names of all encoders, sorted."""
+    _import_encoders()
+    return sorted(_REGISTRY)
+
+
+def encoder_spec(name: str, image_size: int | None = None) -> EncoderSpec:
+    """Spec of the encoder `name`, or of its variant for another input size.
+
+    Args:
+        name: a name of `list_encoders()`, or `NAME@SIZE` for another input size, as in `vit_b@256`.
+        image_size: another input size in pixels; wins over `@SIZE`. The prompt frame follows the size.
+
+    Raises:
+        InputError: unknown name, or a size that this encoder cannot be built for.
+    """
+    _import_encoders()
+    base, _, suffix = name.partition("@")
+    if base not in _REGISTRY:
+        raise unknown_name("encoder", base, _REGISTRY)
+    if suffix and not suffix.isdigit():
+        raise InputError("encoder", f"{name!r}", "NAME or NAME@SIZE with a size in pixels")
+    spec = _REGISTRY[base][0]
+    size = image_size or int(suffix or spec.image_size)
+    if size == spec.image_size:
+        return spec
+    if not spec.adaptable:
+        raise InputError(f"encoder {base}", f"input size {size} px", f"{spec.image_size} px, the only one it has")
+    return replace(spec, name=f"{base}@{size}", image_size=size, prompt_frame=size)
+
+
+def create_encoder(name: str, image_size: int | None = None) -> nn.Module:
+    """The encoder `name` in eval mode, with the random weights of torch's current seed.
+
+    Returns:
+        A module: float32 (B, 3, S, S), normalised as its spec says, to (B, 256, 64, 64).
+
+    Raises:
+        InputError: as `encoder_spec`.
+    """
+    spec = encoder_spec(name, image_size)
+    return _REGISTRY[spec.name.partition("@")[0]][1](spec).eval()
+
+
+def create_sam(name: str, weights: str | Path | None = None) -> Sam:
+    """A whole model around the encoder `name`: image encoder, prompt encoder and mask decoder, in eval mode.
+
+    Args:
+        name: as in `encoder_spec`.
+        weights: a checkpoint's path, a weight card's name, or `random:SEED`; None is `random:0`.
+
+    Raises:
+        InputError: unknown name, or weights that do not fit; the message says what would.
+    """
+    from zoo.sam.model import Sam
+    from zoo.weights import identify, load_weights, random_seed_of, seeded
+
+    seed = random_seed_of(weights)
+    # Encoder and decoder are seeded apart, so that equal seeds give equal decoders behind different encoders.
+    with seeded(seed or 0):
+        encoder = create_encoder(name)
+    with seeded(seed or 0):
+        sam = Sam(encoder, encoder_spec(name)).eval()
+    sam.weights = load_weights(sam, Path(str(weights))) if seed is None else identify(sam, seed)
+    return sam
