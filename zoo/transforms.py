@@ -7,7 +7,7 @@ ResizeLongestSide; LiteMedSAM's and Rep-MedSAM's inference script; MedSAM's infe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -68,7 +68,7 @@ def preprocess_image(image: NDArray[np.uint8], spec: EncoderSpec) -> NDArray[np.
     return padded
 
 
-def _normalise(image: NDArray[np.uint8], how: Literal["min_max", "imagenet"]) -> NDArray[np.float32]:
+def _normalise(image: NDArray[Any], how: Literal["min_max", "imagenet"]) -> NDArray[np.float32]:
     if how == "min_max":
         low, high = int(image.min()), int(image.max())
         scaled: NDArray[np.float32] = (image - np.float32(low)) / np.float32(max(high - low, 1e-8))
@@ -135,8 +135,11 @@ def restore_logits(logits: NDArray[np.float32], fit: Fit) -> NDArray[np.float32]
     The logits are first brought to the frame, if that is larger, then cropped to the part that the image takes up,
     then resized to the image.
     """
-    if fit.size != LOW_RES_PX:
-        logits = cv2.resize(logits, (fit.size, fit.size), interpolation=cv2.INTER_LINEAR)
-    height, width = fit.image_shape
-    cropped = np.ascontiguousarray(logits[: fit.new_shape[0], : fit.new_shape[1]])
-    return cv2.resize(cropped, (width, height), interpolation=cv2.INTER_LINEAR)
+    framed = logits if fit.size == LOW_RES_PX else _resize_linear(logits, (fit.size, fit.size))
+    height, width = fit.new_shape
+    return _resize_linear(np.ascontiguousarray(framed[:height, :width]), fit.image_shape)
+
+
+def _resize_linear(array: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+    resized: Any = cv2.resize(array, shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return resized

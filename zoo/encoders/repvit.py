@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from timm.layers import SqueezeExcite
+from timm.layers.squeeze_excite import SEModule as SqueezeExcite
 from torch import Tensor, nn
 
 from zoo.layers import ConvBn, SamNeck
@@ -132,5 +132,3 @@ REPVIT_M1_0 = RepViTGeometry((56, 112, 224, 448), (3, 3, 15, 2), stem_stride=1, 
 def repvit(spec: EncoderSpec) -> nn.Module:
     """Rep-MedSAM's encoder: RepViT-M1.0 at 256 px."""
     return RepViTEncoder(REPVIT_M1_0)
-
-

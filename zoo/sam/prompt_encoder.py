@@ -104,13 +104,17 @@ class PromptEncoder(nn.Module):
         kind = labels[..., None]
         encoding = torch.where(kind == -1, self.not_a_point_embed.weight, encoding)
         for value in (self.BACKGROUND, self.FOREGROUND):
-            encoding = encoding + (kind == value) * self.point_embeddings[value].weight
+            encoding = encoding + (kind == value) * self._kind(value)
         return encoding
 
     def _embed_boxes(self, boxes: Tensor) -> Tensor:
         corners = self._positions(boxes.reshape(-1, 2, 2))
-        kinds = [self.point_embeddings[i].weight for i in (self.TOP_LEFT, self.BOTTOM_RIGHT)]
-        return corners + torch.cat(kinds)
+        return corners + torch.cat([self._kind(self.TOP_LEFT), self._kind(self.BOTTOM_RIGHT)])
+
+    def _kind(self, row: int) -> Tensor:
+        """Embedding (1, C) of what a point is."""
+        embedding: Tensor = self.point_embeddings[row].weight  # type: ignore[assignment]
+        return embedding
 
     def _embed_masks(self, masks: Tensor | None, batch: int) -> Tensor:
         if masks is not None:

@@ -1,0 +1,125 @@
+"""`SamPredictor`: prompts on a 2D image to masks, in the image's own pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from zoo.backends import Backend, Floats, Prompts
+from zoo.data.case import Case
+from zoo.errors import InputError
+from zoo.stages import StageClock
+from zoo.transforms import BoxRounding, Fit, fit_image, preprocess_image, restore_logits, scale_boxes
+
+#: Boxes that are decoded together: bounds the memory of an image with hundreds of objects.
+BOXES_A_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Masks of B prompts.
+
+    Attributes:
+        masks: bool (B, M, H, W), M masks a prompt: 1, or 3 if several were asked for.
+        iou: float32 (B, M), the quality that the model predicts for each.
+        low_res_logits: float32 (B, M, 256, 256), in the prompt frame; feed one back as a mask prompt.
+    """
+
+    masks: NDArray[np.bool_]
+    iou: Floats
+    low_res_logits: Floats
+
+
+class SamPredictor:
+    """Encodes an image once and answers any number of prompts on it.
+
+    Example::
+
+        predictor = SamPredictor(create_backend("torch", create_sam("repvit")))
+        predictor.set_image(image)                      # uint8 (H, W, 3)
+        masks = predictor.predict(boxes=[[30, 40, 120, 160]]).masks
+
+    Args:
+        backend: the model in a runtime.
+        box_rounding: `truncate` cuts scaled boxes to whole pixels, as Rep-MedSAM's script does; `float` does not.
+        clock: where to add up the time of each stage.
+    """
+
+    def __init__(
+        self, backend: Backend, box_rounding: BoxRounding = "truncate", clock: StageClock | None = None
+    ) -> None:
+        self.backend, self.box_rounding = backend, box_rounding
+        self.clock = clock or StageClock()
+        self._embedding: Floats | None = None
+        self._fit: Fit | None = None
+
+    def set_image(self, image: NDArray[np.uint8]) -> None:
+        """Preprocesses and encodes an image: uint8 (H, W, 3), or (H, W) in greys.
+
+        Raises:
+            InputError: another dtype or shape.
+        """
+        grey_or_rgb = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
+        if image.dtype != np.uint8 or not grey_or_rgb or 0 in image.shape:
+            raise InputError("image", f"{image.dtype} {image.shape}", "uint8 (H, W, 3) or (H, W)")
+        with self.clock.measure("preprocess"):
+            inputs = preprocess_image(image, self.backend.spec)
+        with self.clock.measure("encode"):
+            self._embedding = self.backend.encode(inputs)
+        self.clock.counts["encoded_slices"] += 1
+        self._fit = fit_image((image.shape[0], image.shape[1]), self.backend.spec.prompt_frame, self.backend.spec.fit)
+
+    def predict(
+        self,
+        boxes: ArrayLike | None = None,
+        points: ArrayLike | None = None,
+        point_labels: ArrayLike | None = None,
+        masks: Floats | None = None,
+        multimask: bool = False,
+    ) -> Prediction:
+        """Masks of B prompts on the image that was set.
+
+        Args:
+            boxes: (B, 4) xyxy in the image's pixels.
+            points: (B, P, 2) as (x, y) in the image's pixels.
+            point_labels: (B, P): 1 foreground, 0 background.
+            masks: logits (B, 1, 256, 256) of an earlier prediction.
+            multimask: three masks a prompt, for an ambiguous one.
+
+        Raises:
+            InputError: no image was set, or no prompt given.
+        """
+        if self._embedding is None or self._fit is None:
+            raise InputError("predictor", "no image", "set_image(image) first")
+        prompts = Prompts(
+            boxes=None if boxes is None else scale_boxes(np.asarray(boxes), self._fit, self.box_rounding),
+            points=None if points is None else _scale_points(np.asarray(points), self._fit),
+            point_labels=None if point_labels is None else np.asarray(point_labels, np.int64),
+            masks=masks,
+        )
+        with self.clock.measure("decode"):
+            logits, iou = self.backend.decode(self._embedding, prompts, multimask)
+        self.clock.counts["decoded_prompts"] += len(logits)
+        with self.clock.measure("postprocess"):
+            full = np.stack([restore_logits(one, self._fit) > 0 for one in logits.reshape(-1, *logits.shape[2:])])
+        return Prediction(full.reshape(*logits.shape[:2], *full.shape[1:]), iou, logits)
+
+
+def _scale_points(points: NDArray[np.floating], fit: Fit) -> Floats:
+    """Points (B, P, 2) to the frame, by the same factors as boxes, never rounded."""
+    pairs = np.concatenate([points, points], axis=-1).reshape(-1, 4)
+    return scale_boxes(pairs, fit, "float")[:, :2].reshape(points.shape)
+
+
+def segment_image(case: Case, predictor: SamPredictor) -> NDArray[np.uint16]:
+    """Label map (H, W) of a 2D case: its objects in order, later over earlier."""
+    predictor.set_image(case.image)
+    segmentation = np.zeros(case.spatial_shape, np.uint16)
+    for start in range(0, len(case.boxes), BOXES_A_BATCH):
+        batch = slice(start, start + BOXES_A_BATCH)
+        masks = predictor.predict(boxes=case.boxes[batch]).masks
+        for mask, label in zip(masks[:, 0], case.object_labels[batch], strict=True):
+            segmentation[mask] = label
+    return segmentation
