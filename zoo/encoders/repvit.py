@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from timm.layers.squeeze_excite import SEModule as SqueezeExcite
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers import ConvBn, SamNeck
@@ -32,6 +32,24 @@ class RepVggDepthwise(nn.Module):
         return mixed
 
 
+class SqueezeExcite(nn.Module):
+    """Scales each channel by a gate computed from all channels' means (Hu et al. 2018, arXiv:1709.01507).
+
+    The same as timm's `SqueezeExcite(channels, 0.25)`, whose import alone takes longer than a segmentation.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        reduced = max(8, (channels // 4 + 4) // 8 * 8)
+        self.fc1 = nn.Conv2d(channels, reduced, 1)
+        self.fc2 = nn.Conv2d(reduced, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H, W)."""
+        gate: Tensor = self.fc2(F.relu(self.fc1(x.mean((2, 3), keepdim=True)))).sigmoid()
+        return x * gate
+
+
 class Residual(nn.Module):
     """`x + m(x)`."""
 
@@ -51,7 +69,7 @@ class RepViTBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int, use_se: bool) -> None:
         super().__init__()
         hidden = 2 * inputs
-        se = SqueezeExcite(inputs, rd_ratio=0.25) if use_se else nn.Identity()
+        se = SqueezeExcite(inputs) if use_se else nn.Identity()
         mlp = nn.Sequential(ConvBn(inputs, hidden), nn.GELU(), ConvBn(hidden, outputs))
         if stride == 1:
             self.token_mixer = nn.Sequential(RepVggDepthwise(inputs), se)

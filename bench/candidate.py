@@ -1,0 +1,57 @@
+"""A candidate: encoder, weights, variant, runtime, precision and threads. The thing that is measured."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from zoo.backends import Backend
+from zoo.sam.model import Sam
+from zoo.weights import WeightsId
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make a candidate, in words: enough for another process to make the same.
+
+    Attributes:
+        encoder: name in the registry.
+        weights: checkpoint, weight card or `random:SEED`; None for the default.
+        variant: `train` (as published) or `reparam` (BatchNorms and branches folded).
+        backend: name of the runtime.
+        precision: `fp32`, `bf16` or `int8`.
+        threads: that one operator may use.
+    """
+
+    encoder: str
+    weights: str | None = None
+    variant: str = "reparam"
+    backend: str = "torch"
+    precision: str = "fp32"
+    threads: int = 2
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe made: the model (as run in eager mode, for counting) and its runtime."""
+
+    recipe: Recipe
+    weights: WeightsId
+    sam: Sam
+    backend: Backend
+
+    def as_record(self) -> dict[str, Any]:
+        """The candidate as a record names it."""
+        return {
+            "encoder": self.recipe.encoder,
+            "weights": asdict(self.weights),
+            "variant": self.recipe.variant,
+            "backend": self.backend.name,
+            "backend_version": self.backend.version,
+            "precision": self.backend.precision,
+            "threads": self.backend.threads,
+        }
+
+    def describe(self) -> str:
+        """A short name for progress and messages."""
+        return f"{self.recipe.encoder} ({self.recipe.variant}, {self.backend.name} {self.backend.precision})"

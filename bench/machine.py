@@ -1,0 +1,91 @@
+"""What a figure was measured on: the machine, the packages, the toolkit's own commit, and the memory it took."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+#: Instruction sets that decide how fast each precision runs.
+ISA_FLAGS = (
+    "avx2",
+    "fma",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "amx_bf16",
+    "amx_int8",
+    "asimd",
+    "asimddp",
+    "bf16",
+    "i8mm",
+)
+#: Packages that compute, or that decide what is computed.
+PACKAGES = ("torch", "timm", "fvcore", "numpy", "scipy", "opencv-python-headless", "onnxruntime", "openvino")
+
+
+@cache
+def describe_machine() -> dict[str, Any]:
+    """CPU, cores this process may use, instruction sets, memory and system, with an `id` that is a hash of them."""
+    cpu_info = Path("/proc/cpuinfo")
+    fields = _first_cpu(cpu_info.read_text()) if cpu_info.exists() else {}
+    flags = set(f"{fields.get('flags', '')} {fields.get('Features', '')}".split())
+    machine: dict[str, Any] = {
+        "cpu": fields.get("model name") or platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "isa": [flag for flag in ISA_FLAGS if flag in flags],
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "os": f"{platform.system()} {platform.machine()}",
+    }
+    digest = hashlib.sha256(json.dumps(machine, sort_keys=True).encode()).hexdigest()
+    return {"id": digest[:12], **machine}
+
+
+def _first_cpu(text: str) -> dict[str, str]:
+    lines = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
+    return {key.strip(): value.strip() for key, _, value in lines}
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """Versions of the installed packages among `PACKAGES`, and of Python."""
+    installed = {dist.metadata["Name"].lower(): dist.version for dist in importlib.metadata.distributions()}
+    return {"python": platform.python_version()} | {name: installed[name] for name in PACKAGES if name in installed}
+
+
+@cache
+def git_state() -> dict[str, Any] | None:
+    """Commit of the toolkit's checkout and whether tracked files differ from it; None outside a checkout."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def peak_rss_mib() -> float:
+    """Largest resident memory of this process so far, in MiB.
+
+    On Linux this is VmHWM. `ru_maxrss` would not do: a child process inherits it from the parent that spawned it.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    memory = psutil.Process().memory_info()
+    return getattr(memory, "peak_wset", memory.rss) / 2**20

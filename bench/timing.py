@@ -1,0 +1,78 @@
+"""Timing candidates against each other: interleaved, warm, raw samples kept."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+K = TypeVar("K")
+
+
+@dataclass
+class Samples:
+    """Seconds of one callable.
+
+    Attributes:
+        first_s: of the very first call, which may allocate, compile or page in.
+        seconds: of each measured call, one a round.
+    """
+
+    first_s: float
+    seconds: list[float] = field(default_factory=list)
+
+
+def interleave(
+    calls: Mapping[K, Callable[[], object]],
+    rounds: int,
+    warmup: int,
+    on_call: Callable[[], None] = lambda: None,
+) -> dict[K, Samples]:
+    """Times all `calls` round by round, so that a drift of the machine meets them all alike.
+
+    Each is called once (kept apart as the first call), then `warmup` times unmeasured; then come the rounds, in each of
+    which every call is timed once, starting one place further on in every round.
+
+    Args:
+        calls: what to time.
+        rounds: measured calls of each.
+        warmup: unmeasured calls of each after the first.
+        on_call: called after every call, for progress.
+    """
+    samples = {}
+    for key, call in calls.items():
+        samples[key] = Samples(_seconds(call))
+        on_call()
+        for _ in range(warmup):
+            call()
+            on_call()
+    order = list(calls)
+    with _no_garbage_collection():
+        for number in range(rounds):
+            shift = number % max(len(order), 1)
+            for key in order[shift:] + order[:shift]:
+                samples[key].seconds.append(_seconds(calls[key]))
+                on_call()
+    return samples
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A collection in the middle of a sample would be charged to whoever happened to run."""
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
