@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -100,7 +101,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(path, "no such file", "a checkpoint (.pth, .pt or .safetensors) or random:SEED")
     try:
-        raw = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # torch warns of foreign pickle protocols before it refuses them; the error below says it better.
+            warnings.simplefilter("ignore")
+            raw = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
             path,

@@ -1,0 +1,38 @@
+# Two commands do all the set-up: `make demo` and `make test`. The virtual environment lives in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT := demo
+
+.PHONY: demo test test-all lint bench clean
+
+$(VENV)/.installed-%: setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --editable '.[$*]'
+	touch $@
+
+.PRECIOUS: $(VENV)/.installed-%
+
+# The main job on the built-in phantom: measure, then report.
+demo: $(VENV)/.installed-openvino
+	$(BIN)/python cli.py bench --encoder repvit --encoder tinyvit --protocol per_object --protocol cached \
+		--rounds 10 --passes 1 --out $(OUT)/bench.jsonl
+	$(BIN)/python cli.py report $(OUT)/bench.jsonl -o $(OUT)/report
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m 'not slow' --benchmark-disable
+
+test-all: $(VENV)/.installed-test
+	$(BIN)/python -m pytest --benchmark-disable
+
+lint: $(VENV)/.installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m bench --benchmark-only --benchmark-autosave
+
+clean:
+	rm -rf $(VENV) $(OUT) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .benchmarks

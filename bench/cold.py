@@ -1,0 +1,59 @@
+"""One pass in a fresh process: what a person waits for who starts the program for a single case."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import psutil
+
+from bench.candidate import Candidate, Recipe
+from bench.latency import run_case
+from bench.machine import peak_rss_mib
+from zoo.data.case import Case
+from zoo.sam.volume import Protocol3D
+
+#: Comes before the measurements on the child's standard output.
+MARK = "repmedsam-cold-pass "
+
+
+class ColdPassError(RuntimeError):
+    """The fresh process failed; the message is its last line."""
+
+
+def spawn_cold_pass(command: Sequence[str], request: dict[str, Any]) -> dict[str, Any]:
+    """Runs `command` with `request` as JSON on its standard input and reads its measurements.
+
+    Raises:
+        ColdPassError: the process failed.
+    """
+    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=False)
+    line = next((line for line in done.stdout.splitlines() if line.startswith(MARK)), None)
+    if done.returncode != 0 or line is None:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise ColdPassError(said[-1] if said else f"the process ended with code {done.returncode}")
+    return json.loads(line.removeprefix(MARK))
+
+
+def cold_request(recipe: Recipe, reference: dict[str, Any], protocol: Protocol3D | None) -> dict[str, Any]:
+    """What the fresh process is asked: candidate, case and protocol, as JSON."""
+    return {"recipe": asdict(recipe), "case": reference, "protocol": protocol and protocol.as_record()}
+
+
+def run_cold_pass(
+    request: dict[str, Any], build: Callable[[Recipe], Candidate], load: Callable[[dict[str, Any]], Case]
+) -> None:
+    """In the fresh process: builds, segments, prints the measurements. `startup_s` counts from the process's birth."""
+    candidate = build(Recipe(**request["recipe"]))
+    protocol = Protocol3D(**request["protocol"]) if request["protocol"] else None
+    startup_s = time.time() - psutil.Process().create_time()
+    measurements = run_case(candidate.backend, lambda: load(request["case"]), protocol).measurements
+    measurements["startup_s"] = startup_s
+    measurements["total_s"] += startup_s
+    measurements["peak_rss_mib"] = peak_rss_mib()
+    sys.stdout.write(MARK + json.dumps(measurements) + "\n")

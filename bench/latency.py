@@ -1,0 +1,117 @@
+"""Latency of a candidate's parts, interleaved with others, and of a whole case, split into stages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.candidate import Candidate
+from bench.timing import interleave
+from zoo.backends import Backend, Floats, Prompts
+from zoo.data.case import Case
+from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE
+from zoo.sam.predictor import SamPredictor, segment_image
+from zoo.sam.volume import Protocol3D, segment_volume
+from zoo.stages import StageClock
+
+K = TypeVar("K")
+
+
+@dataclass(frozen=True)
+class CaseRun:
+    """One pass over a case.
+
+    Attributes:
+        case: as loaded.
+        segmentation: uint16 label map of the case's spatial shape.
+        measurements: of a `latency` record: seconds of each stage, of the whole, and counts.
+    """
+
+    case: Case
+    segmentation: NDArray[np.uint16]
+    measurements: dict[str, Any]
+
+
+def encoder_input(backend: Backend, seed: int = 0) -> Floats:
+    """Noise in [0, 1] of the encoder's input shape: zeros can run faster than an image will."""
+    size = backend.spec.image_size
+    return np.random.default_rng(seed).random((1, 3, size, size), np.float32)
+
+
+def decoder_input(backend: Backend, seed: int = 0) -> tuple[Floats, Prompts]:
+    """A random embedding and one box around the middle of the frame."""
+    shape = (1, EMBEDDING_CHANNELS, EMBEDDING_SIZE, EMBEDDING_SIZE)
+    box = np.array([[0.25, 0.25, 0.75, 0.75]], np.float32) * backend.spec.prompt_frame
+    return np.random.default_rng(seed).standard_normal(shape, np.float32), Prompts(boxes=box)
+
+
+def warm_up(backend: Backend) -> None:
+    """Encodes and decodes once."""
+    backend.encode(encoder_input(backend))
+    backend.decode(*decoder_input(backend))
+
+
+def measure_parts(
+    candidates: Mapping[K, Candidate], rounds: int, warmup: int, on_call: Callable[[], None] = lambda: None
+) -> dict[K, dict[str, Any]]:
+    """Encoder and decoder (one box) latency of all candidates, round by round.
+
+    Returns:
+        Measurements of a `latency` record of parts for each candidate.
+    """
+    encode: dict[K, Callable[[], object]] = {}
+    decode: dict[K, Callable[[], object]] = {}
+    for key, candidate in candidates.items():
+        backend = candidate.backend
+        encode[key] = partial(backend.encode, encoder_input(backend))
+        decode[key] = partial(backend.decode, *decoder_input(backend))
+    encoded = interleave(encode, rounds, warmup, on_call)
+    decoded = interleave(decode, rounds, warmup, on_call)
+    return {
+        key: {
+            "encode_s": encoded[key].seconds,
+            "encode_first_s": encoded[key].first_s,
+            "decode_s": decoded[key].seconds,
+            "decode_first_s": decoded[key].first_s,
+            "warmup": warmup,
+            "input_px": candidate.backend.spec.image_size,
+        }
+        for key, candidate in candidates.items()
+    }
+
+
+def run_case(
+    backend: Backend,
+    load: Callable[[], Case],
+    protocol: Protocol3D | None,
+    on_slice: Callable[[], None] = lambda: None,
+) -> CaseRun:
+    """Loads and segments a case, timing each stage.
+
+    Args:
+        backend: the model in a runtime.
+        load: reads the case.
+        protocol: how to walk a volume; ignored for a 2D case.
+        on_slice: called after each slice of each object.
+    """
+    clock = StageClock()
+    start = time.perf_counter()
+    with clock.measure("load"):
+        case = load()
+    if case.is_volume:
+        segmentation = segment_volume(case, backend, protocol, clock, on_slice)
+    else:
+        segmentation = segment_image(case, SamPredictor(backend, clock=clock))
+        on_slice()
+    total_s = time.perf_counter() - start
+    stages = ("load", "preprocess", "encode", "decode", "postprocess")
+    measurements: dict[str, Any] = {f"{stage}_s": clock.seconds[stage] for stage in stages}
+    measurements |= {"total_s": total_s, "startup_s": None, "peak_rss_mib": None}
+    counts = {name: clock.counts[name] for name in ("encoded_slices", "decoded_prompts")}
+    return CaseRun(case, segmentation, measurements | counts)

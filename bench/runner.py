@@ -1,0 +1,304 @@
+"""The sweep: every candidate over every case, interleaved, recorded as it goes, resumed by key."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from bench.accuracy import measure_accuracy
+from bench.candidate import Candidate, Recipe
+from bench.cost import measure_cost
+from bench.floor import ellipse_segmentation
+from bench.latency import CaseRun, measure_parts, run_case, warm_up
+from bench.machine import describe_machine, git_state, package_versions
+from bench.record import Kind, Record, append_record, finished_keys, record_key
+from zoo.data.case import Case
+from zoo.data.cases import CaseSource
+from zoo.sam.volume import Protocol3D, count_slices
+
+#: The candidate that stands for the box-inscribed ellipse in records.
+FLOOR: dict[str, Any] = {"encoder": "box ellipse"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a sweep measures.
+
+    Attributes:
+        protocols: each is run for every candidate on every volume.
+        rounds: measured calls of each encoder and decoder.
+        warmup: unmeasured calls before them, after the first.
+        passes: warm passes over each case.
+        cold: also one pass of each case in a fresh process.
+        tolerance_mm: of the normalised surface Dice.
+    """
+
+    protocols: tuple[Protocol3D, ...] = (Protocol3D(),)
+    rounds: int = 20
+    warmup: int = 2
+    passes: int = 3
+    cold: bool = True
+    tolerance_mm: float = 2.0
+
+
+class Progress(Protocol):
+    """What shows a person how far a sweep is."""
+
+    def start(self, description: str, total: int) -> Callable[[], None]:
+        """Begins a task of `total` steps; the result is called after each."""
+        ...
+
+    def message(self, text: str) -> None:
+        """Shows a line that stays."""
+        ...
+
+
+#: Segments a case in a fresh process: (recipe, case reference, protocol) to the measurements of a cold pass.
+ColdRun = Callable[[Recipe, CaseSource, Protocol3D | None], dict[str, Any]]
+
+
+@dataclass
+class Sweep:
+    """One run of the benchmark.
+
+    Attributes:
+        recipes: the candidates to make.
+        build: makes a candidate of a recipe; what it raises becomes an error record.
+        cold_run: segments a case in a fresh process.
+        settings: what to measure.
+        out: the records' file; what it already holds is not measured again.
+        progress: shows how far it is.
+        failures: error records written so far.
+        skipped: measurements that `out` already held.
+    """
+
+    recipes: Sequence[Recipe]
+    build: Callable[[Recipe], Candidate]
+    cold_run: ColdRun
+    settings: Settings
+    out: Path
+    progress: Progress
+    failures: int = 0
+    skipped: int = 0
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+
+    def __post_init__(self) -> None:
+        self._done = finished_keys(self.out)
+        self._machine = describe_machine()
+
+    def run(self, sources: Sequence[CaseSource]) -> None:
+        """Measures everything that is not in `out` yet: costs, parts, then case by case."""
+        candidates = self._build_all()
+        for recipe, candidate in candidates.items():
+            self._cost(recipe, candidate)
+        self._parts(candidates)
+        for number, source in enumerate(sources, start=1):
+            self._case(source, candidates, f"case {number}/{len(sources)} {source.case_id}")
+
+    def _build_all(self) -> dict[Recipe, Candidate]:
+        advance = self.progress.start("building candidates", len(self.recipes))
+        candidates = {}
+        for recipe in self.recipes:
+            try:
+                candidates[recipe] = self.build(recipe)
+            except Exception as error:
+                self._fail("cost", error, {"encoder": recipe.encoder})
+            advance()
+        return candidates
+
+    def _cost(self, recipe: Recipe, candidate: Candidate) -> None:
+        key = self._key("cost", candidate.as_record())
+        if self._is_done(key):
+            return
+        advance = self.progress.start(f"counting {recipe.encoder}", 1)
+        try:
+            self._write("cost", key, candidate.as_record(), measure_cost(candidate.sam))
+        except Exception as error:
+            self._fail("cost", error, candidate.as_record())
+        advance()
+
+    def _parts(self, candidates: Mapping[Recipe, Candidate]) -> None:
+        """Times all candidates together, or none: samples of different hours are no comparison."""
+        settings = self.settings
+        together = sorted(self._key("latency", candidate.as_record()) for candidate in candidates.values())
+        keys = {
+            recipe: self._key("latency", candidate.as_record(), rounds=settings.rounds, beside="+".join(together))
+            for recipe, candidate in candidates.items()
+        }
+        if not candidates or all(self._is_done(key) for key in keys.values()):
+            return
+        calls = 2 * len(candidates) * (1 + settings.warmup + settings.rounds)
+        advance = self.progress.start("timing encoders and decoders", calls)
+        for recipe, measurements in measure_parts(candidates, settings.rounds, settings.warmup, advance).items():
+            self._write("latency", keys[recipe], candidates[recipe].as_record(), measurements)
+
+    def _case(self, source: CaseSource, candidates: Mapping[Recipe, Candidate], title: str) -> None:
+        try:
+            case = source.load()
+        except Exception as error:
+            self._fail("latency", error, {}, {"case_id": source.case_id, "source": source.reference})
+            return
+        described = describe_case(case)
+        self._floor(case, described)
+        runs = [
+            (recipe, candidate, protocol)
+            for recipe, candidate in candidates.items()
+            for protocol in (self.settings.protocols if case.is_volume else (None,))
+        ]
+        if self.settings.cold:
+            for recipe, candidate, protocol in runs:
+                self._cold_pass(source, case, described, recipe, candidate, protocol, title)
+        for candidate in candidates.values():
+            warm_up(candidate.backend)
+        for index in range(self.settings.passes):
+            for _, candidate, protocol in runs:
+                self._warm_pass(source, case, described, candidate, protocol, title, index)
+
+    def _floor(self, case: Case, described: dict[str, Any]) -> None:
+        """The accuracy that filling the box with an ellipse has."""
+        key = self._key("accuracy", FLOOR, described, tolerance_mm=self.settings.tolerance_mm)
+        if case.labels is not None and not self._is_done(key):
+            scores = measure_accuracy(case, ellipse_segmentation(case), self.settings.tolerance_mm)
+            self._write("accuracy", key, FLOOR, scores, described)
+
+    def _cold_pass(
+        self,
+        source: CaseSource,
+        case: Case,
+        described: dict[str, Any],
+        recipe: Recipe,
+        candidate: Candidate,
+        protocol: Protocol3D | None,
+        title: str,
+    ) -> None:
+        options = _options(case, protocol)
+        key = self._key("latency", candidate.as_record(), described, options, temperature="cold")
+        if self._is_done(key):
+            return
+        advance = self.progress.start(f"{title}: {_name(candidate, protocol)}, cold", 1)
+        try:
+            measurements = {"temperature": "cold", "pass_index": 0} | self.cold_run(recipe, source, protocol)
+            self._write("latency", key, candidate.as_record(), measurements, described, options)
+        except Exception as error:
+            self._fail("latency", error, candidate.as_record(), described, options)
+        advance()
+
+    def _warm_pass(
+        self,
+        source: CaseSource,
+        case: Case,
+        described: dict[str, Any],
+        candidate: Candidate,
+        protocol: Protocol3D | None,
+        title: str,
+        index: int,
+    ) -> None:
+        options = _options(case, protocol)
+        key = self._key("latency", candidate.as_record(), described, options, temperature="warm", pass_index=index)
+        if self._is_done(key):
+            return
+        try:
+            slices = count_slices(case, protocol) if case.is_volume else 1
+            name = f"{title}: {_name(candidate, protocol)}, pass {index + 1}/{self.settings.passes}"
+            run = run_case(candidate.backend, source.load, protocol, self.progress.start(name, slices))
+            measurements = {"temperature": "warm", "pass_index": index} | run.measurements
+            self._accuracy(run, described, candidate, options)
+            self._write("latency", key, candidate.as_record(), measurements, described, options)
+        except Exception as error:
+            self._fail("latency", error, candidate.as_record(), described, options)
+
+    def _accuracy(
+        self, run: CaseRun, described: dict[str, Any], candidate: Candidate, options: dict[str, Any] | None
+    ) -> None:
+        """Scores the masks of a timed pass: speed and accuracy come from the same run."""
+        tolerance_mm = self.settings.tolerance_mm
+        key = self._key("accuracy", candidate.as_record(), described, options, tolerance_mm=tolerance_mm)
+        if run.case.labels is not None and not self._is_done(key):
+            scores = measure_accuracy(run.case, run.segmentation, tolerance_mm)
+            self._write("accuracy", key, candidate.as_record(), scores, described, options)
+
+    def _key(
+        self,
+        kind: Kind,
+        candidate: dict[str, Any],
+        case: dict[str, Any] | None = None,
+        protocol: dict[str, Any] | None = None,
+        **extra: str | int | float,
+    ) -> str:
+        return record_key(kind, candidate, self._machine["id"], case, protocol, **extra)
+
+    def _is_done(self, key: str) -> bool:
+        done = key in self._done
+        self.skipped += done
+        return done
+
+    def _write(
+        self,
+        kind: Kind,
+        key: str,
+        candidate: dict[str, Any],
+        measurements: dict[str, Any],
+        case: dict[str, Any] | None = None,
+        protocol: dict[str, Any] | None = None,
+        error: dict[str, str] | None = None,
+    ) -> None:
+        record = Record(
+            kind=kind,
+            candidate=candidate,
+            measurements=measurements,
+            machine=self._machine,
+            run_id=self.run_id,
+            key=key,
+            case=case,
+            protocol=protocol,
+            packages=package_versions(),
+            git=git_state(),
+            error=error,
+        )
+        append_record(self.out, record)
+        self._done.add(key)
+
+    def _fail(
+        self,
+        kind: Kind,
+        error: Exception,
+        candidate: dict[str, Any],
+        case: dict[str, Any] | None = None,
+        protocol: dict[str, Any] | None = None,
+    ) -> None:
+        """Records a failure and goes on."""
+        self.failures += 1
+        told = {"type": type(error).__name__, "message": str(error) or repr(error)}
+        self._write("error", self._key(kind, candidate, case, protocol), candidate, {}, case, protocol, told)
+        self.progress.message(f"{told['type']}: {told['message']}")
+
+
+def describe_case(case: Case) -> dict[str, Any]:
+    """The case as a record names it: its source by file name only, its content by hash."""
+    digest = hashlib.sha256()
+    for array in (case.image, case.boxes, case.object_labels, case.labels):
+        if array is not None:
+            digest.update(np.ascontiguousarray(array).data)
+    return {
+        "case_id": case.case_id,
+        "modality": case.modality,
+        "shape": list(case.spatial_shape),
+        "objects": len(case.boxes),
+        "spacing_mm": list(case.spacing_mm),
+        "source": Path(case.source).name,
+        "sha256": digest.hexdigest(),
+    }
+
+
+def _options(case: Case, protocol: Protocol3D | None) -> dict[str, Any] | None:
+    return protocol.as_record() if protocol is not None and case.is_volume else None
+
+
+def _name(candidate: Candidate, protocol: Protocol3D | None) -> str:
+    return candidate.describe() + (f" {protocol.name}" if protocol else "")

@@ -1,0 +1,262 @@
+"""The command line: `python cli.py COMMAND`, installed as `repmedsam COMMAND`. Heavy imports stay inside commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from bench.candidate import Recipe
+    from zoo.data.cases import CaseSource
+
+DEFAULT_RECORDS = Path("runs/bench.jsonl")
+
+
+class InputErrorGroup(click.Group):
+    """Shows input errors as one line, and keeps what is done on Ctrl-C."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs a command."""
+        from zoo.errors import InputError
+
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=InputErrorGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="rep-medsam", message="%(prog)s %(version)s")
+def main() -> None:
+    """Model zoo, compression and benchmarks for promptable medical segmentation on a laptop CPU.
+
+    \b
+    First steps:
+      repmedsam list                                    encoders and runtimes
+      repmedsam bench --encoder repvit --encoder tinyvit
+      repmedsam report -o runs/report                   tables and plots of what was measured
+    """
+
+
+@main.command("list")
+def list_command() -> None:
+    """Show the encoders, where their weights come from, and the runtimes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from zoo.backends import list_backends
+    from zoo.registry import encoder_spec, list_encoders
+
+    encoders = Table("name", "input px", "model", "published weights", "their licence", title="Encoders")
+    for name in list_encoders():
+        spec = encoder_spec(name)
+        size = f"{spec.image_size} or {name}@SIZE" if spec.adaptable else str(spec.image_size)
+        encoders.add_row(name, size, spec.title, spec.weights_from, spec.licence)
+    runtimes = Table("name", "precisions", title="Runtimes (--backend)")
+    for name, precisions in list_backends().items():
+        runtimes.add_row(name, ", ".join(precisions))
+    console = Console()
+    console.print(encoders, runtimes)
+    console.print("Weights (--weights): a checkpoint's path, or random:SEED, which is good for timing only.")
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Several click options as one decorator, in the order they are listed in the help."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+candidate_options = _options(
+    click.option("--encoder", "encoders", multiple=True, default=["repvit", "tinyvit"], show_default=True, metavar="NAME", help="Encoder, see `list`; repeat to compare, or `all`."),
+    click.option("--weights", multiple=True, metavar="[NAME=]PATH", help="Checkpoint (of encoder NAME), or random:SEED. Random weights, the default, are good for timing only."),
+    click.option("--variant", type=click.Choice(["train", "reparam"]), default="reparam", show_default=True, help="The graph as trained, or with BatchNorms and branches folded."),
+    click.option("--backend", "backends", multiple=True, default=["torch"], show_default=True, metavar="NAME", help="Runtime, see `list`; repeat to compare."),
+    click.option("--precision", default="fp32", show_default=True, help="Precision of the runtime."),
+    click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Threads of one operator."),
+)  # fmt: skip
+
+case_options = _options(
+    click.option("--cases", multiple=True, default=["phantom"], show_default=True, metavar="DIR_OR_GLOB", help="File, folder, glob, IMAGE=LABELS (NIfTI) or phantom[:NAME]; repeat for more."),
+    click.option("--max-objects", type=click.IntRange(min=1), help="Keep only the largest objects of a case."),
+    click.option("--max-slices", type=click.IntRange(min=1), help="Keep only this many neighbouring slices of a volume, those with most objects."),
+)  # fmt: skip
+
+protocol_options = _options(
+    click.option("--protocol", "protocols", multiple=True, type=click.Choice(["per_object", "cached"]), default=["cached"], show_default=True, help="How volumes are walked: slices encoded again for every object, or once. Repeat to compare."),
+    click.option("--z-range", type=click.Choice(["inclusive", "exclusive"]), default="inclusive", show_default=True, help="Whether a box's z_max belongs to the object."),
+    click.option("--box-dilation-px", type=click.IntRange(min=0), default=3, show_default=True, help="Margin around a mask before it prompts its neighbour."),
+    click.option("--box-rounding", type=click.Choice(["truncate", "float"]), default="truncate", show_default=True, help="Of boxes scaled to the encoder's frame."),
+    click.option("--propagate/--no-propagate", default=True, show_default=True, help="Prompt each slice with its neighbour's mask."),
+    click.option("--mask-value", type=click.Choice(["binary", "label"]), default="binary", show_default=True, help="What a neighbour's mask holds while it is resized."),
+)  # fmt: skip
+
+
+@main.command()
+@candidate_options
+@case_options
+@protocol_options
+@click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True, help="Measured calls of each encoder and decoder, interleaved.")  # fmt: skip
+@click.option("--passes", type=click.IntRange(min=0), default=3, show_default=True, help="Warm passes over each case.")
+@click.option("--cold/--no-cold", default=True, show_default=True, help="Also segment each case once in a fresh process.")  # fmt: skip
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=DEFAULT_RECORDS, show_default=True, help="Records, a JSON object a line. What it holds is not measured again.")  # fmt: skip
+def bench(
+    encoders: tuple[str, ...],
+    weights: tuple[str, ...],
+    variant: str,
+    backends: tuple[str, ...],
+    precision: str,
+    threads: int,
+    cases: tuple[str, ...],
+    max_objects: int | None,
+    max_slices: int | None,
+    protocols: tuple[str, ...],
+    rounds: int,
+    passes: int,
+    cold: bool,
+    out: Path,
+    **rule: Any,
+) -> None:
+    """Measure encoders: cost, latency, memory and accuracy, over images and volumes.
+
+    All candidates are timed interleaved in one run. Every figure goes to the records file as it is measured: stop with
+    Ctrl-C at any time, and the same command goes on from there. Cases that fail are recorded and the sweep goes on; the
+    exit code is 1 then.
+
+    \b
+    Examples:
+      repmedsam bench --encoder repvit --encoder tinyvit
+      repmedsam bench --cases scans/ --protocol per_object --protocol cached --max-objects 6
+      repmedsam bench --encoder repvit --weights rep_medsam.pth --cases 'validation/*.npz'
+    """
+    from bench.cold import cold_request, spawn_cold_pass
+    from bench.progress import TerminalProgress
+    from bench.runner import Settings, Sweep
+    from compress.build import build_candidate
+    from zoo.sam.volume import Protocol3D
+
+    recipes = _recipes(encoders, weights, variant, backends, precision, threads)
+    settings = Settings(
+        protocols=tuple(Protocol3D(name, **rule) for name in dict.fromkeys(protocols)),
+        rounds=rounds,
+        passes=passes,
+        cold=cold,
+    )
+
+    def cold_run(recipe: Recipe, source: CaseSource, protocol: Protocol3D | None) -> dict[str, Any]:
+        case = {"reference": source.reference, "max_objects": max_objects, "max_slices": max_slices}
+        command = [sys.executable, str(Path(__file__).resolve()), "cold-pass"]
+        return spawn_cold_pass(command, cold_request(recipe, case, protocol))
+
+    with TerminalProgress() as progress:
+        sweep = Sweep(recipes, build_candidate, cold_run, settings, out, progress)
+        try:
+            sweep.run([source for spec in cases for source in _find_cases(spec, max_objects, max_slices)])
+        except KeyboardInterrupt:
+            progress.message(f"stopped; what was measured is in {out}, the same command goes on from there")
+            raise SystemExit(130) from None
+    if sweep.skipped:
+        click.echo(f"{sweep.skipped} measurements were in {out} already (delete it, or name another --out, to repeat)")
+    click.echo(f"records: {out}   next: {Path(sys.argv[0]).name} report {out}")
+    if sweep.failures:
+        raise click.ClickException(f"{sweep.failures} measurements failed; each has an error record in {out}")
+
+
+@main.command("cold-pass", hidden=True)
+def cold_pass() -> None:
+    """Segment one case in this process, as asked on standard input: the fresh process of `bench --cold`."""
+    from bench.cold import run_cold_pass
+    from compress.build import build_candidate
+
+    def load(case: dict[str, Any]) -> Any:
+        return _find_cases(case["reference"], case["max_objects"], case["max_slices"])[0].load()
+
+    run_cold_pass(json.load(sys.stdin), build_candidate, load)
+
+
+@main.command()
+@click.argument("records", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for report.md, a CSV of every table, and the figures.")  # fmt: skip
+@click.option("--baseline", metavar="NAME", help="Encoder that ratios are taken to. [default: tinyvit, else the slowest]")  # fmt: skip
+def report(records: tuple[Path, ...], out: Path | None, baseline: str | None) -> None:
+    """Turn records into markdown tables and plots.
+
+    RECORDS are files or folders of records; by default, what `bench` writes by default.
+
+    \b
+    Examples:
+      repmedsam report                                 tables on the terminal
+      repmedsam report runs/bench.jsonl -o runs/report
+    """
+    from reports.render import render_report
+
+    paths = [file for path in records or (DEFAULT_RECORDS,) for file in _record_files(path)]
+    try:
+        click.echo(render_report(paths, out, baseline=baseline))
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    if out:
+        click.echo(f"written to {out}", err=True)
+
+
+def _record_files(path: Path) -> list[Path]:
+    return sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+
+
+def _recipes(
+    encoders: tuple[str, ...],
+    weights: tuple[str, ...],
+    variant: str,
+    backends: tuple[str, ...],
+    precision: str,
+    threads: int,
+) -> list[Recipe]:
+    """One recipe for each encoder and runtime."""
+    from bench.candidate import Recipe
+    from zoo.errors import InputError
+    from zoo.registry import encoder_spec, list_encoders
+
+    names = dict.fromkeys(list_encoders() if "all" in encoders else encoders)
+    chosen = dict(_split_weights(item, list(names)) for item in weights)
+    if unused := chosen.keys() - names.keys() - {""}:
+        raise InputError("--weights", f"weights for {', '.join(sorted(unused))}", f"one of: {', '.join(names)}")
+    for name in names:
+        encoder_spec(name)
+    return [
+        Recipe(name, chosen.get(name, chosen.get("")), variant, backend, precision, threads)
+        for name in names
+        for backend in dict.fromkeys(backends)
+    ]
+
+
+def _split_weights(item: str, names: list[str]) -> tuple[str, str]:
+    """(NAME, weights) of NAME=PATH, or the only encoder's, or ("", random:SEED) for all."""
+    from zoo.errors import InputError
+
+    name, separator, path = item.partition("=")
+    if separator:
+        return name, path
+    if item.startswith("random"):
+        return "", item
+    if len(names) != 1:
+        raise InputError("--weights", f"{item!r} and {len(names)} encoders", "NAME=PATH, so that it is clear whose it is")
+    return names[0], item
+
+
+def _find_cases(spec: str, max_objects: int | None, max_slices: int | None) -> list[CaseSource]:
+    from zoo.data.cases import find_cases
+
+    return [source.limited(max_objects, max_slices) for source in find_cases(spec)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fill import fill_state_dict
+
+from zoo.backends import Backend, create_backend
+from zoo.data.case import Case
+from zoo.registry import create_sam
+from zoo.sam.model import Sam
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@functools.cache
+def filled_sam(encoder: str, layout: str) -> Sam:
+    """A model whose every weight follows the rule of `fill.py`, loaded strictly."""
+    sam = create_sam(encoder)
+    sam.load_state_dict(fill_state_dict(json.loads((GOLDEN / f"{layout}.json").read_text())), strict=True)
+    return sam
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def repvit_backend() -> Backend:
+    """RepViT with weights of the rule: its masks are nonsense, but neither empty nor full."""
+    return create_backend("torch", filled_sam("repvit", "rep_medsam"))
+
+
+@pytest.fixture
+def small_volume() -> Case:
+    """A noisy 6x40x56 volume with three overlapping objects; no labels are needed to walk it."""
+    rng = np.random.default_rng(3)
+    image = rng.integers(0, 60, (6, 40, 56), np.uint8)
+    image[1:5, 10:30, 12:40] += 120
+    boxes = np.array([[8, 6, 0, 30, 30, 3], [20, 10, 2, 50, 35, 5], [25, 12, 4, 40, 28, 4]])
+    return Case("small", "CT", image, boxes, np.array([1, 2, 300], np.uint16), (3.0, 1.0, 1.0))

@@ -1,0 +1,126 @@
+"""The contract of an encoder, over the whole registry."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from compress.reparam import reparameterise
+from zoo.encoders.repvit import REPVIT_M1_0, RepVggDepthwise, RepViTEncoder, SqueezeExcite
+from zoo.errors import InputError
+from zoo.layers import ConvBn
+from zoo.registry import create_encoder, encoder_spec, list_encoders
+
+#: Parameters in millions, one row for each encoder: a change here is a change of architecture.
+PARAMS_M = {"repvit": 6.505532, "tinyvit": 5.726740, "vit_b": 89.670912}
+#: 1024 px takes many seconds and gigabytes; where an encoder has a smaller form, the contract is tested on that.
+TESTED_AS = {"vit_b": "vit_b@256"}
+
+
+def randomise_statistics(module: nn.Module) -> None:
+    """BatchNorms as after training: with fresh statistics a fold that forgets one would go unseen."""
+    generator = torch.Generator().manual_seed(0)
+    for bn in (m for m in module.modules() if isinstance(m, nn.BatchNorm2d)):
+        assert bn.running_mean is not None
+        assert bn.running_var is not None
+        bn.running_mean.normal_(0, 0.2, generator=generator)
+        bn.running_var.uniform_(0.5, 1.5, generator=generator)
+        bn.weight.data.uniform_(0.7, 1.3, generator=generator)
+        bn.bias.data.normal_(0, 0.2, generator=generator)
+
+
+@pytest.mark.parametrize("name", list_encoders())
+def test_contract(name: str) -> None:
+    tested = TESTED_AS.get(name, name)
+    spec, encoder = encoder_spec(tested), create_encoder(tested)
+    assert not encoder.training
+    with torch.inference_mode():
+        embedding = encoder(torch.rand(1, 3, spec.image_size, spec.image_size))
+    assert embedding.shape == (1, 256, 64, 64)
+    assert embedding.dtype == torch.float32
+    assert embedding.isfinite().all()
+    assert all((spec.title, spec.paper, spec.licence, spec.weights_from))
+
+
+@pytest.mark.parametrize("name", list_encoders())
+def test_parameters(name: str) -> None:
+    with torch.device("meta"):
+        encoder = create_encoder(name)
+    assert sum(p.numel() for p in encoder.parameters()) / 1e6 == PARAMS_M[name]
+
+
+@pytest.mark.parametrize("name", list_encoders())
+def test_images_of_a_batch_do_not_mix(name: str) -> None:
+    tested = TESTED_AS.get(name, name)
+    encoder, size = create_encoder(tested), encoder_spec(tested).image_size
+    images = torch.rand(2, 3, size, size)
+    with torch.inference_mode():
+        torch.testing.assert_close(encoder(images)[1:], encoder(images[1:]), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["repvit", "tinyvit"])
+def test_folding_changes_nothing(name: str) -> None:
+    encoder = create_encoder(name)
+    randomise_statistics(encoder)
+    folded = reparameterise(encoder)
+    image = torch.rand(1, 3, encoder_spec(name).image_size, encoder_spec(name).image_size)
+    with torch.inference_mode():
+        before, after = encoder(image), folded(image)
+    assert (after - before).norm() / before.norm() <= 1e-5
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
+    assert any(isinstance(m, nn.BatchNorm2d) for m in encoder.modules()), "works on a copy"
+
+
+def test_folding_refuses_training_mode() -> None:
+    with pytest.raises(ValueError, match="eval mode"):
+        reparameterise(create_encoder("repvit").train())
+
+
+def test_folding_refuses_a_batchnorm_it_does_not_know() -> None:
+    with pytest.raises(ValueError, match="1 BatchNorms"):
+        reparameterise(nn.Sequential(ConvBn(3, 4), nn.ReLU(), nn.BatchNorm2d(4)).eval())
+
+
+def test_folded_depthwise_is_one_convolution() -> None:
+    block = RepVggDepthwise(8).eval()
+    randomise_statistics(block)
+    folded = reparameterise(block)
+    assert isinstance(folded, nn.Conv2d)
+    image = torch.rand(1, 8, 9, 9)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(image), block(image), rtol=1e-5, atol=1e-5)
+
+
+def test_blocks_are_those_of_timm() -> None:
+    """timm's RepViT is an independent implementation: equal stages, given equal weights."""
+    theirs = timm.create_model("repvit_m1_0", num_classes=0).eval()
+    randomise_statistics(theirs)
+    ours = RepViTEncoder(REPVIT_M1_0).eval()
+    block = ours.features[1]
+    source = theirs.stages[0].blocks[0]
+    assert isinstance(block.token_mixer[1], SqueezeExcite)
+    block.token_mixer[0].load_state_dict(source.token_mixer.state_dict())
+    block.token_mixer[1].load_state_dict(source.se.state_dict())
+    mixer = source.channel_mixer.state_dict()
+    renamed = {k.replace("conv1.", "0.").replace("conv2.", "2."): v for k, v in mixer.items()}
+    block.channel_mixer.m.load_state_dict(renamed)
+    image = torch.randn(1, 56, 16, 16)
+    with torch.inference_mode():
+        torch.testing.assert_close(block(image), source(image), rtol=1e-5, atol=1e-5)
+
+
+def test_unknown_encoder_suggests_the_right_one() -> None:
+    with pytest.raises(InputError, match="did you mean repvit"):
+        create_encoder("repvitt")
+
+
+def test_size_of_an_encoder_that_has_one() -> None:
+    with pytest.raises(InputError, match="256 px, the only one"):
+        encoder_spec("repvit@512")
+
+
+def test_size_follows_the_name() -> None:
+    assert encoder_spec("vit_b@256").prompt_frame == 256
+    assert encoder_spec("vit_b@1024") == encoder_spec("vit_b")

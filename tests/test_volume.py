@@ -1,0 +1,213 @@
+"""3D: the walk by hand, and protocols that must agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+
+from zoo.backends import Backend, Floats, Prompts
+from zoo.data.case import Case
+from zoo.errors import InputError
+from zoo.registry import EncoderSpec, encoder_spec
+from zoo.sam.predictor import SamPredictor, segment_image
+from zoo.sam.volume import Protocol3D, count_slices, segment_volume
+from zoo.stages import StageClock
+
+
+@dataclass
+class BoxBackend:
+    """Answers each prompt with a mask that fills its box, shrunk by `shrink_px`; remembers what it was asked.
+
+    An embedding holds the slice's mean brightness, so a prompt tells which slice it was decoded on.
+    """
+
+    shrink_px: int = 3
+    name: str = "box"
+    version: str = "0"
+    precision: str = "fp32"
+    threads: int = 1
+    spec: EncoderSpec = field(default_factory=lambda: replace(encoder_spec("repvit"), normalisation="imagenet"))
+    prompts: list[list[float]] = field(default_factory=list)
+    means: list[float] = field(default_factory=list)
+
+    def encode(self, images: Floats) -> Floats:
+        return np.full((1, 256, 64, 64), images.mean(), np.float32)
+
+    def decode(self, embedding: Floats, prompts: Prompts, multimask: bool = False) -> tuple[Floats, Floats]:
+        assert prompts.boxes is not None
+        logits = np.full((len(prompts.boxes), 1, 256, 256), -1, np.float32)
+        for row, box in zip(logits, prompts.boxes, strict=True):
+            self.prompts.append(box.tolist())
+            self.means.append(float(embedding[0, 0, 0, 0]))
+            x0, y0, x1, y1 = (int(v) for v in box)
+            shrink = self.shrink_px
+            row[0, y0 + shrink : y1 - shrink + 1, x0 + shrink : x1 - shrink + 1] = 1
+        return logits, np.ones((len(logits), 1), np.float32)
+
+
+def volume(boxes: list[list[int]], depth: int = 8, side: int = 256) -> Case:
+    """A volume whose slices have growing brightness."""
+    image = np.repeat(np.arange(depth, dtype=np.uint8) * 20, side * side).reshape(depth, side, side)
+    count = len(boxes)
+    return Case("walk", "CT", image, np.array(boxes), np.arange(1, count + 1, dtype=np.uint16), (1.0, 1.0, 1.0))
+
+
+def slices_of(backend: BoxBackend) -> list[int]:
+    """Which slices were decoded, from their brightness."""
+    order = {mean: rank for rank, mean in enumerate(sorted(set(backend.means)))}
+    return [order[mean] for mean in backend.means]
+
+
+def test_walks_from_the_middle_up_then_down() -> None:
+    backend = BoxBackend()
+    segment_volume(volume([[50, 60, 1, 90, 100, 6]]), backend)
+    assert slices_of(backend) == [rank - 1 for rank in (3, 4, 5, 6, 2, 1)]
+
+
+def test_a_mask_prompts_its_neighbour_dilated_by_three() -> None:
+    backend = BoxBackend(shrink_px=5)
+    segment_volume(volume([[50, 60, 0, 90, 100, 2]]), backend)
+    assert backend.prompts[0] == [50, 60, 90, 100]
+    # A mask of 55..85 x 65..95, dilated by 3; both neighbours of the middle slice get it.
+    assert backend.prompts[1:] == [[52, 62, 88, 98]] * 2
+
+
+def test_a_dead_mask_is_prompted_by_the_box() -> None:
+    backend = BoxBackend(shrink_px=200)
+    segmentation = segment_volume(volume([[50, 60, 0, 90, 100, 2]]), backend)
+    assert backend.prompts == [[50, 60, 90, 100]] * 3
+    assert not segmentation.any()
+
+
+def test_without_propagation_every_slice_gets_the_box() -> None:
+    backend = BoxBackend(shrink_px=5)
+    segment_volume(volume([[50, 60, 0, 90, 100, 2]]), backend, Protocol3D(propagate=False))
+    assert backend.prompts == [[50, 60, 90, 100]] * 3
+
+
+@pytest.mark.parametrize(("z_range", "slices"), [("inclusive", 4), ("exclusive", 3)])
+def test_z_range(z_range: str, slices: int) -> None:
+    case = volume([[50, 60, 2, 90, 100, 5]])
+    protocol = Protocol3D(z_range=z_range)  # type: ignore[arg-type]
+    segmentation = segment_volume(case, BoxBackend(), protocol)
+    assert np.flatnonzero(segmentation.any(axis=(1, 2))).tolist() == list(range(2, 2 + slices))
+    assert count_slices(case, protocol) == slices
+
+
+def test_a_box_past_the_last_slice_is_named() -> None:
+    case = volume([[50, 60, 2, 90, 100, 8]])
+    with pytest.raises(InputError, match=r"z 2\.\.8 in 8 slices"):
+        segment_volume(case, BoxBackend())
+    assert segment_volume(case, BoxBackend(), Protocol3D(z_range="exclusive"))[7].any()
+
+
+def test_a_box_of_one_slice() -> None:
+    segmentation = segment_volume(volume([[50, 60, 7, 90, 100, 7]]), BoxBackend())
+    assert np.flatnonzero(segmentation.any(axis=(1, 2))).tolist() == [7]
+
+
+def test_later_objects_lie_over_earlier_ones_and_labels_pass_255() -> None:
+    case = volume([[50, 60, 0, 90, 100, 1], [70, 60, 0, 120, 100, 1]])
+    case = replace(case, object_labels=np.array([299, 300], np.uint16))
+    segmentation = segment_volume(case, BoxBackend(shrink_px=0), Protocol3D(propagate=False))
+    assert segmentation.dtype == np.uint16
+    assert segmentation[0, 80, 60] == 299
+    assert segmentation[0, 80, 80] == 300
+
+
+def test_mask_value_label_keeps_thin_masks_of_late_objects() -> None:
+    """A 2 px mask in a 1024 px slice covers 1/4 of its pixels at 256 px: lost at number 1, kept at number 6."""
+    boxes = [[400, 400, 0, 401, 401, 1]] * 6
+    prompts = {}
+    for mask_value in ("binary", "label"):
+        backend = BoxBackend(shrink_px=0)
+        protocol = Protocol3D(mask_value=mask_value, box_dilation_px=0)  # type: ignore[arg-type]
+        segment_volume(volume(boxes, depth=2, side=1024), backend, protocol)
+        prompts[mask_value] = backend.prompts
+    assert prompts["binary"][:2] == prompts["label"][:2]
+    assert all(np.isfinite(prompts["label"][-1]))
+
+
+@pytest.mark.parametrize("options", [{}, {"mask_value": "label"}, {"box_rounding": "float", "box_dilation_px": 0}])
+def test_protocols_agree(repvit_backend: Backend, small_volume: Case, options: dict[str, object]) -> None:
+    results, counts = {}, {}
+    for name in ("per_object", "cached"):
+        clock = StageClock()
+        results[name] = segment_volume(small_volume, repvit_backend, Protocol3D(name, **options), clock)  # type: ignore[arg-type]
+        counts[name] = clock.counts
+    np.testing.assert_array_equal(results["per_object"], results["cached"])
+    assert results["cached"].any()
+    assert counts["per_object"]["encoded_slices"] == 9
+    assert counts["cached"]["encoded_slices"] == 6
+    assert counts["per_object"]["decoded_prompts"] == counts["cached"]["decoded_prompts"] == 9
+
+
+def test_cached_encodes_no_slice_that_no_box_reaches(repvit_backend: Backend, small_volume: Case) -> None:
+    clock = StageClock()
+    lone = replace(small_volume, boxes=small_volume.boxes[2:], object_labels=small_volume.object_labels[2:])
+    segment_volume(lone, repvit_backend, clock=clock)
+    assert clock.counts["encoded_slices"] == 1
+
+
+def test_unknown_protocol_is_named() -> None:
+    with pytest.raises(InputError, match="cached"):
+        Protocol3D("cache")
+
+
+def test_a_2d_case_is_no_volume(repvit_backend: Backend) -> None:
+    case = Case("flat", "CT", np.zeros((8, 8, 3), np.uint8), np.array([[1, 1, 5, 5]]), np.array([1], np.uint16), (1, 1))
+    with pytest.raises(InputError, match="a volume"):
+        segment_volume(case, repvit_backend)
+
+
+def test_boxes_together_give_the_masks_of_each_alone(repvit_backend: Backend, small_volume: Case) -> None:
+    image = np.repeat(small_volume.image[2][..., None], 3, axis=2)
+    boxes = small_volume.boxes[:, [0, 1, 3, 4]]
+    predictor = SamPredictor(repvit_backend)
+    predictor.set_image(image)
+    together = predictor.predict(boxes=boxes)
+    assert together.masks.shape == (3, 1, 40, 56)
+    for i, box in enumerate(boxes):
+        alone = predictor.predict(boxes=box[None])
+        np.testing.assert_allclose(together.low_res_logits[i], alone.low_res_logits[0], rtol=1e-3, atol=1e-3)
+        assert (together.masks[i] != alone.masks[0]).mean() <= 0.001
+
+
+def test_three_hundred_objects_in_an_image() -> None:
+    rng = np.random.default_rng(0)
+    corners = rng.integers(0, 200, (300, 2))
+    case = Case(
+        "many",
+        "CT",
+        rng.integers(0, 255, (256, 256, 3), np.uint8),
+        np.concatenate([corners, corners + 20], axis=1),
+        np.arange(1, 301, dtype=np.uint16),
+        (1.0, 1.0),
+    )
+    segmentation = segment_image(case, SamPredictor(BoxBackend(shrink_px=0)))
+    assert segmentation.max() == 300
+    assert segmentation.dtype == np.uint16
+
+
+def test_points_and_multimask(repvit_backend: Backend, small_volume: Case) -> None:
+    predictor = SamPredictor(repvit_backend)
+    predictor.set_image(small_volume.image[2])
+    prediction = predictor.predict(points=[[[20, 20], [40, 5]]], point_labels=[[1, 0]], multimask=True)
+    assert prediction.masks.shape == (1, 3, 40, 56)
+    again = predictor.predict(boxes=[[8, 6, 30, 30]], masks=prediction.low_res_logits[:, :1])
+    assert again.iou.shape == (1, 1)
+
+
+def test_predictor_refuses(repvit_backend: Backend) -> None:
+    predictor = SamPredictor(repvit_backend)
+    with pytest.raises(InputError, match="set_image"):
+        predictor.predict(boxes=[[0, 0, 1, 1]])
+    with pytest.raises(InputError, match="float64"):
+        predictor.set_image(np.zeros((4, 4, 3)))  # type: ignore[arg-type]
+    predictor.set_image(np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(InputError, match="nothing"):
+        predictor.predict()
+    with pytest.raises(InputError, match="points without labels"):
+        predictor.predict(points=[[[1, 1]]])

@@ -1,0 +1,123 @@
+"""Weights: layouts that load, files that must not."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from zoo.errors import InputError
+from zoo.registry import create_sam
+from zoo.weights import load_weights, read_state_dict
+
+
+@pytest.fixture
+def module() -> nn.Module:
+    return nn.Linear(3, 2)
+
+
+@pytest.fixture
+def state(module: nn.Module) -> dict[str, Tensor]:
+    return {key: torch.rand_like(value) for key, value in module.state_dict().items()}
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"model": s, "optimizer": {"lr": 0.1}, "epoch": 3},
+                                  lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}},
+                                  lambda s: {f"_orig_mod.{k}": v for k, v in s.items()}])  # fmt: skip
+def test_layouts_load(tmp_path: Path, module: nn.Module, state: dict[str, Tensor], wrap: object) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(wrap(state), path)  # type: ignore[operator]
+    identity = load_weights(module, path)
+    torch.testing.assert_close(module.weight, state["weight"])
+    assert identity.trained
+    assert identity.name == "weights.pth"
+
+
+def test_safetensors_load(tmp_path: Path, module: nn.Module, state: dict[str, Tensor]) -> None:
+    save_file(state, tmp_path / "weights.safetensors")
+    load_weights(module, tmp_path / "weights.safetensors")
+    torch.testing.assert_close(module.bias, state["bias"])
+
+
+def test_mismatch_is_told_and_nothing_loads(tmp_path: Path, module: nn.Module, state: dict[str, Tensor]) -> None:
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    torch.save({"weight": state["weight"].T.contiguous(), "extra": state["bias"]}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"1 missing: bias; 1 unknown: extra; .*weight \(3, 2\) instead of \(2, 3\)"):
+        load_weights(module, tmp_path / "w.pth")
+    torch.testing.assert_close(dict(module.state_dict()), before)
+
+
+class Hostile:
+    """Unpickles into a call."""
+
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.witness,)
+
+
+def test_a_hostile_pickle_does_not_run(tmp_path: Path) -> None:
+    witness = tmp_path / "ran"
+    for name, save in (("zip.pth", torch.save), ("raw.pth", lambda o, p: p.write_bytes(pickle.dumps(o)))):
+        save({"model": Hostile(witness)}, tmp_path / name)
+        with pytest.raises(InputError, match="pickled objects"):
+            read_state_dict(tmp_path / name)
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><html>Not found</html>", b"PK\x03\x04 truncated"])
+def test_files_that_are_no_checkpoint(tmp_path: Path, content: bytes, suffix: str) -> None:
+    path = tmp_path / f"broken{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="broken"):
+        read_state_dict(path)
+
+
+def test_truncated_checkpoint(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    path = tmp_path / "cut.pth"
+    torch.save(state, path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(InputError, match=r"cut\.pth"):
+        read_state_dict(path)
+
+
+def test_nan_weights_are_refused(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    state["bias"][0] = float("nan")
+    torch.save(state, tmp_path / "nan.pth")
+    with pytest.raises(InputError, match="NaN or infinite values in bias"):
+        read_state_dict(tmp_path / "nan.pth")
+
+
+@pytest.mark.parametrize("content", [{}, {"epoch": 3}, [torch.zeros(2)]])
+def test_a_file_without_a_state_dict(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "none.pth")
+    with pytest.raises(InputError, match="without a state dict"):
+        read_state_dict(tmp_path / "none.pth")
+
+
+def test_missing_file_is_named() -> None:
+    with pytest.raises(InputError, match=r"nowhere\.pth: found no such file"):
+        create_sam("repvit", "nowhere.pth")
+
+
+def test_equal_seeds_give_equal_decoders_behind_different_encoders() -> None:
+    one, other, third = (
+        create_sam(*args) for args in (("repvit", None), ("tinyvit", "random:0"), ("repvit", "random:1"))
+    )
+    torch.testing.assert_close(one.mask_decoder.state_dict(), other.mask_decoder.state_dict())
+    assert one.weights is not None
+    assert third.weights is not None
+    assert one.weights.sha256 != third.weights.sha256
+    assert create_sam("repvit").weights == one.weights
+    assert not one.weights.trained
+
+
+def test_random_needs_a_number() -> None:
+    with pytest.raises(InputError, match="whole number"):
+        create_sam("repvit", "random:x")
