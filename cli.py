@@ -248,7 +248,9 @@ def _split_weights(item: str, names: list[str]) -> tuple[str, str]:
     if item.startswith("random"):
         return "", item
     if len(names) != 1:
-        raise InputError("--weights", f"{item!r} and {len(names)} encoders", "NAME=PATH, so that it is clear whose it is")
+        raise InputError(
+            "--weights", f"{item!r} and {len(names)} encoders", "NAME=PATH, so that it is clear whose it is"
+        )
     return names[0], item
 
 

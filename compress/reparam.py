@@ -10,7 +10,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from zoo.encoders.repvit import RepVggDepthwise
+from zoo.encoders.efficientvit import ConvNorm as EfficientViTConv
+from zoo.encoders.repvit import EarlyRepVggDepthwise, RepVggDepthwise
 from zoo.layers import ConvBn
 
 
@@ -34,6 +35,10 @@ def _fold(module: nn.Module) -> nn.Module:
         return _to_conv(module.c, *_fold_bn(module.c.weight.double(), None, module.bn))
     if isinstance(module, RepVggDepthwise):
         return _fold_depthwise(module)
+    if isinstance(module, EarlyRepVggDepthwise):
+        return _fold_early_depthwise(module)
+    if isinstance(module, EfficientViTConv) and "norm" in module._modules:
+        return _fold_conv_norm(module)
     for name, child in module.named_children():
         setattr(module, name, _fold(child))
     return module
@@ -55,6 +60,21 @@ def _fold_depthwise(block: RepVggDepthwise) -> nn.Conv2d:
     if block.conv1.bias is not None:
         bias = bias + block.conv1.bias.double()
     return _to_conv(block.conv.c, *_fold_bn(weight, bias, block.bn))
+
+
+def _fold_early_depthwise(block: EarlyRepVggDepthwise) -> nn.Conv2d:
+    """As above for two branches with a BatchNorm each and none after their sum."""
+    weight, bias = _fold_bn(block.conv.c.weight.double(), None, block.conv.bn)
+    centre, shift = _fold_bn(block.conv1.c.weight.double(), None, block.conv1.bn)
+    weight[:, :, 1, 1] += centre[:, :, 0, 0] + 1
+    return _to_conv(block.conv.c, weight, bias + shift)
+
+
+def _fold_conv_norm(block: EfficientViTConv) -> nn.Module:
+    """Convolution and BatchNorm; the activation behind them stays."""
+    norm = block.norm
+    folded = _to_conv(block.conv, *_fold_bn(block.conv.weight.double(), None, norm))
+    return nn.Sequential(folded, block.act) if "act" in block._modules else folded
 
 
 def _to_conv(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:

@@ -42,6 +42,7 @@ class EncoderSpec:
         licence: of the published weights.
         weights_from: where users get the published weights.
         adaptable: whether `image_size` may be changed when building.
+        decoder_norm_eps: epsilon of the layer normalisations in the decoder's transformer.
     """
 
     name: str
@@ -55,6 +56,7 @@ class EncoderSpec:
     licence: str
     weights_from: str
     adaptable: bool = False
+    decoder_norm_eps: float = 1e-5
 
 
 #: Builds the encoder that a spec describes.

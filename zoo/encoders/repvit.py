@@ -8,7 +8,7 @@ gives a 64x64 map, and ends in SAM's neck. State-dict keys are those of the publ
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,6 +29,20 @@ class RepVggDepthwise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H, W)."""
         mixed: Tensor = self.bn(self.conv(x) + self.conv1(x) + x)
+        return mixed
+
+
+class EarlyRepVggDepthwise(nn.Module):
+    """The form of RepViT's first version: conv3x3+BN + conv1x1+BN + identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = ConvBn(channels, channels, kernel=3, padding=1, groups=channels)
+        self.conv1 = ConvBn(channels, channels, groups=channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H, W)."""
+        mixed: Tensor = self.conv(x) + self.conv1(x) + x
         return mixed
 
 
@@ -64,21 +78,30 @@ class Residual(nn.Module):
 
 
 class RepViTBlock(nn.Module):
-    """Token mixer, then channel mixer; residual where channels and resolution stay."""
+    """Token mixer, then channel mixer, which is residual where the width stays."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, use_se: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, use_se: bool = False, early: bool = False) -> None:
         super().__init__()
-        hidden = 2 * inputs
+        depthwise = EarlyRepVggDepthwise(inputs) if early else RepVggDepthwise(inputs)
         se = SqueezeExcite(inputs) if use_se else nn.Identity()
-        mlp = nn.Sequential(ConvBn(inputs, hidden), nn.GELU(), ConvBn(hidden, outputs))
-        if stride == 1:
-            self.token_mixer = nn.Sequential(RepVggDepthwise(inputs), se)
-            self.channel_mixer = Residual(mlp) if inputs == outputs else mlp
-        else:
-            depthwise = ConvBn(inputs, inputs, kernel=3, stride=stride, padding=1, groups=inputs)
-            self.token_mixer = nn.Sequential(depthwise, se, ConvBn(inputs, outputs))
-            mlp = nn.Sequential(ConvBn(outputs, 2 * outputs), nn.GELU(), ConvBn(2 * outputs, outputs))
-            self.channel_mixer = Residual(mlp)
+        mlp = _channel_mlp(inputs, outputs)
+        self.token_mixer = nn.Sequential(depthwise, se)
+        self.channel_mixer = Residual(mlp) if inputs == outputs else mlp
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) to (B, C_out, H, W)."""
+        mixed: Tensor = self.channel_mixer(self.token_mixer(x))
+        return mixed
+
+
+class RepViTMerge(nn.Module):
+    """The block between stages: a strided depthwise convolution, a projection, and a residual channel mixer."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        depthwise = ConvBn(inputs, inputs, kernel=3, stride=stride, padding=1, groups=inputs)
+        self.token_mixer = nn.Sequential(depthwise, nn.Identity(), ConvBn(inputs, outputs))
+        self.channel_mixer = Residual(_channel_mlp(outputs, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) to (B, C_out, H/stride, W/stride)."""
@@ -86,14 +109,27 @@ class RepViTBlock(nn.Module):
         return mixed
 
 
+def _channel_mlp(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(ConvBn(inputs, 2 * inputs), nn.GELU(), ConvBn(2 * inputs, outputs))
+
+
 @dataclass(frozen=True)
 class RepViTGeometry:
-    """Size of a RepViT: channels and blocks of its four stages, and the strides that differ between publications."""
+    """Size of a RepViT, and where publications differ.
+
+    Attributes:
+        widths: channels of the four stages.
+        depths: blocks of the four stages, without those between them.
+        stem_stride: of each of the stem's two convolutions.
+        last_stride: of the block before the last stage; None where a plain block does no more than widen.
+        early: the depthwise block of RepViT's first version.
+    """
 
     widths: tuple[int, int, int, int]
     depths: tuple[int, int, int, int]
-    stem_stride: int
-    last_stride: int
+    stem_stride: int = 1
+    last_stride: int | None = None
+    early: bool = False
 
 
 class RepViTEncoder(nn.Module):
@@ -101,13 +137,7 @@ class RepViTEncoder(nn.Module):
 
     def __init__(self, geometry: RepViTGeometry) -> None:
         super().__init__()
-        width, stride = geometry.widths[0], geometry.stem_stride
-        stem = nn.Sequential(
-            ConvBn(3, width // 2, kernel=3, stride=stride, padding=1),
-            nn.GELU(),
-            ConvBn(width // 2, width, kernel=3, stride=stride, padding=1),
-        )
-        self.features = nn.ModuleList([stem, *_stages(geometry)])
+        self.features = nn.ModuleList([_stem(geometry), *_blocks(geometry)])
         self.neck = SamNeck(geometry.widths[-1], EMBEDDING_CHANNELS)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -118,35 +148,125 @@ class RepViTEncoder(nn.Module):
         return embedding
 
 
-def _stages(geometry: RepViTGeometry) -> list[RepViTBlock]:
+def _stem(geometry: RepViTGeometry) -> nn.Sequential:
+    width, stride = geometry.widths[0], geometry.stem_stride
+    return nn.Sequential(
+        ConvBn(3, width // 2, kernel=3, stride=stride, padding=1),
+        nn.GELU(),
+        ConvBn(width // 2, width, kernel=3, stride=stride, padding=1),
+    )
+
+
+def _blocks(geometry: RepViTGeometry) -> list[nn.Module]:
     """All blocks in order. Squeeze-excitation sits in every other block of a stage, but not in its last."""
-    blocks, width = [], geometry.widths[0]
-    for stage, (outputs, depth) in enumerate(zip(geometry.widths, geometry.depths, strict=True)):
+    blocks: list[nn.Module] = []
+    for stage, (width, depth) in enumerate(zip(geometry.widths, geometry.depths, strict=True)):
         if stage > 0:
-            last = stage == len(geometry.widths) - 1
-            blocks.append(RepViTBlock(width, outputs, geometry.last_stride if last else 2, use_se=False))
-        blocks += [RepViTBlock(outputs, outputs, 1, use_se=i % 2 == 0 and i < depth - 1) for i in range(depth)]
-        width = outputs
+            stride = geometry.last_stride if stage == len(geometry.widths) - 1 else 2
+            before = geometry.widths[stage - 1]
+            blocks.append(RepViTMerge(before, width, stride) if stride else RepViTBlock(before, width))
+        gated = [i % 2 == 0 and i < depth - 1 for i in range(depth)]
+        blocks += [RepViTBlock(width, width, use_se, geometry.early) for use_se in gated]
     return blocks
 
 
-REPVIT_M1_0 = RepViTGeometry((56, 112, 224, 448), (3, 3, 15, 2), stem_stride=1, last_stride=1)
+class EdgeSamEncoder(nn.Module):
+    """EdgeSAM's encoder: the last two stages of a RepViT, brought to one resolution and added, then SAM's neck."""
+
+    def __init__(self, geometry: RepViTGeometry) -> None:
+        super().__init__()
+        self.features = nn.ModuleList([_stem(geometry), *_blocks(geometry)])
+        self.last_stage = len(self.features) - geometry.depths[-1] - 1
+        self.fuse_stage2 = nn.Conv2d(geometry.widths[2], EMBEDDING_CHANNELS, 1, bias=False)
+        self.fuse_stage3 = nn.ModuleDict(
+            {"op_list": nn.ModuleList([nn.Conv2d(geometry.widths[3], EMBEDDING_CHANNELS, 1, bias=False)])}
+        )
+        self.neck = SamNeck(EMBEDDING_CHANNELS, EMBEDDING_CHANNELS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised images to embeddings."""
+        for block in self.features[: self.last_stage]:
+            x = block(x)
+        fine = self.fuse_stage2(x)
+        for block in self.features[self.last_stage :]:
+            x = block(x)
+        coarse = self.fuse_stage3["op_list"][0](x)  # type: ignore[index]
+        fused = fine + F.interpolate(coarse, fine.shape[-2:], mode="bicubic")
+        embedding: Tensor = self.neck(fused)
+        return embedding
+
+
+#: Sizes of the RepViT paper, in Rep-MedSAM's geometry.
+SIZES = {
+    "m0_9": RepViTGeometry((48, 96, 192, 384), (3, 3, 15, 2)),
+    "m1_0": RepViTGeometry((56, 112, 224, 448), (3, 3, 15, 2)),
+    "m1_1": RepViTGeometry((64, 128, 256, 512), (3, 3, 13, 2)),
+    "m1_5": RepViTGeometry((64, 128, 256, 512), (5, 5, 25, 4)),
+    "m2_3": RepViTGeometry((80, 160, 320, 640), (7, 7, 35, 2)),
+}
+
+REP_MEDSAM = EncoderSpec(
+    name="repvit",
+    image_size=256,
+    prompt_frame=256,
+    fit="pad",
+    resize="area",
+    normalisation="min_max",
+    title="Rep-MedSAM: RepViT-M1.0, stride-1 stem",
+    paper="Rep-MedSAM, CVPR 2024 MedSAM on Laptop; RepViT: arXiv:2307.09283",
+    licence="not stated by the repository",
+    weights_from="github.com/muxin-wei/Rep-MedSAM",
+)
+
+
+@register_encoder(REP_MEDSAM)
+def repvit(spec: EncoderSpec) -> nn.Module:
+    """Rep-MedSAM's encoder: RepViT-M1.0 at 256 px."""
+    return RepViTEncoder(SIZES["m1_0"])
+
+
+def _register_size(size: str) -> None:
+    """A size of RepViT in Rep-MedSAM's geometry; nobody has published weights for it but those of `repvit`."""
+    title = f"RepViT-{size.upper().replace('_', '.')} in Rep-MedSAM's geometry"
+    spec = replace(
+        REP_MEDSAM, name=f"repvit_{size}", title=title, licence="none published", weights_from="none published"
+    )
+    register_encoder(spec)(lambda spec: RepViTEncoder(SIZES[size]))
+
+
+for _size in SIZES:
+    _register_size(_size)
+
+REPVIT_SAM = EncoderSpec(
+    name="repvit_sam",
+    image_size=1024,
+    prompt_frame=1024,
+    fit="pad",
+    resize="linear",
+    normalisation="imagenet",
+    title="RepViT-SAM: RepViT-M2.3",
+    paper="RepViT-SAM: arXiv:2312.05760",
+    licence="Apache-2.0",
+    weights_from="github.com/THU-MIG/RepViT",
+)
+
+
+@register_encoder(REPVIT_SAM)
+def repvit_sam(spec: EncoderSpec) -> nn.Module:
+    """RepViT-SAM's encoder: RepViT-M2.3 at 1024 px."""
+    return RepViTEncoder(replace(SIZES["m2_3"], stem_stride=2, last_stride=1))
 
 
 @register_encoder(
-    EncoderSpec(
-        name="repvit",
-        image_size=256,
-        prompt_frame=256,
-        fit="pad",
-        resize="area",
-        normalisation="min_max",
-        title="Rep-MedSAM: RepViT-M1.0, stride-1 stem",
-        paper="Rep-MedSAM, CVPR 2024 MedSAM on Laptop; RepViT: arXiv:2307.09283",
-        licence="not stated by the repository",
-        weights_from="github.com/muxin-wei/Rep-MedSAM",
+    replace(
+        REPVIT_SAM,
+        name="edge_sam",
+        title="EdgeSAM: RepViT-M1 with fused stages",
+        paper="EdgeSAM: arXiv:2312.06660",
+        licence="NTU S-Lab 1.0, non-commercial only",
+        weights_from="github.com/chongzhou96/EdgeSAM",
     )
 )
-def repvit(spec: EncoderSpec) -> nn.Module:
-    """Rep-MedSAM's encoder: RepViT-M1.0 at 256 px."""
-    return RepViTEncoder(REPVIT_M1_0)
+def edge_sam(spec: EncoderSpec) -> nn.Module:
+    """EdgeSAM's encoder, built from the paper, the key layout and golden outputs; its weights are non-commercial."""
+    return EdgeSamEncoder(replace(SIZES["m0_9"], stem_stride=2, last_stride=2, early=True))

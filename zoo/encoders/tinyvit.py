@@ -178,12 +178,20 @@ class TinyViTGeometry:
 
 
 class TinyViTEncoder(nn.Module):
-    """TinyViT with SAM's neck: (B, 3, S, S) to (B, 256, 64, 64)."""
+    """TinyViT with SAM's neck: (B, 3, S, S) to (B, 256, 64, 64).
 
-    def __init__(self, geometry: TinyViTGeometry) -> None:
+    Args:
+        geometry: its size.
+        classifier: also hold the unused ImageNet classifier that MobileSAM's checkpoints carry.
+    """
+
+    def __init__(self, geometry: TinyViTGeometry, classifier: bool = False) -> None:
         super().__init__()
         self.patch_embed = PatchEmbed(geometry.widths[0], geometry.stem_kernel, geometry.stem_stride)
         self.layers = nn.Sequential(*(_stage(geometry, index) for index in range(len(geometry.widths))))
+        if classifier:
+            self.norm_head = nn.LayerNorm(geometry.widths[-1])
+            self.head = nn.Linear(geometry.widths[-1], 1000)
         self.neck = SamNeck(geometry.widths[-1], EMBEDDING_CHANNELS)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -222,3 +230,22 @@ def _stage(geometry: TinyViTGeometry, index: int) -> Stage:
 def tinyvit(spec: EncoderSpec) -> nn.Module:
     """LiteMedSAM's encoder: TinyViT-5M at 256 px."""
     return TinyViTEncoder(TinyViTGeometry(stem_kernel=1, stem_stride=1))
+
+
+@register_encoder(
+    EncoderSpec(
+        name="mobile_sam",
+        image_size=1024,
+        prompt_frame=1024,
+        fit="pad",
+        resize="linear",
+        normalisation="imagenet",
+        title="MobileSAM: TinyViT-5M",
+        paper="MobileSAM: arXiv:2306.14289; TinyViT: arXiv:2207.10666",
+        licence="Apache-2.0",
+        weights_from="github.com/ChaoningZhang/MobileSAM",
+    )
+)
+def mobile_sam(spec: EncoderSpec) -> nn.Module:
+    """MobileSAM's encoder: TinyViT-5M at 1024 px."""
+    return TinyViTEncoder(TinyViTGeometry(stem_kernel=3, stem_stride=2), classifier=True)

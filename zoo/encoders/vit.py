@@ -7,6 +7,8 @@ those of the published checkpoints.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -134,21 +136,39 @@ class ViTEncoder(nn.Module):
         return F.interpolate(embedding, (EMBEDDING_SIZE, EMBEDDING_SIZE), mode="bilinear")
 
 
-@register_encoder(
-    EncoderSpec(
-        name="vit_b",
-        image_size=1024,
-        prompt_frame=1024,
-        fit="squash",
-        resize="cubic",
-        normalisation="min_max",
-        title="MedSAM: ViT-B",
-        paper="MedSAM: Ma et al., Nature Communications 2024, arXiv:2304.12306; SAM: arXiv:2304.02643",
-        licence="Apache-2.0",
-        weights_from="github.com/bowang-lab/MedSAM",
-        adaptable=True,
-    )
+MEDSAM = EncoderSpec(
+    name="vit_b",
+    image_size=1024,
+    prompt_frame=1024,
+    fit="squash",
+    resize="cubic",
+    normalisation="min_max",
+    title="MedSAM: ViT-B",
+    paper="MedSAM: Ma et al., Nature Communications 2024, arXiv:2304.12306; SAM: arXiv:2304.02643",
+    licence="Apache-2.0",
+    weights_from="github.com/bowang-lab/MedSAM",
+    adaptable=True,
 )
+
+
+@register_encoder(MEDSAM)
 def vit_b(spec: EncoderSpec) -> nn.Module:
     """MedSAM's encoder: ViT-B at 1024 px, or at another multiple of 16."""
+    return ViTEncoder(spec.image_size)
+
+
+@register_encoder(
+    replace(
+        MEDSAM,
+        name="sam_vit_b",
+        fit="pad",
+        resize="linear",
+        normalisation="imagenet",
+        title="SAM: ViT-B",
+        paper="SAM: arXiv:2304.02643",
+        weights_from="github.com/facebookresearch/segment-anything",
+    )
+)
+def sam_vit_b(spec: EncoderSpec) -> nn.Module:
+    """SAM's own ViT-B: MedSAM's architecture behind another preprocessing."""
     return ViTEncoder(spec.image_size)

@@ -26,4 +26,6 @@ class Sam(nn.Module):
         self.image_encoder = image_encoder
         self.prompt_encoder = PromptEncoder(EMBEDDING_CHANNELS, EMBEDDING_SIZE, spec.prompt_frame)
         transformer = TwoWayTransformer(depth=2, width=EMBEDDING_CHANNELS, heads=8, hidden=2048)
+        for norm in (module for module in transformer.modules() if isinstance(module, nn.LayerNorm)):
+            norm.eps = spec.decoder_norm_eps
         self.mask_decoder = MaskDecoder(transformer, EMBEDDING_CHANNELS)

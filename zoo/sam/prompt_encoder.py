@@ -82,7 +82,7 @@ class PromptEncoder(nn.Module):
         if points is not None:
             sparse.append(self._embed_points(*points, pad=boxes is None))
         if boxes is not None:
-            sparse.append(self._embed_boxes(boxes))
+            sparse.append(self.embed_boxes(boxes))
         batch = sparse[0].shape[0] if sparse else (1 if masks is None else masks.shape[0])
         weight = self.no_mask_embed.weight
         tokens = torch.cat(sparse, dim=1) if sparse else weight.new_zeros(batch, 0, weight.shape[1])
@@ -107,7 +107,8 @@ class PromptEncoder(nn.Module):
             encoding = encoding + (kind == value) * self._kind(value)
         return encoding
 
-    def _embed_boxes(self, boxes: Tensor) -> Tensor:
+    def embed_boxes(self, boxes: Tensor) -> Tensor:
+        """Boxes (B, 4) xyxy in the prompt frame to the embeddings of their two corners (B, 2, C)."""
         corners = self._positions(boxes.reshape(-1, 2, 2))
         return corners + torch.cat([self._kind(self.TOP_LEFT), self._kind(self.BOTTOM_RIGHT)])
 

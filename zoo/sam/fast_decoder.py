@@ -1,0 +1,140 @@
+"""The mask decoder's fast path for box prompts: the same weights, the same masks, about half the arithmetic.
+
+A few tokens face 4096 image positions. SAM projects every position to 128 channels to compare them; here the
+projections are folded into the token side instead, which is exact by associativity:
+
+    (image W_k) q = image (W_k q)        and        P (image W_v) = (P image) W_v
+
+so the products with the image are 8 heads x 7 tokens = 56 columns wide, no head is ever split off or transposed, and
+nothing needs to be kept for a slice but its embedding. A bias of the keys adds the same number to all positions of a
+softmax over positions, which cancels; a bias after a softmax passes through, because its weights sum to one.
+
+The image stays (positions, channels), the layout in which each step is one matrix product; the two transposed
+convolutions of kernel and stride 2 are products too. Only the mask token that is asked for is read off.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.registry import EMBEDDING_SIZE
+from zoo.sam.model import Sam
+from zoo.sam.transformer import Attention
+
+
+class FastDecoder(nn.Module):
+    """Prompt encoder and mask decoder for one box a prompt, one mask a box.
+
+    Shares the parameters of `sam`; equal to its plain decoder up to rounding.
+    """
+
+    def __init__(self, sam: Sam) -> None:
+        super().__init__()
+        self.prompt_encoder, self.decoder = sam.prompt_encoder, sam.mask_decoder
+        self.register_buffer("image_pe", _positions_first(sam.prompt_encoder.get_dense_pe().detach()))
+
+    def forward(self, embeddings: Tensor, boxes: Tensor, slice_index: Tensor) -> tuple[Tensor, Tensor]:
+        """Masks of B boxes, each on its own slice.
+
+        Args:
+            embeddings: (S, 256, 64, 64).
+            boxes: (B, 4) xyxy in the prompt frame.
+            slice_index: int64 (B,), the row of `embeddings` that each box lies on.
+
+        Returns:
+            Low-resolution logits (B, 1, 256, 256) and predicted IoU (B, 1).
+        """
+        no_mask = self.prompt_encoder.no_mask_embed.weight
+        image = (_positions_first(embeddings) + no_mask)[slice_index]
+        tokens, image = self._attend(self._tokens(boxes), image)
+        mask_token = self.decoder.output_hypernetworks_mlps[0](tokens[:, 1])
+        iou = self.decoder.iou_prediction_head(tokens[:, 0])[:, :1]
+        return self._read_masks(image, mask_token), iou
+
+    def _tokens(self, boxes: Tensor) -> Tensor:
+        """The decoder's own tokens and the corners of each box: (B, 7, 256)."""
+        corners = self.prompt_encoder.embed_boxes(boxes)
+        own = torch.cat([self.decoder.iou_token.weight, self.decoder.mask_tokens.weight])
+        return torch.cat([own.expand(len(boxes), -1, -1), corners], dim=1)
+
+    def _attend(self, tokens: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The two-way transformer: tokens (B, 7, 256) and image (B, 4096, 256), both updated."""
+        transformer, token_pe = self.decoder.transformer, tokens
+        for layer in transformer.layers:
+            if layer.is_first:
+                tokens = layer.self_attn(tokens, tokens, tokens)
+            else:
+                queries = tokens + token_pe
+                tokens = tokens + layer.self_attn(queries, queries, tokens)
+            tokens = layer.norm1(tokens)
+            keys = image + self.image_pe
+            tokens = layer.norm2(
+                tokens + _look_at_image(layer.cross_attn_token_to_image, tokens + token_pe, keys, image)
+            )
+            tokens = layer.norm3(tokens + layer.mlp(tokens))
+            told = _tell_image(layer.cross_attn_image_to_token, keys, tokens + token_pe, tokens, image)
+            image = layer.norm4(told)
+        final = transformer.final_attn_token_to_image
+        looked = _look_at_image(final, tokens + token_pe, image + self.image_pe, image)
+        return transformer.norm_final_attn(tokens + looked), image
+
+    def _read_masks(self, image: Tensor, mask_token: Tensor) -> Tensor:
+        """Up-scales by two transposed convolutions of kernel and stride 2, and reads one mask off: (B, 1, 256, 256)."""
+        first, norm, _, second, _ = self.decoder.output_upscaling
+        batch, side, quarter = len(image), EMBEDDING_SIZE, first.out_channels
+        x = _transposed_convolution(first, image)
+        x = F.gelu(F.layer_norm(x, (quarter,), norm.weight, norm.bias, norm.eps))
+        x = F.gelu(_transposed_convolution(second, x.view(batch, -1, quarter)))
+        logits = x.view(batch, -1, second.out_channels) @ mask_token[:, :, None]
+        # Rows and columns of the position, then of its place in the first 2x2, then in the second.
+        pixels = logits.view(batch, side, side, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
+        return pixels.reshape(batch, 1, 4 * side, 4 * side)
+
+
+def _positions_first(image: Tensor) -> Tensor:
+    """(B, C, H, W) to (B, H*W, C), contiguous."""
+    return image.flatten(2).transpose(1, 2).contiguous()
+
+
+def _split(weight: Tensor, heads: int) -> Tensor:
+    """A projection's rows by head: (heads * depth, ...) to (heads, depth, ...)."""
+    return weight.unflatten(0, (heads, -1))
+
+
+def _look_at_image(attention: Attention, queries: Tensor, keys: Tensor, image: Tensor) -> Tensor:
+    """Tokens (B, T, C) attend to the image (B, P, C), whose keys carry its positions: (B, T, C)."""
+    heads = attention.heads
+    depth = attention.q_proj.out_features // heads
+    q = attention.q_proj(queries).unflatten(2, (heads, depth)) / math.sqrt(depth)
+    folded = torch.einsum("bthd,hdc->bhtc", q, _split(attention.k_proj.weight, heads)).flatten(1, 2)
+    weights = torch.softmax(folded @ keys.transpose(1, 2), dim=-1)
+    seen = (weights @ image).unflatten(1, (heads, -1))
+    mixed = torch.einsum("bhtc,hdc->bthd", seen, _split(attention.v_proj.weight, heads)).flatten(2)
+    return attention.out_proj(mixed + attention.v_proj.bias)
+
+
+def _tell_image(attention: Attention, keys: Tensor, token_keys: Tensor, tokens: Tensor, image: Tensor) -> Tensor:
+    """The image (B, P, C) attends to tokens (B, T, C) and adds what it gets to itself: (B, P, C)."""
+    heads = attention.heads
+    depth = attention.k_proj.out_features // heads
+    k = attention.k_proj(token_keys).unflatten(2, (heads, depth)) / math.sqrt(depth)
+    folded = torch.einsum("bthd,hdc->bhtc", k, _split(attention.q_proj.weight, heads)).flatten(1, 2)
+    offset = torch.einsum("bthd,hd->bht", k, _split(attention.q_proj.bias, heads)).flatten(1)[..., None]
+    scores = torch.baddbmm(offset, folded, keys.transpose(1, 2))
+    weights = torch.softmax(scores.unflatten(1, (heads, -1)), dim=2).flatten(1, 2)
+    v = attention.v_proj(tokens).unflatten(2, (heads, depth))
+    told = torch.einsum("bthd,chd->bhtc", v, attention.out_proj.weight.unflatten(1, (heads, depth)))
+    # The weights of each head sum to one, so the output's bias may ride on the first head's values.
+    told[:, 0] += attention.out_proj.bias
+    return torch.baddbmm(image, weights.transpose(1, 2), told.flatten(1, 2))
+
+
+def _transposed_convolution(convolution: nn.ConvTranspose2d, x: Tensor) -> Tensor:
+    """Kernel and stride 2 as a matrix product: (B, P, C) to (B, P, 4, C'), the four pixels of each position."""
+    weight = convolution.weight.permute(0, 2, 3, 1).flatten(1)
+    assert convolution.bias is not None
+    return torch.addmm(convolution.bias.repeat(4), x.flatten(0, 1), weight).view(*x.shape[:2], 4, -1)
