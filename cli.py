@@ -92,7 +92,7 @@ case_options = _options(
 )  # fmt: skip
 
 protocol_options = _options(
-    click.option("--protocol", "protocols", multiple=True, type=click.Choice(["per_object", "cached"]), default=["cached"], show_default=True, help="How volumes are walked: slices encoded again for every object, or once. Repeat to compare."),
+    click.option("--protocol", "protocols", multiple=True, type=click.Choice(["per_object", "cached", "batched"]), default=["batched"], show_default=True, help="How volumes are walked: slices encoded again for every object (the published baseline), once (cached), or once with all objects decoded together (batched). Repeat to compare."),
     click.option("--z-range", type=click.Choice(["inclusive", "exclusive"]), default="inclusive", show_default=True, help="Whether a box's z_max belongs to the object."),
     click.option("--box-dilation-px", type=click.IntRange(min=0), default=3, show_default=True, help="Margin around a mask before it prompts its neighbour."),
     click.option("--box-rounding", type=click.Choice(["truncate", "float"]), default="truncate", show_default=True, help="Of boxes scaled to the encoder's frame."),
@@ -142,7 +142,7 @@ def bench(
     from bench.progress import TerminalProgress
     from bench.runner import Settings, Sweep
     from compress.build import build_candidate
-    from zoo.sam.volume import Protocol3D
+    from zoo.sam.rule import Protocol3D
 
     recipes = _recipes(encoders, weights, variant, backends, precision, threads)
     settings = Settings(

@@ -16,7 +16,7 @@ from bench.candidate import Candidate, Recipe
 from bench.latency import run_case
 from bench.machine import peak_rss_mib
 from zoo.data.case import Case
-from zoo.sam.volume import Protocol3D
+from zoo.sam.rule import Protocol3D
 
 #: Comes before the measurements on the child's standard output.
 MARK = "repmedsam-cold-pass "

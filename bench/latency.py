@@ -17,7 +17,8 @@ from zoo.backends import Backend, Floats, Prompts
 from zoo.data.case import Case
 from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE
 from zoo.sam.predictor import SamPredictor, segment_image
-from zoo.sam.volume import Protocol3D, segment_volume
+from zoo.sam.rule import Protocol3D
+from zoo.sam.volume import segment_volume
 from zoo.stages import StageClock
 
 K = TypeVar("K")

@@ -20,7 +20,8 @@ from bench.machine import describe_machine, git_state, package_versions
 from bench.record import Kind, Record, append_record, finished_keys, record_key
 from zoo.data.case import Case
 from zoo.data.cases import CaseSource
-from zoo.sam.volume import Protocol3D, count_slices
+from zoo.sam.rule import Protocol3D
+from zoo.sam.volume import count_slices
 
 #: The candidate that stands for the box-inscribed ellipse in records.
 FLOOR: dict[str, Any] = {"encoder": "box ellipse"}

@@ -174,10 +174,9 @@ def unmatched(
     Returns:
         Their indices, one array an axis, as `np.nonzero` gives them.
     """
+    # What lies in both is matched, and usually most of it.
     points = np.nonzero(source & ~target)
-    if not len(points[0]) or not target.any():
-        return points
-    # One more than the quotient, which may have been rounded down: the distances below decide.
+    # One more than the quotient, which may have been rounded down; the length of each step decides.
     reach = [min(int(tolerance_mm / size) + 1, extent) for size, extent in zip(spacing_mm, source.shape, strict=True)]
     if prod(2 * cells + 1 for cells in reach) <= MAX_WALKED_CELLS:
         return _unmatched_by_walking(points, target, _steps_within(reach, spacing_mm, tolerance_mm), reach)

@@ -170,12 +170,18 @@ def test_nsd_of_two_voxels_by_hand(tolerance_mm: float, expected: float) -> None
     assert nsd(left, right, (0.5, 3.0, 2.0), tolerance_mm) == expected
 
 
+def test_the_tolerance_is_2_mm_unless_told() -> None:
+    left, right = np.array([[1, 0, 0, 0], [0, 0, 0, 1]], np.uint16)[:, None]
+    assert nsd(left > 0, right > 0, (1.0, 1.0)) == score_labels(left, right, [1], (1.0, 1.0))[0].nsd == 0.5
+
+
 @pytest.mark.parametrize(("tolerance_mm", "expected"), [(2.2, 0.0), (5.8, 1.0)])
 def test_nsd_of_concentric_balls(tolerance_mm: float, expected: float) -> None:
     """Their surfaces are 4 mm apart, either element off by half a diagonal of a cell at most: 2.27 to 5.73 mm."""
     assert nsd(ball(31, 10), ball(31, 14), (1.0, 1.0, 1.0), tolerance_mm) == expected
 
 
+@pytest.mark.usefixtures("search")
 @pytest.mark.parametrize("shape", [(5, 6), (4, 5, 6), (0, 3)])
 def test_empty_masks(shape: tuple[int, ...]) -> None:
     nothing, spacing_mm = np.zeros(shape, bool), (1.0,) * len(shape)
@@ -269,13 +275,27 @@ def test_nsd_equals_the_package(
 
 
 @pytest.mark.usefixtures("search")
-@pytest.mark.parametrize("tolerance_mm", [0.3, 2.1, 2.4])
-def test_distances_at_the_tolerance_round_as_in_the_package(tolerance_mm: float) -> None:
-    """3 x 0.1 is more than 0.3 and 3 x 0.7 less than 2.1; 3 x 0.8 is again more than 2.4."""
-    reference, prediction = block((12, 12), (2, 4), (2, 4)), block((12, 12), (7, 9), (2, 4))
-    spacing_mm = (tolerance_mm / 3, 1.0) if tolerance_mm == 2.1 else (round(tolerance_mm / 3, 1), 1.0)
-    expected = package_nsd(prediction, reference, spacing_mm, tolerance_mm)
-    assert nsd(prediction, reference, spacing_mm, tolerance_mm) == pytest.approx(expected, abs=1e-12)
+@pytest.mark.parametrize(
+    ("row_mm", "tolerance_mm", "is_within"),
+    [(0.1, 0.3, False), (0.7, 2.1, True), (0.8, 2.4, False), (0.929, 2.787, True)],
+)
+def test_a_distance_at_the_tolerance_rounds_as_in_the_package(
+    row_mm: float, tolerance_mm: float, is_within: bool
+) -> None:
+    """Three rows apart: 3 * 0.1 is more than 0.3, and 2.787 / 0.929 less than 3. Differences of positions round again
+    otherwise: 0.9 - 6 * 0.1 is less than 0.3."""
+    prediction, reference = block((11, 4), (0, 6), (0, 3)), block((11, 4), (9, 11), (0, 3))
+    score = nsd(prediction, reference, (row_mm, 1.0), tolerance_mm)
+    assert score == pytest.approx(package_nsd(prediction, reference, (row_mm, 1.0), tolerance_mm), abs=1e-12)
+    assert (score > 0) == is_within
+
+
+@pytest.mark.parametrize(("row_mm", "unused"), [(1.0, "_unmatched_by_tree"), (0.01, "_unmatched_by_walking")])
+def test_large_neighbourhoods_are_not_walked(monkeypatch: pytest.MonkeyPatch, row_mm: float, unused: str) -> None:
+    monkeypatch.delattr(surface, unused)
+    prediction, reference = block((60, 60), (5, 55), (5, 50)), block((60, 60), (5, 55), (5, 55))
+    expected = package_nsd(prediction, reference, (row_mm, row_mm), 2.0)
+    assert nsd(prediction, reference, (row_mm, row_mm)) == pytest.approx(expected, abs=1e-12)
 
 
 def test_one_empty_mask_as_in_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

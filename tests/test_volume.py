@@ -12,7 +12,8 @@ from zoo.data.case import Case
 from zoo.errors import InputError
 from zoo.registry import EncoderSpec, encoder_spec
 from zoo.sam.predictor import SamPredictor, segment_image
-from zoo.sam.volume import Protocol3D, count_slices, segment_volume
+from zoo.sam.rule import PROTOCOLS, Protocol3D
+from zoo.sam.volume import count_slices, segment_volume
 from zoo.stages import StageClock
 
 
@@ -46,6 +47,9 @@ class BoxBackend:
             row[0, y0 + shrink : y1 - shrink + 1, x0 + shrink : x1 - shrink + 1] = 1
         return logits, np.ones((len(logits), 1), np.float32)
 
+    def decode_boxes(self, embedding: Floats, boxes: Floats) -> Floats:
+        return self.decode(embedding, Prompts(boxes=boxes))[0]
+
 
 def volume(boxes: list[list[int]], depth: int = 8, side: int = 256) -> Case:
     """A volume whose slices have growing brightness."""
@@ -62,7 +66,7 @@ def slices_of(backend: BoxBackend) -> list[int]:
 
 def test_walks_from_the_middle_up_then_down() -> None:
     backend = BoxBackend()
-    segment_volume(volume([[50, 60, 1, 90, 100, 6]]), backend)
+    segment_volume(volume([[50, 60, 1, 90, 100, 6]]), backend, Protocol3D("cached"))
     assert slices_of(backend) == [rank - 1 for rank in (3, 4, 5, 6, 2, 1)]
 
 
@@ -133,22 +137,42 @@ def test_mask_value_label_keeps_thin_masks_of_late_objects() -> None:
 @pytest.mark.parametrize("options", [{}, {"mask_value": "label"}, {"box_rounding": "float", "box_dilation_px": 0}])
 def test_protocols_agree(repvit_backend: Backend, small_volume: Case, options: dict[str, object]) -> None:
     results, counts = {}, {}
-    for name in ("per_object", "cached"):
+    for name in PROTOCOLS:
         clock = StageClock()
         results[name] = segment_volume(small_volume, repvit_backend, Protocol3D(name, **options), clock)  # type: ignore[arg-type]
         counts[name] = clock.counts
     np.testing.assert_array_equal(results["per_object"], results["cached"])
+    assert (results["batched"] == results["cached"]).mean() >= 0.999
     assert results["cached"].any()
     assert counts["per_object"]["encoded_slices"] == 9
-    assert counts["cached"]["encoded_slices"] == 6
-    assert counts["per_object"]["decoded_prompts"] == counts["cached"]["decoded_prompts"] == 9
+    assert counts["cached"]["encoded_slices"] == counts["batched"]["encoded_slices"] == 6
+    assert all(count["decoded_prompts"] == 9 for count in counts.values())
 
 
-def test_cached_encodes_no_slice_that_no_box_reaches(repvit_backend: Backend, small_volume: Case) -> None:
+def random_boxes(rng: np.random.Generator, depth: int, side: int, count: int) -> list[list[int]]:
+    ends = np.sort(rng.integers(0, [side, side, depth], (2, count, 3)), axis=0)
+    return np.concatenate([ends[0], ends[1]], axis=1).tolist()
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("kept", [0, 2, 128])
+def test_protocols_agree_exactly_where_arithmetic_does(seed: int, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Overlapping, nested, single-slice and dying walks of eleven objects, whatever `batched` keeps or batches."""
+    monkeypatch.setattr("zoo.sam.volume.KEPT_EMBEDDINGS", kept)
+    rng = np.random.default_rng(seed)
+    case = volume(random_boxes(rng, 9, 200, 11), depth=9)
+    shrink = int(rng.integers(0, 9))
+    results = [segment_volume(case, BoxBackend(shrink_px=shrink), Protocol3D(name)) for name in PROTOCOLS]
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_no_slice_is_encoded_that_no_box_reaches(name: str) -> None:
     clock = StageClock()
-    lone = replace(small_volume, boxes=small_volume.boxes[2:], object_labels=small_volume.object_labels[2:])
-    segment_volume(lone, repvit_backend, clock=clock)
-    assert clock.counts["encoded_slices"] == 1
+    case = volume([[50, 60, 1, 90, 100, 2], [50, 60, 6, 90, 100, 6]])
+    segment_volume(case, BoxBackend(), Protocol3D(name), clock)
+    assert clock.counts["encoded_slices"] == 3
 
 
 def test_unknown_protocol_is_named() -> None:

@@ -72,6 +72,10 @@ class Backend(Protocol):
         """Embedding (1, 256, 64, 64) and B prompts to logits (B, 1 or 3, 256, 256) and predicted IoU (B, 1 or 3)."""
         ...
 
+    def decode_boxes(self, embedding: Floats, boxes: Floats) -> Floats:
+        """Embedding (1, 256, 64, 64) and boxes (B, 4) to logits (B, 1, 256, 256), by the fastest equal path."""
+        ...
+
 
 #: Makes a backend of a model: (sam, precision, threads).
 BackendFactory = Callable[["Sam", str, int], Backend]

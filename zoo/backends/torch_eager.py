@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.backends import Floats, Prompts, register_backend
+from zoo.sam.fast_decoder import FastDecoder
 from zoo.sam.model import Sam
 
 
@@ -27,6 +28,7 @@ class TorchBackend:
         cv2.setNumThreads(threads)
         with torch.inference_mode():
             self._image_pe = sam.prompt_encoder.get_dense_pe()
+            self._fast_decoder = FastDecoder(sam)
 
     def encode(self, images: Floats) -> Floats:
         """As `Backend.encode`."""
@@ -42,6 +44,12 @@ class TorchBackend:
             sparse, dense = self._sam.prompt_encoder(points, _tensor(prompts.boxes), _tensor(prompts.masks))
             logits, iou = self._sam.mask_decoder(torch.from_numpy(embedding), self._image_pe, sparse, dense, multimask)
         return _array(logits), _array(iou)
+
+    def decode_boxes(self, embedding: Floats, boxes: Floats) -> Floats:
+        """As `Backend.decode_boxes`."""
+        with torch.inference_mode():
+            logits, _ = self._fast_decoder(torch.from_numpy(embedding), torch.from_numpy(boxes))
+        return _array(logits)
 
 
 def _tensor(array: Floats | None) -> Tensor | None:

@@ -37,19 +37,18 @@ class FastDecoder(nn.Module):
         self.prompt_encoder, self.decoder = sam.prompt_encoder, sam.mask_decoder
         self.register_buffer("image_pe", _positions_first(sam.prompt_encoder.get_dense_pe().detach()))
 
-    def forward(self, embeddings: Tensor, boxes: Tensor, slice_index: Tensor) -> tuple[Tensor, Tensor]:
-        """Masks of B boxes, each on its own slice.
+    def forward(self, embedding: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Masks of B boxes on one image.
 
         Args:
-            embeddings: (S, 256, 64, 64).
+            embedding: (1, 256, 64, 64).
             boxes: (B, 4) xyxy in the prompt frame.
-            slice_index: int64 (B,), the row of `embeddings` that each box lies on.
 
         Returns:
             Low-resolution logits (B, 1, 256, 256) and predicted IoU (B, 1).
         """
         no_mask = self.prompt_encoder.no_mask_embed.weight
-        image = (_positions_first(embeddings) + no_mask)[slice_index]
+        image = _positions_first(embedding) + no_mask
         tokens, image = self._attend(self._tokens(boxes), image)
         mask_token = self.decoder.output_hypernetworks_mlps[0](tokens[:, 1])
         iou = self.decoder.iou_prediction_head(tokens[:, 0])[:, :1]
@@ -59,7 +58,7 @@ class FastDecoder(nn.Module):
         """The decoder's own tokens and the corners of each box: (B, 7, 256)."""
         corners = self.prompt_encoder.embed_boxes(boxes)
         own = torch.cat([self.decoder.iou_token.weight, self.decoder.mask_tokens.weight])
-        return torch.cat([own.expand(len(boxes), -1, -1), corners], dim=1)
+        return torch.cat([own.expand(boxes.shape[0], -1, -1), corners], dim=1)
 
     def _attend(self, tokens: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """The two-way transformer: tokens (B, 7, 256) and image (B, 4096, 256), both updated."""
@@ -85,7 +84,7 @@ class FastDecoder(nn.Module):
     def _read_masks(self, image: Tensor, mask_token: Tensor) -> Tensor:
         """Up-scales by two transposed convolutions of kernel and stride 2, and reads one mask off: (B, 1, 256, 256)."""
         first, norm, _, second, _ = self.decoder.output_upscaling
-        batch, side, quarter = len(image), EMBEDDING_SIZE, first.out_channels
+        batch, side, quarter = image.shape[0], EMBEDDING_SIZE, first.out_channels
         x = _transposed_convolution(first, image)
         x = F.gelu(F.layer_norm(x, (quarter,), norm.weight, norm.bias, norm.eps))
         x = F.gelu(_transposed_convolution(second, x.view(batch, -1, quarter)))
@@ -111,8 +110,8 @@ def _look_at_image(attention: Attention, queries: Tensor, keys: Tensor, image: T
     depth = attention.q_proj.out_features // heads
     q = attention.q_proj(queries).unflatten(2, (heads, depth)) / math.sqrt(depth)
     folded = torch.einsum("bthd,hdc->bhtc", q, _split(attention.k_proj.weight, heads)).flatten(1, 2)
-    weights = torch.softmax(folded @ keys.transpose(1, 2), dim=-1)
-    seen = (weights @ image).unflatten(1, (heads, -1))
+    weights = torch.softmax(_product(folded, keys.transpose(1, 2)), dim=-1)
+    seen = _product(weights, image).unflatten(1, (heads, -1))
     mixed = torch.einsum("bhtc,hdc->bthd", seen, _split(attention.v_proj.weight, heads)).flatten(2)
     return attention.out_proj(mixed + attention.v_proj.bias)
 
@@ -124,13 +123,20 @@ def _tell_image(attention: Attention, keys: Tensor, token_keys: Tensor, tokens: 
     k = attention.k_proj(token_keys).unflatten(2, (heads, depth)) / math.sqrt(depth)
     folded = torch.einsum("bthd,hdc->bhtc", k, _split(attention.q_proj.weight, heads)).flatten(1, 2)
     offset = torch.einsum("bthd,hd->bht", k, _split(attention.q_proj.bias, heads)).flatten(1)[..., None]
-    scores = torch.baddbmm(offset, folded, keys.transpose(1, 2))
+    scores = _product(folded, keys.transpose(1, 2)) + offset
     weights = torch.softmax(scores.unflatten(1, (heads, -1)), dim=2).flatten(1, 2)
     v = attention.v_proj(tokens).unflatten(2, (heads, depth))
     told = torch.einsum("bthd,chd->bhtc", v, attention.out_proj.weight.unflatten(1, (heads, depth)))
     # The weights of each head sum to one, so the output's bias may ride on the first head's values.
     told[:, 0] += attention.out_proj.bias
-    return torch.baddbmm(image, weights.transpose(1, 2), told.flatten(1, 2))
+    return image + weights.transpose(1, 2) @ told.flatten(1, 2)
+
+
+def _product(narrow: Tensor, image: Tensor) -> Tensor:
+    """(B, K, M) @ (B, M, N), or @ (1, M, N), which all share: then one product instead of B, and no copies."""
+    if image.shape[0] == 1:
+        return (narrow.flatten(0, 1) @ image[0]).unflatten(0, narrow.shape[:2])
+    return narrow @ image
 
 
 def _transposed_convolution(convolution: nn.ConvTranspose2d, x: Tensor) -> Tensor:

@@ -1,101 +1,24 @@
-"""3D: one box a volume's object, slice by slice. Source of the rule: Rep-MedSAM's and LiteMedSAM's inference scripts.
-
-For each object the middle slice of its box is segmented with the box's own x and y; then every slice upwards, then
-every slice downwards, prompted by the box of its neighbour's mask, or by the object's own box where that mask is
-empty. All protocols follow this rule; they differ in what they compute again.
-"""
+"""3D: a volume and one box an object to a label map, by the rule of `zoo.sam.rule`, in three protocols."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zoo.backends import Backend, Floats, Prompts
 from zoo.data.case import Case
-from zoo.errors import InputError, unknown_name
+from zoo.sam.rule import Protocol3D, Walk, prompt_for, walks_of
 from zoo.stages import StageClock
-from zoo.transforms import (
-    BoxRounding,
-    Fit,
-    fit_image,
-    mask_box,
-    mask_in_frame,
-    preprocess_image,
-    restore_logits,
-    scale_boxes,
-)
+from zoo.transforms import Fit, fit_image, preprocess_image, restore_logits
 
-#: `per_object` encodes every slice again for every object; `cached` encodes every slice once.
-PROTOCOLS = ("per_object", "cached")
+#: Embeddings that `batched` keeps for its second sweep, 4 MiB each: what is beyond is encoded again.
+KEPT_EMBEDDINGS = 128
+#: Boxes that `batched` decodes together: bounds the memory of a slice with hundreds of objects.
+BOXES_A_BATCH = 8
 
-
-@dataclass(frozen=True)
-class Protocol3D:
-    """How a volume is walked: the options that published systems set differently. Defaults are Rep-MedSAM's.
-
-    Attributes:
-        name: `per_object` or `cached`.
-        z_range: whether a box's z_max belongs to the object (`inclusive`) or is one past it.
-        box_dilation_px: margin around a mask before it prompts its neighbour, in pixels of the prompt frame.
-        box_rounding: of the object's own box, scaled to the prompt frame.
-        propagate: prompt with the neighbour's mask; without it every slice gets the object's own box.
-        mask_value: what the neighbour's mask holds while it is resized: `binary`, or the object's number (`label`),
-            which lets smaller coverage through the higher the number, as the published script does.
-    """
-
-    name: str = "cached"
-    z_range: Literal["inclusive", "exclusive"] = "inclusive"
-    box_dilation_px: int = 3
-    box_rounding: BoxRounding = "truncate"
-    propagate: bool = True
-    mask_value: Literal["binary", "label"] = "binary"
-
-    def __post_init__(self) -> None:
-        if self.name not in PROTOCOLS:
-            raise unknown_name("protocol", self.name, PROTOCOLS)
-
-    def as_record(self) -> dict[str, Any]:
-        """All options by name, for a record."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One slice of one object's walk, and the slice whose mask prompts it (None: the object's own box)."""
-
-    z: int
-    previous: int | None
-
-
-class _Slices:
-    """Embeddings of a volume's slices: encoded when asked for, kept while a later object may ask again."""
-
-    def __init__(self, case: Case, backend: Backend, walks: list[list[_Step]], keep: bool, clock: StageClock) -> None:
-        self._image, self._backend, self._clock = case.image, backend, clock
-        self._kept: dict[int, Floats] = {}
-        last = {step.z: number for number, walk in enumerate(walks) for step in walk}
-        self._last_object = last if keep else {}
-
-    def embedding(self, z: int, number: int) -> Floats:
-        """Embedding (1, 256, 64, 64) of slice `z`, asked for by object `number`."""
-        embedding = self._kept.pop(z, None)
-        if embedding is None:
-            embedding = self._encode(z)
-        if self._last_object.get(z, number) > number:
-            self._kept[z] = embedding
-        return embedding
-
-    def _encode(self, z: int) -> Floats:
-        with self._clock.measure("preprocess"):
-            inputs = preprocess_image(self._image[z], self._backend.spec)
-        with self._clock.measure("encode"):
-            embedding = self._backend.encode(inputs)
-        self._clock.counts["encoded_slices"] += 1
-        return embedding
+OnSlice = Callable[[], None]
 
 
 def segment_volume(
@@ -103,14 +26,14 @@ def segment_volume(
     backend: Backend,
     protocol: Protocol3D | None = None,
     clock: StageClock | None = None,
-    on_slice: Callable[[], None] = lambda: None,
+    on_slice: OnSlice = lambda: None,
 ) -> NDArray[np.uint16]:
     """Label map of a 3D case.
 
     Args:
         case: a volume with at least one box.
         backend: the model in a runtime.
-        protocol: how to walk; None is `cached` with Rep-MedSAM's options.
+        protocol: how to walk; None is `batched` with Rep-MedSAM's options.
         clock: where to add up the time of each stage.
         on_slice: called after each slice of each object; see `count_slices` for how many there will be.
 
@@ -121,61 +44,129 @@ def segment_volume(
         InputError: a 2D case, or a box that reaches past the volume under the protocol's `z_range`.
     """
     protocol, clock = protocol or Protocol3D(), clock or StageClock()
-    walks = _walks(case, protocol)
-    slices = _Slices(case, backend, walks, keep=protocol.name == "cached", clock=clock)
-    spec = backend.spec
-    fit = fit_image((case.image.shape[1], case.image.shape[2]), spec.prompt_frame, spec.fit)
-    segmentation = np.zeros(case.image.shape, np.uint16)
-    for number, walk in enumerate(walks):
-        box = case.boxes[number][[0, 1, 3, 4]]
-        masks: dict[int, NDArray[np.bool_]] = {}
-        for step in walk:
-            with clock.measure("postprocess"):
-                previous = None if step.previous is None else masks[step.previous]
-                prompt = _prompt(box, previous, fit, protocol, number)
-            embedding = slices.embedding(step.z, number)
-            with clock.measure("decode"):
-                logits, _ = backend.decode(embedding, Prompts(boxes=prompt))
-            clock.counts["decoded_prompts"] += 1
-            with clock.measure("postprocess"):
-                masks[step.z] = restore_logits(logits[0, 0], fit) > 0
-                segmentation[step.z][masks[step.z]] = case.object_labels[number]
-            on_slice()
-    return segmentation
+    segmenter = _Segmenter(case, backend, protocol, clock, on_slice)
+    walks = walks_of(case, protocol)
+    if protocol.name == "batched":
+        segmenter.sweep(walks)
+    else:
+        segmenter.walk_one_by_one(walks)
+    with clock.measure("postprocess"):
+        return np.concatenate([[0], case.object_labels]).astype(np.uint16)[segmenter.owners]
 
 
 def count_slices(case: Case, protocol: Protocol3D | None = None) -> int:
     """How many slices all walks of a case visit together."""
-    return sum(len(walk) for walk in _walks(case, protocol or Protocol3D()))
+    return sum(len(walk) for walk in walks_of(case, protocol or Protocol3D()))
 
 
-def _walks(case: Case, protocol: Protocol3D) -> list[list[_Step]]:
-    if not case.is_volume:
-        raise InputError(case.source, f"a 2D case of shape {case.image.shape}", "a volume (D, H, W)")
-    return [list(_walk(z_min, z_max, case, protocol)) for z_min, z_max in case.boxes[:, [2, 5]]]
+class _Segmenter:
+    """State of one volume's segmentation.
+
+    Attributes:
+        owners: uint16 (D, H, W), the highest number (from 1) of an object whose mask covers a voxel: later objects
+            lie over earlier ones in whatever order the masks arrive.
+    """
+
+    def __init__(
+        self, case: Case, backend: Backend, protocol: Protocol3D, clock: StageClock, on_slice: OnSlice
+    ) -> None:
+        self.case, self.backend, self.protocol = case, backend, protocol
+        self.clock, self.on_slice = clock, on_slice
+        height, width = case.image.shape[1:]
+        self.fit: Fit = fit_image((height, width), backend.spec.prompt_frame, backend.spec.fit)
+        self.owners = np.zeros(case.image.shape, np.uint16)
+        self._kept: dict[int, Floats] = {}
+
+    def walk_one_by_one(self, walks: list[Walk]) -> None:
+        """Object after object, each decoded by itself; `cached` keeps what a later object will ask for."""
+        last_user = {z: walk.number for walk in walks for z in _slices(walk)}
+        for walk in walks:
+            masks: dict[int, NDArray[np.bool_]] = {}
+            for z, before in _steps(walk):
+                prompt = self._prompt(walk.number, None if before is None else masks[before])
+                embedding = self._embed(z)
+                if self.protocol.name == "cached" and last_user[z] > walk.number:
+                    self._kept[z] = embedding
+                with self.clock.measure("decode"):
+                    logits, _ = self.backend.decode(embedding, Prompts(boxes=prompt[None]))
+                masks[z] = self._paint(z, walk.number, logits[0, 0])
+
+    def sweep(self, walks: list[Walk]) -> None:
+        """Through the volume twice, upwards and downwards, with all objects of a slice decoded together.
+
+        Every object's walk upwards fits into one ascending sweep, every walk downwards into one descending sweep, so
+        a slice is encoded once where the sweeps share it and never where no walk reaches, and only the masks of the
+        slice before are in memory.
+        """
+        upwards = {walk.number: [walk.middle, *walk.up] for walk in walks}
+        downwards = {walk.number: list(walk.down) for walk in walks}
+        again = {z for slices in downwards.values() for z in slices}
+        masks: dict[int, NDArray[np.bool_]] = {}
+        middles: dict[int, NDArray[np.bool_]] = {}
+        for z, numbers in _by_slice(upwards, descending=False):
+            embedding = self._embed(z)
+            if z in again and len(self._kept) < KEPT_EMBEDDINGS:
+                self._kept[z] = embedding
+            masks = self._decode_together(z, embedding, numbers, masks)
+            middles |= {number: mask for number, mask in masks.items() if walks[number].middle == z}
+        masks = {}
+        for z, numbers in _by_slice(downwards, descending=True):
+            before = {n: middles[n] if walks[n].middle == z + 1 else masks[n] for n in numbers}
+            masks = self._decode_together(z, self._embed(z), numbers, before)
+
+    def _decode_together(
+        self, z: int, embedding: Floats, numbers: list[int], before: dict[int, NDArray[np.bool_]]
+    ) -> dict[int, NDArray[np.bool_]]:
+        """Masks of the objects `numbers` in slice `z`, prompted by their masks `before`."""
+        masks = {}
+        for start in range(0, len(numbers), BOXES_A_BATCH):
+            batch = numbers[start : start + BOXES_A_BATCH]
+            prompts = np.stack([self._prompt(number, before.get(number)) for number in batch])
+            with self.clock.measure("decode"):
+                logits = self.backend.decode_boxes(embedding, prompts)
+            masks |= {n: self._paint(z, n, low_res[0]) for n, low_res in zip(batch, logits, strict=True)}
+        return masks
+
+    def _prompt(self, number: int, previous: NDArray[np.bool_] | None) -> Floats:
+        with self.clock.measure("postprocess"):
+            return prompt_for(self.case, number, previous, self.fit, self.protocol)
+
+    def _embed(self, z: int) -> Floats:
+        """Embedding (1, 256, 64, 64) of a slice: the kept one, which is let go of, or a new one."""
+        if (kept := self._kept.pop(z, None)) is not None:
+            return kept
+        with self.clock.measure("preprocess"):
+            inputs = preprocess_image(self.case.image[z], self.backend.spec)
+        with self.clock.measure("encode"):
+            embedding = self.backend.encode(inputs)
+        self.clock.counts["encoded_slices"] += 1
+        return embedding
+
+    def _paint(self, z: int, number: int, low_res: Floats) -> NDArray[np.bool_]:
+        """The mask (H, W) of an object's slice, also entered into `owners`."""
+        with self.clock.measure("postprocess"):
+            mask = restore_logits(low_res, self.fit) > 0
+            np.maximum(self.owners[z], number + 1, out=self.owners[z], where=mask)
+        self.clock.counts["decoded_prompts"] += 1
+        self.on_slice()
+        return mask
 
 
-def _walk(z_min: int, z_max: int, case: Case, protocol: Protocol3D) -> Iterator[_Step]:
-    """The middle slice, then upwards, then downwards."""
-    last = z_max if protocol.z_range == "inclusive" else z_max - 1
-    depth = len(case.image)
-    if not 0 <= z_min <= last < depth:
-        expected = f"z_min <= z_max within 0..{depth - 1} ({protocol.z_range})"
-        raise InputError(case.source, f"a box with z {z_min}..{z_max} in {depth} slices", expected)
-    middle = int((z_max - z_min) / 2 + z_min)
-    yield _Step(middle, None)
-    for z in range(middle + 1, last + 1):
-        yield _Step(z, z - 1 if protocol.propagate else None)
-    for z in range(middle - 1, z_min - 1, -1):
-        yield _Step(z, z + 1 if protocol.propagate else None)
+def _slices(walk: Walk) -> Iterable[int]:
+    return (walk.middle, *walk.up, *walk.down)
 
 
-def _prompt(
-    box: NDArray[np.int64], previous: NDArray[np.bool_] | None, fit: Fit, protocol: Protocol3D, number: int
-) -> Floats:
-    """The box (1, 4) in the prompt frame that asks for an object's slice."""
-    if previous is not None and previous.any():
-        value = number + 1 if protocol.mask_value == "label" else 1
-        if (around := mask_box(mask_in_frame(previous, fit, value), protocol.box_dilation_px)) is not None:
-            return around[None].astype(np.float32)
-    return scale_boxes(box[None], fit, protocol.box_rounding)
+def _steps(walk: Walk) -> Iterable[tuple[int, int | None]]:
+    """Each slice with the one whose mask prompts it: the middle, then upwards, then downwards."""
+    yield walk.middle, None
+    yield from ((z, z - 1) for z in walk.up)
+    yield from ((z, z + 1) for z in walk.down)
+
+
+def _by_slice(slices: dict[int, list[int]], *, descending: bool) -> Iterable[tuple[int, list[int]]]:
+    """Each slice that a walk reaches, with the numbers of the objects there."""
+    reached: dict[int, list[int]] = {}
+    for number, own in slices.items():
+        for z in own:
+            reached.setdefault(z, []).append(number)
+    return ((z, reached[z]) for z in sorted(reached, reverse=descending))

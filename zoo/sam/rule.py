@@ -1,0 +1,112 @@
+"""The rule by which a volume is segmented from one box an object. Source: Rep-MedSAM's and LiteMedSAM's scripts.
+
+For each object the middle slice of its box is segmented with the box's own x and y; then every slice upwards, then
+every slice downwards, prompted by the box of its neighbour's mask, or by the object's own box where that mask is
+empty. All protocols follow this rule; they differ in what they compute again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.backends import Floats
+from zoo.data.case import Case
+from zoo.errors import InputError, unknown_name
+from zoo.transforms import BoxRounding, Fit, mask_box, mask_in_frame, scale_boxes
+
+#: `per_object` encodes every slice again for every object; `cached` encodes every slice once; `batched` encodes once
+#: and decodes all objects of a slice together, by the decoder's fast path.
+PROTOCOLS = ("per_object", "cached", "batched")
+
+
+@dataclass(frozen=True)
+class Protocol3D:
+    """How a volume is walked: the options that published systems set differently. Defaults are Rep-MedSAM's.
+
+    Attributes:
+        name: one of `PROTOCOLS`.
+        z_range: whether a box's z_max belongs to the object (`inclusive`) or is one past it.
+        box_dilation_px: margin around a mask before it prompts its neighbour, in pixels of the prompt frame.
+        box_rounding: of the object's own box, scaled to the prompt frame.
+        propagate: prompt with the neighbour's mask; without it every slice gets the object's own box.
+        mask_value: what the neighbour's mask holds while it is resized: `binary`, or the object's number (`label`),
+            which lets smaller coverage through the higher the number, as the published script does.
+    """
+
+    name: str = "batched"
+    z_range: Literal["inclusive", "exclusive"] = "inclusive"
+    box_dilation_px: int = 3
+    box_rounding: BoxRounding = "truncate"
+    propagate: bool = True
+    mask_value: Literal["binary", "label"] = "binary"
+
+    def __post_init__(self) -> None:
+        if self.name not in PROTOCOLS:
+            raise unknown_name("protocol", self.name, PROTOCOLS)
+
+    def as_record(self) -> dict[str, Any]:
+        """All options by name, for a record."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Where one object's segmentation goes.
+
+    Attributes:
+        number: of the object in its case, from 0.
+        middle: the slice it starts from.
+        up: slices after the middle, ascending.
+        down: slices before the middle, descending.
+    """
+
+    number: int
+    middle: int
+    up: range
+    down: range
+
+    def __len__(self) -> int:
+        return 1 + len(self.up) + len(self.down)
+
+
+def walks_of(case: Case, protocol: Protocol3D) -> list[Walk]:
+    """One walk for each object of a volume, in order.
+
+    Raises:
+        InputError: a 2D case, or a box that reaches past the volume under the protocol's `z_range`.
+    """
+    if not case.is_volume:
+        raise InputError(case.source, f"a 2D case of shape {case.image.shape}", "a volume (D, H, W)")
+    return [_walk(number, int(box[2]), int(box[5]), case, protocol) for number, box in enumerate(case.boxes)]
+
+
+def _walk(number: int, z_min: int, z_max: int, case: Case, protocol: Protocol3D) -> Walk:
+    last = z_max if protocol.z_range == "inclusive" else z_max - 1
+    depth = len(case.image)
+    if not 0 <= z_min <= last < depth:
+        expected = f"z_min <= z_max within 0..{depth - 1} ({protocol.z_range})"
+        raise InputError(case.source, f"a box with z {z_min}..{z_max} in {depth} slices", expected)
+    middle = int((z_max - z_min) / 2 + z_min)
+    return Walk(number, middle, range(middle + 1, last + 1), range(middle - 1, z_min - 1, -1))
+
+
+def prompt_for(case: Case, number: int, previous: NDArray[np.bool_] | None, fit: Fit, protocol: Protocol3D) -> Floats:
+    """The box (4,) in the prompt frame that asks for an object's slice.
+
+    Args:
+        case: the volume.
+        number: of the object, from 0.
+        previous: the neighbouring slice's mask (H, W); None for the middle slice.
+        fit: of a slice in the prompt frame.
+        protocol: the options.
+    """
+    if previous is not None and protocol.propagate:
+        value = number + 1 if protocol.mask_value == "label" else 1
+        around = mask_box(mask_in_frame(previous, fit, value), protocol.box_dilation_px)
+        if around is not None:
+            return around.astype(np.float32)
+    return scale_boxes(case.boxes[number : number + 1, [0, 1, 3, 4]], fit, protocol.box_rounding)[0]
