@@ -19,7 +19,7 @@ from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE
 from zoo.sam.predictor import SamPredictor, segment_image
 from zoo.sam.rule import Protocol3D
 from zoo.sam.volume import segment_volume
-from zoo.stages import StageClock
+from zoo.stages import STAGES, StageClock
 
 K = TypeVar("K")
 
@@ -111,8 +111,7 @@ def run_case(
         segmentation = segment_image(case, SamPredictor(backend, clock=clock))
         on_slice()
     total_s = time.perf_counter() - start
-    stages = ("load", "preprocess", "encode", "decode", "postprocess")
-    measurements: dict[str, Any] = {f"{stage}_s": clock.seconds[stage] for stage in stages}
+    measurements: dict[str, Any] = {f"{stage}_s": clock.seconds[stage] for stage in STAGES}
     measurements |= {"total_s": total_s, "startup_s": None, "peak_rss_mib": None}
     counts = {name: clock.counts[name] for name in ("encoded_slices", "decoded_prompts")}
     return CaseRun(case, segmentation, measurements | counts)

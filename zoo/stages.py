@@ -6,9 +6,10 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, get_args
 
 Stage = Literal["load", "preprocess", "encode", "decode", "postprocess"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 class StageClock:

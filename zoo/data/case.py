@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from zoo.errors import InputError
 
 #: Largest image that is read, in elements (D*H*W or H*W*C): larger ones are refused before they are inflated.
 MAX_ELEMENTS = 2**28
+BOX_ORDER = {4: "x_min y_min x_max y_max", 6: "x_min y_min z_min x_max y_max z_max"}
 
 
 @dataclass(frozen=True)
@@ -54,28 +56,77 @@ class Case:
         """The same case with its `count` largest objects by box volume, in their original order."""
         if count >= len(self.boxes):
             return self
-        half = self.boxes.shape[1] // 2
+        half = len(self.spatial_shape)
         volume = np.prod(self.boxes[:, half:] - self.boxes[:, :half] + 1, axis=1)
         keep = np.sort(np.argsort(-volume, kind="stable")[:count])
         return replace(self, boxes=self.boxes[keep], object_labels=self.object_labels[keep])
+
+    def keep_slices(self, count: int) -> Case:
+        """The same volume cut to `count` neighbouring slices, those in which the boxes have most slices together.
+
+        Objects that none of them meets are dropped. A 2D case stays as it is.
+        """
+        if not self.is_volume or count >= len(self.image):
+            return self
+        z_min, z_max = self.boxes[:, 2], self.boxes[:, 5]
+        reached = ((z_min <= np.arange(len(self.image))[:, None]) & (np.arange(len(self.image))[:, None] <= z_max)).sum(1)
+        first = int(np.argmax(np.convolve(reached, np.ones(count), mode="valid")))
+        last = first + count - 1
+        keep = (z_min <= last) & (z_max >= first)
+        boxes = self.boxes[keep].copy()
+        boxes[:, [2, 5]] = np.clip(boxes[:, [2, 5]], first, last) - first
+        return replace(
+            self,
+            image=self.image[first : last + 1],
+            labels=None if self.labels is None else self.labels[first : last + 1],
+            boxes=boxes,
+            object_labels=self.object_labels[keep],
+        )
 
 
 def boxes_from_labels(labels: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
     """Tight inclusive boxes of every non-zero label, and the label values, in ascending order.
 
     Args:
-        labels: (H, W) or (D, H, W) integers.
+        labels: (H, W) or (D, H, W), values 0 to 65535.
 
     Returns:
         boxes int64 (N, 4) or (N, 6) as in `Case`, label values uint16 (N,).
     """
-    raise NotImplementedError
+    found = [(value, where) for value, where in enumerate(ndimage.find_objects(labels), start=1) if where is not None]
+    boxes = [
+        [axis.start for axis in reversed(where)] + [axis.stop - 1 for axis in reversed(where)] for _, where in found
+    ]
+    values = np.array([value for value, _ in found], np.uint16)
+    return np.array(boxes, np.int64).reshape(-1, 2 * labels.ndim), values
 
 
 def validate_boxes(where: str | Path, boxes: NDArray[np.generic], shape: tuple[int, ...]) -> NDArray[np.int64]:
     """Boxes as int64 (N, 4) or (N, 6), or an `InputError` that names the first bad box.
 
-    Refused: another shape, NaN or non-integer values, no box at all, reversed ends, anything outside `shape`
-    ((H, W) or (D, H, W)); for a `z_max` that equals D the message names the half-open convention.
+    Args:
+        where: file and key, for the message.
+        boxes: any numbers; whole ones in a float array are accepted.
+        shape: (H, W) or (D, H, W) of the image.
+
+    Raises:
+        InputError: another shape, no numbers, NaN, fractions, no box at all, reversed ends, or ends outside `shape`.
     """
-    raise InputError(where, "?", "?")
+    columns = 2 * len(shape)
+    if boxes.ndim != 2 or boxes.shape[1] != columns:
+        raise InputError(where, f"shape {boxes.shape}", f"(N, {columns}) for an image of shape {shape}")
+    if not len(boxes):
+        raise InputError(where, "0 boxes", "at least one: nothing is segmented without a prompt")
+    if boxes.dtype.kind not in "iuf" or not np.isfinite(boxes).all() or (boxes != np.trunc(boxes)).any():
+        raise InputError(where, f"{boxes.dtype} values that are no whole numbers", "whole voxel indices")
+    whole = boxes.astype(np.int64)
+    sizes = np.array(shape[::-1])
+    for number, box in enumerate(whole):
+        low, high = box[: len(shape)], box[len(shape) :]
+        if (low > high).any():
+            raise InputError(where, f"box {number} {box.tolist()}, whose minimum is past its maximum", BOX_ORDER[columns])
+        if (low < 0).any() or (high >= sizes).any():
+            hint = "; ends are inclusive, so a half-open box needs 1 taken off" if (high == sizes).any() else ""
+            expected = f"indices within 0..{(sizes - 1).tolist()} (x, y{', z' if columns == 6 else ''}){hint}"
+            raise InputError(where, f"box {number} {box.tolist()}", expected)
+    return whole

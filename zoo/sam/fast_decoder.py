@@ -21,9 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.layers import LayerNorm2d
 from zoo.registry import EMBEDDING_SIZE
 from zoo.sam.model import Sam
-from zoo.sam.transformer import Attention
+from zoo.sam.transformer import Attention, TwoWayAttentionBlock
 
 
 class FastDecoder(nn.Module):
@@ -31,6 +32,8 @@ class FastDecoder(nn.Module):
 
     Shares the parameters of `sam`; equal to its plain decoder up to rounding.
     """
+
+    image_pe: Tensor
 
     def __init__(self, sam: Sam) -> None:
         super().__init__()
@@ -47,7 +50,7 @@ class FastDecoder(nn.Module):
         Returns:
             Low-resolution logits (B, 1, 256, 256) and predicted IoU (B, 1).
         """
-        no_mask = self.prompt_encoder.no_mask_embed.weight
+        no_mask: Tensor = self.prompt_encoder.no_mask_embed.weight
         image = _positions_first(embedding) + no_mask
         tokens, image = self._attend(self._tokens(boxes), image)
         mask_token = self.decoder.output_hypernetworks_mlps[0](tokens[:, 1])
@@ -63,7 +66,8 @@ class FastDecoder(nn.Module):
     def _attend(self, tokens: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """The two-way transformer: tokens (B, 7, 256) and image (B, 4096, 256), both updated."""
         transformer, token_pe = self.decoder.transformer, tokens
-        for layer in transformer.layers:
+        layer: TwoWayAttentionBlock
+        for layer in transformer.layers:  # type: ignore[assignment]
             if layer.is_first:
                 tokens = layer.self_attn(tokens, tokens, tokens)
             else:
@@ -83,7 +87,10 @@ class FastDecoder(nn.Module):
 
     def _read_masks(self, image: Tensor, mask_token: Tensor) -> Tensor:
         """Up-scales by two transposed convolutions of kernel and stride 2, and reads one mask off: (B, 1, 256, 256)."""
-        first, norm, _, second, _ = self.decoder.output_upscaling
+        first: nn.ConvTranspose2d
+        second: nn.ConvTranspose2d
+        norm: LayerNorm2d
+        first, norm, _, second, _ = self.decoder.output_upscaling  # type: ignore[assignment]
         batch, side, quarter = image.shape[0], EMBEDDING_SIZE, first.out_channels
         x = _transposed_convolution(first, image)
         x = F.gelu(F.layer_norm(x, (quarter,), norm.weight, norm.bias, norm.eps))

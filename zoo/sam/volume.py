@@ -118,7 +118,7 @@ class _Segmenter:
         self, z: int, embedding: Floats, numbers: list[int], before: dict[int, NDArray[np.bool_]]
     ) -> dict[int, NDArray[np.bool_]]:
         """Masks of the objects `numbers` in slice `z`, prompted by their masks `before`."""
-        masks = {}
+        masks: dict[int, NDArray[np.bool_]] = {}
         for start in range(0, len(numbers), BOXES_A_BATCH):
             batch = numbers[start : start + BOXES_A_BATCH]
             prompts = np.stack([self._prompt(number, before.get(number)) for number in batch])

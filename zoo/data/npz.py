@@ -1,0 +1,158 @@
+"""The challenge's npz: `imgs`, `gts`, `boxes`, `spacing` (CVPR 2024 "Segment Anything in Medical Images on Laptop").
+
+Boxes are `x_min y_min x_max y_max` or `x_min y_min z_min x_max y_max z_max`, spacing is (x, y, z) in mm. Headers are
+read before anything is inflated, so that a huge or pickled array is refused at no cost.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.data.case import MAX_ELEMENTS, Case, boxes_from_labels, validate_boxes
+from zoo.errors import InputError
+
+#: Tokens of a file name that tell the modality.
+MODALITIES = {
+    "ct": "CT",
+    "mr": "MR",
+    "mri": "MR",
+    "t1": "MR",
+    "t2": "MR",
+    "pet": "PET",
+    "us": "US",
+    "xray": "XRay",
+    "dermoscopy": "Dermoscopy",
+    "endoscopy": "Endoscopy",
+    "fundus": "Fundus",
+    "mammography": "Mammography",
+    "mamm": "Mammography",
+    "microscope": "Microscopy",
+    "microscopy": "Microscopy",
+    "oct": "OCT",
+}
+
+
+def modality_from_name(name: str) -> str:
+    """The modality that a token of the file name tells, or `unknown`."""
+    tokens = re.split(r"[^a-z0-9]+", name.lower().replace("x-ray", "xray"))
+    return next((MODALITIES[token] for token in tokens if token in MODALITIES), "unknown")
+
+
+def load_challenge_npz(path: Path) -> Case:
+    """Reads a case of the challenge.
+
+    Without `boxes`, they are taken from `gts` and each asks for its label; with `boxes`, they ask for labels 1 to N.
+
+    Raises:
+        InputError: a file, key, type, shape or value that cannot be used.
+    """
+    arrays = _read_arrays(path, ("imgs", "gts", "boxes", "spacing"))
+    if "imgs" not in arrays:
+        raise InputError(path, f"keys {', '.join(arrays) or 'of no use'}", "at least imgs, and boxes or gts")
+    image, is_volume = _image(path, arrays["imgs"])
+    shape = image.shape if is_volume else image.shape[:2]
+    labels = _labels(f"{path}:gts", arrays["gts"], shape) if "gts" in arrays else None
+    if "boxes" in arrays:
+        boxes = validate_boxes(f"{path}:boxes", arrays["boxes"], shape)
+        object_labels = np.arange(1, len(boxes) + 1, dtype=np.uint16)
+    elif labels is not None:
+        boxes, object_labels = boxes_from_labels(labels)
+        validate_boxes(f"{path}:gts", boxes, shape)
+    else:
+        raise InputError(path, "neither boxes nor gts", "boxes, or labels to take them from")
+    spacing_mm = _spacing(f"{path}:spacing", arrays.get("spacing"), len(shape))
+    return Case(path.stem, modality_from_name(path.stem), image, boxes, object_labels, spacing_mm, labels, path)
+
+
+def save_challenge_npz(case: Case, path: Path) -> None:
+    """Writes a case as the challenge's npz, whole or not at all."""
+    arrays = {"imgs": case.image, "boxes": case.boxes, "spacing": np.array(case.spacing_mm[::-1])}
+    if case.labels is not None:
+        arrays["gts"] = case.labels
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".npz.part")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _read_arrays(path: Path, keys: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    """The arrays of `keys` that the archive holds; each header is checked before its data is read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+            return {key: _read_member(path, archive, key) for key in keys if f"{key}.npy" in names}
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+        raise InputError(path, f"no readable npz archive ({error})", "a whole .npz file") from error
+
+
+def _read_member(path: Path, archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
+    where = f"{path}:{key}"
+    with archive.open(f"{key}.npy") as stream:
+        try:
+            version = np.lib.format.read_magic(stream)
+            read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+            shape, _, dtype = read_header[version[0]](stream)
+        except (ValueError, KeyError, SyntaxError, TypeError) as error:
+            raise InputError(where, f"a broken array header ({error})", "a numpy array") from error
+    if dtype.hasobject:
+        raise InputError(where, "pickled objects", "plain numbers; pickles are never loaded")
+    if math.prod(shape) > MAX_ELEMENTS:
+        raise InputError(where, f"shape {shape}, {math.prod(shape):,} elements", f"at most {MAX_ELEMENTS:,}")
+    with archive.open(f"{key}.npy") as stream:
+        try:
+            return np.lib.format.read_array(stream, allow_pickle=False)
+        except (ValueError, MemoryError) as error:
+            raise InputError(where, f"a broken array ({error})", f"{dtype} {shape}") from error
+
+
+def _image(path: Path, imgs: NDArray[Any]) -> tuple[NDArray[np.uint8], bool]:
+    """The image as (H, W, 3) or (D, H, W), and whether it is a volume."""
+    where = f"{path}:imgs"
+    if imgs.dtype != np.uint8:
+        nan = " with NaN" if imgs.dtype.kind == "f" and np.isnan(imgs).any() else ""
+        raise InputError(where, f"{imgs.dtype}{nan}", "uint8 0-255 (window and scale the image first)")
+    if imgs.ndim not in (2, 3) or 0 in imgs.shape:
+        raise InputError(where, f"shape {imgs.shape}", "(H, W), (H, W, 3) or (D, H, W)")
+    if imgs.ndim == 2:
+        return np.repeat(imgs[..., None], 3, axis=2), False
+    named_volume = path.name.upper().startswith("3D")
+    is_rgb = imgs.shape[2] == 3 and not named_volume
+    if path.name.upper().startswith("2D") and not is_rgb:
+        raise InputError(where, f"shape {imgs.shape} in a file named 2D", "(H, W) or (H, W, 3)")
+    return imgs, not is_rgb
+
+
+def _labels(where: str, gts: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.uint16]:
+    if gts.shape != shape:
+        raise InputError(where, f"shape {gts.shape}", f"{shape}, that of the image")
+    if gts.dtype.kind not in "biu":
+        raise InputError(where, f"{gts.dtype}", "integers")
+    if gts.dtype.kind != "b" and (gts.min() < 0 or gts.max() > np.iinfo(np.uint16).max):
+        raise InputError(where, f"values {gts.min()} to {gts.max()}", "0 to 65535")
+    return gts.astype(np.uint16)
+
+
+def _spacing(where: str, spacing: NDArray[Any] | None, dimensions: int) -> tuple[float, ...]:
+    """Spacing by axis of the array; 1 mm where the file has none."""
+    if spacing is None:
+        return (1.0,) * dimensions
+    if spacing.ndim != 1 or len(spacing) < dimensions or spacing.dtype.kind not in "iuf":
+        raise InputError(where, f"{spacing.dtype} {spacing.shape}", f"{dimensions} numbers (x, y{', z' * (dimensions - 2)})")
+    values = tuple(float(value) for value in spacing[:dimensions][::-1])
+    if not all(math.isfinite(value) and value > 0 for value in values):
+        raise InputError(where, f"{spacing.tolist()}", "positive millimetres")
+    return values
