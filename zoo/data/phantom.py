@@ -47,7 +47,7 @@ class PhantomSpec:
 #: The small cases of `make demo`.
 DEFAULT_PHANTOMS: Mapping[str, PhantomSpec] = {
     "ct3d": PhantomSpec("CT", (12, 192, 208), 3, (5.0, 1.8, 1.8), seed=11),
-    "mr3d": PhantomSpec("MR", (10, 176, 160), 3, (6.0, 1.4, 1.4), seed=5),
+    "mr3d": PhantomSpec("MR", (10, 176, 160), 3, (6.0, 1.4, 1.4), seed=1),
     "ct2d": PhantomSpec("CT", (256, 288), 5, (1.4, 1.4), seed=3),
     "mr2d": PhantomSpec("MR", (224, 192), 5, (1.0, 1.0), seed=4),
     "rgb2d": PhantomSpec("Dermoscopy", (240, 320), 3, (1.0, 1.0), seed=5),

@@ -106,44 +106,38 @@ def _positions_first(image: Tensor) -> Tensor:
     return image.flatten(2).transpose(1, 2).contiguous()
 
 
-def _split(weight: Tensor, heads: int) -> Tensor:
-    """A projection's rows by head: (heads * depth, ...) to (heads, depth, ...)."""
-    return weight.unflatten(0, (heads, -1))
-
-
 def _look_at_image(attention: Attention, queries: Tensor, keys: Tensor, image: Tensor) -> Tensor:
-    """Tokens (B, T, C) attend to the image (B, P, C), whose keys carry its positions: (B, T, C)."""
+    """Tokens (B, T, C) attend to the image (B or 1, P, C), whose keys carry its positions: (B, T, C)."""
     heads = attention.heads
     depth = attention.q_proj.out_features // heads
     q = attention.q_proj(queries).unflatten(2, (heads, depth)) / math.sqrt(depth)
-    folded = torch.einsum("bthd,hdc->bhtc", q, _split(attention.k_proj.weight, heads)).flatten(1, 2)
-    weights = torch.softmax(_product(folded, keys.transpose(1, 2)), dim=-1)
-    seen = _product(weights, image).unflatten(1, (heads, -1))
-    mixed = torch.einsum("bhtc,hdc->bthd", seen, _split(attention.v_proj.weight, heads)).flatten(2)
+    folded = torch.einsum("bthd,hdc->bthc", q, _by_head(attention.k_proj.weight, heads)).flatten(1, 2)
+    weights = torch.softmax(keys @ folded.transpose(1, 2), dim=1)
+    seen = (weights.transpose(1, 2) @ image).unflatten(1, (-1, heads))
+    mixed = torch.einsum("bthc,hdc->bthd", seen, _by_head(attention.v_proj.weight, heads)).flatten(2)
     return attention.out_proj(mixed + attention.v_proj.bias)
 
 
 def _tell_image(attention: Attention, keys: Tensor, token_keys: Tensor, tokens: Tensor, image: Tensor) -> Tensor:
-    """The image (B, P, C) attends to tokens (B, T, C) and adds what it gets to itself: (B, P, C)."""
+    """The image (B or 1, P, C) attends to tokens (B, T, C) and adds what it gets to itself: (B, P, C)."""
     heads = attention.heads
     depth = attention.k_proj.out_features // heads
     k = attention.k_proj(token_keys).unflatten(2, (heads, depth)) / math.sqrt(depth)
-    folded = torch.einsum("bthd,hdc->bhtc", k, _split(attention.q_proj.weight, heads)).flatten(1, 2)
-    offset = torch.einsum("bthd,hd->bht", k, _split(attention.q_proj.bias, heads)).flatten(1)[..., None]
-    scores = _product(folded, keys.transpose(1, 2)) + offset
-    weights = torch.softmax(scores.unflatten(1, (heads, -1)), dim=2).flatten(1, 2)
+    folded = torch.einsum("bthd,hdc->bthc", k, _by_head(attention.q_proj.weight, heads)).flatten(1, 2)
+    offset = torch.einsum("bthd,hd->bth", k, _by_head(attention.q_proj.bias, heads)).flatten(1)
+    scores = keys @ folded.transpose(1, 2) + offset[:, None]
+    # Tokens before heads: the softmax over seven tokens then runs over a row of eight neighbours in memory.
+    weights = torch.softmax(scores.unflatten(2, (-1, heads)), dim=2).flatten(2)
     v = attention.v_proj(tokens).unflatten(2, (heads, depth))
-    told = torch.einsum("bthd,chd->bhtc", v, attention.out_proj.weight.unflatten(1, (heads, depth)))
+    told = torch.einsum("bthd,chd->bthc", v, attention.out_proj.weight.unflatten(1, (heads, depth)))
     # The weights of each head sum to one, so the output's bias may ride on the first head's values.
-    told[:, 0] += attention.out_proj.bias
-    return image + weights.transpose(1, 2) @ told.flatten(1, 2)
+    told[:, :, 0] += attention.out_proj.bias
+    return weights @ told.flatten(1, 2) + image
 
 
-def _product(narrow: Tensor, image: Tensor) -> Tensor:
-    """(B, K, M) @ (B, M, N), or @ (1, M, N), which all share: then one product instead of B, and no copies."""
-    if image.shape[0] == 1:
-        return (narrow.flatten(0, 1) @ image[0]).unflatten(0, narrow.shape[:2])
-    return narrow @ image
+def _by_head(weight: Tensor, heads: int) -> Tensor:
+    """A projection's rows by head: (heads * depth, ...) to (heads, depth, ...)."""
+    return weight.unflatten(0, (heads, -1))
 
 
 def _transposed_convolution(convolution: nn.ConvTranspose2d, x: Tensor) -> Tensor:

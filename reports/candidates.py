@@ -1,0 +1,198 @@
+"""Who is who: candidates, cases and protocols as values, their labels, and which candidate the others are compared to."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from bench.record import Record
+
+#: Encoder of the records of the floor: the ellipse inscribed in each box.
+FLOOR = "box ellipse"
+DEFAULT_BASELINE = "tinyvit"
+#: From the published baseline to the fastest: the first that a case has is its baseline's.
+PROTOCOL_ORDER = ("per_object", "cached", "batched")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What was measured. Equal candidates are the same thing; fields are as in `bench.record.Record.candidate`.
+
+    Attributes:
+        encoder: name in the registry, or `FLOOR`; empty where a record does not say.
+        variant: `train`, `reparam`, ...
+        backend: runtime.
+        backend_version: of the runtime.
+        precision: `fp32`, ...
+        threads: that one operator may use; 0 where a record does not say.
+        weights: name of the weights.
+        sha256: of the weights.
+        trained: whether they come from training. Others have no accuracy to speak of.
+    """
+
+    encoder: str
+    variant: str = ""
+    backend: str = ""
+    backend_version: str = ""
+    precision: str = ""
+    threads: int = 0
+    weights: str = ""
+    sha256: str = ""
+    trained: bool = False
+
+    @property
+    def weights_id(self) -> str:
+        """Name and first 12 hexadecimal digits, or empty where there are no weights."""
+        return f"{self.weights} {self.sha256[:12]}".strip()
+
+
+@dataclass(frozen=True)
+class CaseInfo:
+    """A case as a record describes it.
+
+    Attributes:
+        case_id: its name.
+        modality: `CT`, `MR`, ...
+        shape: (H, W) or (D, H, W), in voxels.
+        objects: number of boxes.
+        sha256: of its content: cases of one name may be cut differently.
+    """
+
+    case_id: str
+    modality: str = ""
+    shape: tuple[int, ...] = ()
+    objects: int = 0
+    sha256: str = ""
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether this is a 3D case."""
+        return len(self.shape) == 3
+
+    @property
+    def size(self) -> str:
+        """The shape as text, `16x404x488`."""
+        return "x".join(map(str, self.shape))
+
+
+class Timed(Protocol):
+    """A row of a table of latencies."""
+
+    @property
+    def candidate(self) -> Candidate:
+        """What was timed."""
+        ...
+
+    @property
+    def protocol_name(self) -> str:
+        """Name of the 3D protocol, empty without one."""
+        ...
+
+    @property
+    def median_s(self) -> float:
+        """What ratios are taken of, NaN where it was not timed."""
+        ...
+
+
+Row = TypeVar("Row", bound=Timed)
+
+
+def candidate_of(record: Record) -> Candidate:
+    """The candidate of a record; what the record does not say stays empty."""
+    said = record.candidate
+    weights = said.get("weights") or {}
+    return Candidate(
+        encoder=str(said.get("encoder", "")),
+        variant=str(said.get("variant", "")),
+        backend=str(said.get("backend", "")),
+        backend_version=str(said.get("backend_version", "")),
+        precision=str(said.get("precision", "")),
+        threads=int(said.get("threads") or 0),
+        weights=str(weights.get("name", "")),
+        sha256=str(weights.get("sha256", "")),
+        trained=weights.get("trained") is True,
+    )
+
+
+def case_of(record: Record) -> CaseInfo:
+    """The case of a record; an empty one where the record has none."""
+    said = record.case or {}
+    return CaseInfo(
+        case_id=str(said.get("case_id", "")),
+        modality=str(said.get("modality", "")),
+        shape=tuple(said.get("shape") or ()),
+        objects=int(said.get("objects") or 0),
+        sha256=str(said.get("sha256", "")),
+    )
+
+
+def protocol_id(protocol: Mapping[str, Any] | None) -> str:
+    """Text that is equal for equal protocols, empty for none."""
+    return json.dumps(protocol, sort_keys=True) if protocol else ""
+
+
+def label_candidates(candidates: Iterable[Candidate]) -> tuple[dict[Candidate, str], str]:
+    """Shortest labels that tell candidates apart, and in words what all of them share.
+
+    `repvit` and `tinyvit` do where nothing else differs; `repvit, onnxruntime, int8` where runtime and precision do.
+    Weights come in only where the label is ambiguous without them: every encoder has its own anyway.
+    """
+    distinct = list(dict.fromkeys(candidates))
+    measured = [candidate for candidate in distinct if candidate.encoder != FLOOR]
+    fields = ["variant", "backend", "precision", "threads"]
+    shown = [field for field in fields if len({getattr(candidate, field) for candidate in measured}) > 1]
+    shared = [_field(measured[0], field) for field in fields if field not in shown] if measured else []
+    labels = {candidate: _label(candidate, shown) for candidate in distinct}
+    for field in ("weights", "backend_version", "sha256"):
+        if len(set(labels.values())) == len(distinct):
+            break
+        shown = [*shown, field]
+        labels = {candidate: _label(candidate, shown) for candidate in distinct}
+    return labels, ", ".join(filter(None, shared))
+
+
+def label_protocols(protocols: Iterable[Mapping[str, Any] | None]) -> tuple[dict[str, str], str]:
+    """Labels of 3D protocols by `protocol_id`: the name, with the options that differ; and the options all share."""
+    distinct = {protocol_id(protocol): protocol for protocol in protocols if protocol}
+    options = dict.fromkeys(option for protocol in distinct.values() for option in protocol if option != "name")
+    differing = [o for o in options if len({json.dumps(p.get(o)) for p in distinct.values()}) > 1]
+    labels = {
+        key: ", ".join([str(protocol.get("name", "")), *(f"{option} {protocol.get(option)}" for option in differing)])
+        for key, protocol in distinct.items()
+    }
+    first = next(iter(distinct.values()), {})
+    return labels | {"": ""}, ", ".join(f"{option} {first[option]}" for option in options if option not in differing)
+
+
+def choose_baseline(rows: Sequence[Row], encoder: str | None) -> Row | None:
+    """The row that others are compared to, or None where nothing was timed.
+
+    Of the rows of `encoder` (default `DEFAULT_BASELINE`), the one with the earliest protocol in `PROTOCOL_ORDER`,
+    fp32 and torch before others, then the slowest. Without such an encoder, the slowest row.
+    """
+    timed = [row for row in rows if math.isfinite(row.median_s)]
+    named = [row for row in timed if row.candidate.encoder == (encoder or DEFAULT_BASELINE)]
+    if named:
+        return min(named, key=_preference)
+    return max(timed, key=lambda row: row.median_s, default=None)
+
+
+def _preference(row: Timed) -> tuple[int, bool, bool, float]:
+    rank = PROTOCOL_ORDER.index(row.protocol_name) if row.protocol_name in PROTOCOL_ORDER else len(PROTOCOL_ORDER)
+    return rank, row.candidate.precision != "fp32", row.candidate.backend != "torch", -row.median_s
+
+
+def _label(candidate: Candidate, shown: Collection[str]) -> str:
+    if candidate.encoder == FLOOR:
+        return FLOOR
+    return ", ".join([candidate.encoder or "-", *filter(None, (_field(candidate, field) for field in shown))])
+
+
+def _field(candidate: Candidate, field: str) -> str:
+    value = getattr(candidate, field)
+    if field == "threads":
+        return f"{value} thread{'s' * (value != 1)}" if value else ""
+    return str(value)[:12] if field == "sha256" else str(value)

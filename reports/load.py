@@ -1,0 +1,76 @@
+"""Reading record files: what is torn is counted, what was measured twice counts once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.record import Record, read_records
+
+
+@dataclass(frozen=True)
+class RecordFile:
+    """What one file held.
+
+    Attributes:
+        path: of the file.
+        records: lines that are records.
+        skipped: lines that are none, torn by a crash or foreign.
+    """
+
+    path: Path
+    records: int
+    skipped: int
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What several files held together.
+
+    Attributes:
+        records: one for each kind and key, the latest, in order of writing.
+        files: each file with its counts.
+        superseded: records that a later one of the same kind and key replaced.
+    """
+
+    records: tuple[Record, ...]
+    files: tuple[RecordFile, ...]
+    superseded: int
+
+    @property
+    def skipped(self) -> int:
+        """Lines of all files that are no records."""
+        return sum(file.skipped for file in self.files)
+
+
+def load_records(paths: Sequence[Path]) -> Loaded:
+    """The records of JSON-lines files.
+
+    Raises:
+        ValueError: a file is missing, or the files hold no record at all; the message names them.
+        bench.record.RecordError: a record is of a newer schema than this version reads.
+    """
+    if missing := [str(path) for path in paths if not path.is_file()]:
+        raise ValueError(f"no records: no such file: {', '.join(missing)} (`bench` writes records)")
+    contents = {path: list(read_records([path])) for path in dict.fromkeys(paths)}
+    records = [record for content in contents.values() for record in content]
+    if not records:
+        raise ValueError(f"no records in: {', '.join(map(str, paths)) or 'no files at all'} (`bench` writes records)")
+    files = tuple(RecordFile(path, len(content), _lines(path) - len(content)) for path, content in contents.items())
+    latest = keep_latest(records)
+    return Loaded(tuple(latest), files, len(records) - len(latest))
+
+
+def keep_latest(records: Iterable[Record]) -> list[Record]:
+    """One record for each kind and key: the one written last, by its time and then by its place.
+
+    The kind is part of it because an error carries the key of what it failed to measure: it must not hide a figure.
+    """
+    ordered = sorted(records, key=lambda record: record.time_utc)
+    return list({(record.kind, record.key): record for record in ordered}.values())
+
+
+def _lines(path: Path) -> int:
+    """Lines that are not blank, as `read_records` splits them."""
+    return sum(1 for line in path.read_text(encoding="utf-8").split("\n") if line.strip())

@@ -1,0 +1,109 @@
+"""Tables: unrounded data for a CSV, formatted cells for markdown, and how numbers are written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import pandas as pd
+
+from reports.statistics import Ratio, Samples, Spread
+
+#: What an empty cell shows.
+NOTHING = "-"
+SPEEDUP = "speed-up [95 % CI]"
+UNPAIRED = "u"
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes:
+        name: file stem of its CSV.
+        title: its heading.
+        shown: formatted rows for markdown; column names carry units.
+        data: unrounded rows for the CSV, SI units in the names; not necessarily row by row those of `shown`.
+        notes: sentences below it.
+    """
+
+    name: str
+    title: str
+    shown: Sequence[Mapping[str, str]]
+    data: Sequence[Mapping[str, object]]
+    notes: tuple[str, ...] = ()
+
+    def to_markdown(self) -> str:
+        """The rows as a pipe table that is aligned in raw form too, then the notes as a list."""
+        notes = "".join(f"\n- {note}" for note in self.notes)
+        return markdown_table(self.shown) + (f"\n{notes}" if notes else "")
+
+
+def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Rows as a pipe table. Columns of numbers are aligned right."""
+    frame = pd.DataFrame([{name: _escape(cell) for name, cell in row.items()} for row in rows]).fillna(NOTHING)
+    align = ["right" if _is_numeric(frame[name].tolist()) else "left" for name in frame]
+    return str(frame.to_markdown(index=False, tablefmt="pipe", disable_numparse=True, colalign=align))
+
+
+def flatten(row: object) -> dict[str, object]:
+    """Fields of a dataclass as columns; nested ones get their field's name in front, raw samples stay out."""
+    if not is_dataclass(row):
+        raise TypeError(f"found {type(row).__name__}; expected a dataclass")
+    columns: dict[str, object] = {}
+    for field in fields(row):
+        value: Any = getattr(row, field.name)
+        if isinstance(value, Samples):
+            continue
+        if is_dataclass(value):
+            columns |= {f"{field.name}_{name}": inner for name, inner in flatten(value).items()}
+        else:
+            columns[field.name] = "x".join(map(str, value)) if isinstance(value, tuple) else value
+    return columns
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """`value` to so many significant digits, never in scientific notation; whole digits are all kept.
+
+    >>> significant(0.98), significant(451.23), significant(1959.4), significant(math.nan)
+    ('0.980', '451', '1959', '-')
+    """
+    if not math.isfinite(value):
+        return NOTHING
+    rounded = float(f"{value:.{digits}g}")
+    decimals = digits - 1 - math.floor(math.log10(abs(rounded))) if rounded else 0
+    return f"{value:.{max(decimals, 0)}f}"
+
+
+def milliseconds(seconds: float) -> str:
+    """Seconds, written in ms."""
+    return significant(seconds * 1e3)
+
+
+def spread_ms(spread: Spread) -> str:
+    """`451 [440, 462]`: median and quartiles of seconds, written in ms."""
+    if not spread.n:
+        return NOTHING
+    return f"{milliseconds(spread.median)} [{milliseconds(spread.q1)}, {milliseconds(spread.q3)}]"
+
+
+def speedup_cell(ratio: Ratio, *, is_baseline: bool) -> str:
+    """`2.31x [2.25, 2.38]`; too few samples for an interval give their number instead, unpaired ones a mark."""
+    if is_baseline:
+        return "1.00x (baseline)"
+    if not math.isfinite(ratio.value):
+        return NOTHING
+    interval = f"[{significant(ratio.low)}, {significant(ratio.high)}]" if math.isfinite(ratio.low) else f"(n={ratio.n})"
+    return f"{significant(ratio.value)}x {interval}" + ("" if ratio.paired else f" {UNPAIRED}")
+
+
+def _escape(cell: str) -> str:
+    """A cell that cannot end its column or its row."""
+    return " ".join(cell.split()).replace("|", "\\|") or NOTHING
+
+
+def _is_numeric(cells: Sequence[str]) -> bool:
+    starts = {cell[0] for cell in cells if cell != NOTHING}
+    return bool(starts) and all(start in "0123456789-+" for start in starts)
