@@ -69,7 +69,9 @@ class Case:
         if not self.is_volume or count >= len(self.image):
             return self
         z_min, z_max = self.boxes[:, 2], self.boxes[:, 5]
-        reached = ((z_min <= np.arange(len(self.image))[:, None]) & (np.arange(len(self.image))[:, None] <= z_max)).sum(1)
+        reached = ((z_min <= np.arange(len(self.image))[:, None]) & (np.arange(len(self.image))[:, None] <= z_max)).sum(
+            1
+        )
         first = int(np.argmax(np.convolve(reached, np.ones(count), mode="valid")))
         last = first + count - 1
         keep = (z_min <= last) & (z_max >= first)
@@ -124,7 +126,9 @@ def validate_boxes(where: str | Path, boxes: NDArray[np.generic], shape: tuple[i
     for number, box in enumerate(whole):
         low, high = box[: len(shape)], box[len(shape) :]
         if (low > high).any():
-            raise InputError(where, f"box {number} {box.tolist()}, whose minimum is past its maximum", BOX_ORDER[columns])
+            raise InputError(
+                where, f"box {number} {box.tolist()}, whose minimum is past its maximum", BOX_ORDER[columns]
+            )
         if (low < 0).any() or (high >= sizes).any():
             hint = "; ends are inclusive, so a half-open box needs 1 taken off" if (high == sizes).any() else ""
             expected = f"indices within 0..{(sizes - 1).tolist()} (x, y{', z' if columns == 6 else ''}){hint}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from zoo.data.case import Case
 from zoo.data.nifti import load_nifti_pair, stem
-from zoo.data.npz import load_challenge_npz
+from zoo.data.npz import MODALITIES, load_challenge_npz
 from zoo.data.phantom import DEFAULT_PHANTOMS, load_phantom
 from zoo.errors import InputError
 
@@ -133,7 +133,7 @@ def _unique(sources: list[CaseSource]) -> list[CaseSource]:
     ids = [source.case_id for source in sources]
     return [
         replace(source, case_id=f"{source.image_path.parent.name}_{source.case_id}")
-        if source.image_path and (ids.count(source.case_id) > 1 or len(source.case_id) <= 2)
+        if source.image_path and (ids.count(source.case_id) > 1 or source.case_id.lower() in MODALITIES)
         else source
         for source in sources
     ]

@@ -151,7 +151,9 @@ def _spacing(where: str, spacing: NDArray[Any] | None, dimensions: int) -> tuple
     if spacing is None:
         return (1.0,) * dimensions
     if spacing.ndim != 1 or len(spacing) < dimensions or spacing.dtype.kind not in "iuf":
-        raise InputError(where, f"{spacing.dtype} {spacing.shape}", f"{dimensions} numbers (x, y{', z' * (dimensions - 2)})")
+        raise InputError(
+            where, f"{spacing.dtype} {spacing.shape}", f"{dimensions} numbers (x, y{', z' * (dimensions - 2)})"
+        )
     values = tuple(float(value) for value in spacing[:dimensions][::-1])
     if not all(math.isfinite(value) and value > 0 for value in values):
         raise InputError(where, f"{spacing.tolist()}", "positive millimetres")

@@ -130,9 +130,7 @@ class Cell:
     half: tuple[float, ...]
 
 
-def _draw_body(
-    shape: tuple[int, ...], tissue: Tissue, rng: np.random.Generator
-) -> tuple[Field, NDArray[np.uint16]]:
+def _draw_body(shape: tuple[int, ...], tissue: Tissue, rng: np.random.Generator) -> tuple[Field, NDArray[np.uint16]]:
     """A rounded body in air, whose outline changes from slice to slice."""
     depth, height, width = shape
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")

@@ -1,0 +1,236 @@
+"""Challenge npz: what is read, and how what cannot be read is told."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from zoo.data.case import Case, boxes_from_labels, validate_boxes
+from zoo.data.cases import find_cases
+from zoo.data.npz import load_challenge_npz, modality_from_name, save_challenge_npz
+from zoo.data.phantom import load_phantom
+from zoo.errors import InputError
+
+
+def write(path: Path, **arrays: np.ndarray) -> Path:
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+    return path
+
+
+VOLUME = np.arange(4 * 6 * 8, dtype=np.uint8).reshape(4, 6, 8)
+IMAGE = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
+
+
+def labels_3d() -> np.ndarray:
+    labels = np.zeros((4, 6, 8), np.uint8)
+    labels[1:3, 2:5, 3] = 7
+    labels[3, 5, 7] = 2
+    return labels
+
+
+def test_a_volume_with_boxes(tmp_path: Path) -> None:
+    path = write(tmp_path / "3DBox_CT_0001.npz", imgs=VOLUME, boxes=[[0, 1, 2, 7, 5, 3]], spacing=[0.5, 0.7, 5.0])
+    case = load_challenge_npz(path)
+    assert case.case_id == "3DBox_CT_0001"
+    assert case.modality == "CT"
+    assert case.is_volume
+    assert case.spacing_mm == (5.0, 0.7, 0.5)
+    assert case.boxes.tolist() == [[0, 1, 2, 7, 5, 3]]
+    assert case.object_labels.tolist() == [1]
+    assert case.labels is None
+
+
+def test_boxes_from_labels_by_hand(tmp_path: Path) -> None:
+    case = load_challenge_npz(write(tmp_path / "3D_MR.npz", imgs=VOLUME, gts=labels_3d()))
+    assert case.boxes.tolist() == [[7, 5, 3, 7, 5, 3], [3, 2, 1, 3, 4, 2]]
+    assert case.object_labels.tolist() == [2, 7]
+    assert case.spacing_mm == (1.0, 1.0, 1.0)
+    assert case.labels is not None
+    assert case.labels.dtype == np.uint16
+
+
+def test_a_2d_image(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "2DBox_Dermoscopy_1.npz", imgs=IMAGE, boxes=np.array([[1.0, 2.0, 3.0, 4.0]]), spacing=[2, 3]
+    )
+    case = load_challenge_npz(path)
+    assert not case.is_volume
+    assert case.spacing_mm == (3.0, 2.0)
+    assert case.boxes.dtype == np.int64
+
+
+def test_grey_2d_is_repeated(tmp_path: Path) -> None:
+    case = load_challenge_npz(write(tmp_path / "x.npz", imgs=VOLUME[0], boxes=[[0, 0, 1, 1]]))
+    np.testing.assert_array_equal(case.image[..., 2], VOLUME[0])
+
+
+def test_the_name_decides_between_colour_and_depth(tmp_path: Path) -> None:
+    thin = VOLUME[:, :, :3]
+    assert load_challenge_npz(write(tmp_path / "3D_a.npz", imgs=thin, boxes=[[0, 0, 0, 1, 1, 1]])).is_volume
+    assert not load_challenge_npz(write(tmp_path / "a.npz", imgs=thin, boxes=[[0, 0, 1, 1]])).is_volume
+
+
+def test_z_max_at_the_last_slice_is_fine_and_past_it_is_named(tmp_path: Path) -> None:
+    load_challenge_npz(write(tmp_path / "a.npz", imgs=VOLUME, boxes=[[0, 0, 0, 1, 1, 3]]))
+    with pytest.raises(InputError, match=r"b\.npz:boxes: found box 0 \[0, 0, 0, 1, 1, 4\].*half-open"):
+        load_challenge_npz(write(tmp_path / "b.npz", imgs=VOLUME, boxes=[[0, 0, 0, 1, 1, 4]]))
+
+
+BAD = {
+    "keys": ({"images": VOLUME}, "expected at least imgs"),
+    "no prompt": ({"imgs": VOLUME}, "neither boxes nor gts"),
+    "float": ({"imgs": VOLUME.astype(np.float32), "boxes": [[0] * 6]}, "imgs: found float32; expected uint8"),
+    "nan": ({"imgs": np.full((4, 6, 8), np.nan), "boxes": [[0] * 6]}, "float64 with NaN"),
+    "4d": ({"imgs": VOLUME[None], "boxes": [[0] * 6]}, r"shape \(1, 4, 6, 8\)"),
+    "empty image": ({"imgs": VOLUME[:0], "boxes": [[0] * 6]}, r"shape \(0, 6, 8\)"),
+    "reversed": ({"imgs": VOLUME, "boxes": [[5, 0, 0, 1, 1, 1]]}, "minimum is past its maximum"),
+    "outside": ({"imgs": VOLUME, "boxes": [[0, 0, 0, 99, 1, 1]]}, r"within 0\.\.\[7, 5, 3\]"),
+    "negative": ({"imgs": VOLUME, "boxes": [[-1, 0, 0, 1, 1, 1]]}, "box 0"),
+    "no box": ({"imgs": VOLUME, "boxes": np.zeros((0, 6), int)}, "0 boxes"),
+    "no label": ({"imgs": VOLUME, "gts": np.zeros((4, 6, 8), np.uint8)}, "0 boxes"),
+    "2d boxes": ({"imgs": VOLUME, "boxes": [[0, 0, 1, 1]]}, r"shape \(1, 4\); expected \(N, 6\)"),
+    "fractions": ({"imgs": VOLUME, "boxes": [[0, 0, 0, 1.5, 1, 1]]}, "no whole numbers"),
+    "nan box": ({"imgs": VOLUME, "boxes": [[0, 0, 0, np.nan, 1, 1]]}, "no whole numbers"),
+    "label shape": ({"imgs": VOLUME, "gts": labels_3d()[:2]}, "that of the image"),
+    "label type": ({"imgs": VOLUME, "gts": labels_3d().astype(float)}, "gts: found float64; expected integers"),
+    "label range": ({"imgs": VOLUME, "gts": labels_3d().astype(np.int32) - 1}, "values -1 to 6"),
+    "spacing": ({"imgs": VOLUME, "gts": labels_3d(), "spacing": [1, 0, 1]}, "positive millimetres"),
+    "nan spacing": ({"imgs": VOLUME, "gts": labels_3d(), "spacing": [1, np.nan, 1]}, "positive millimetres"),
+    "few spacings": ({"imgs": VOLUME, "gts": labels_3d(), "spacing": [1.0]}, "3 numbers"),
+    "pickled": ({"imgs": VOLUME, "boxes": np.array([{}], object)}, "boxes: found pickled objects"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_named(tmp_path: Path, name: str) -> None:
+    arrays, message = BAD[name]
+    path = write(tmp_path / "bad.npz", **{key: np.asarray(value) for key, value in arrays.items()})
+    with pytest.raises(InputError, match=message) as told:
+        load_challenge_npz(path)
+    assert "bad.npz" in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04" + b"\0" * 60])
+def test_no_archive(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.npz"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.npz: found no readable npz archive"):
+        load_challenge_npz(path)
+
+
+def test_missing_file_is_named() -> None:
+    with pytest.raises(InputError, match=r"nowhere\.npz"):
+        find_cases("nowhere.npz")[0].load()
+
+
+def test_a_huge_image_is_refused_before_it_is_inflated(tmp_path: Path) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (20_000, 20_000, 3)})
+    with zipfile.ZipFile(tmp_path / "2D_huge.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("imgs.npy", header.getvalue())
+    with pytest.raises(InputError, match=r"1,200,000,000 elements; expected at most 268,435,456"):
+        load_challenge_npz(tmp_path / "2D_huge.npz")
+
+
+def test_three_hundred_objects(tmp_path: Path) -> None:
+    labels = np.zeros((3, 40, 40), np.uint16)
+    labels.ravel()[: 300 * 4 : 4] = np.arange(1, 301)
+    case = load_challenge_npz(write(tmp_path / "a.npz", imgs=labels.astype(np.uint8), gts=labels))
+    assert case.object_labels.max() == 300
+    assert len(case.boxes) == 300
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    case = load_phantom("mr3d")
+    save_challenge_npz(case, tmp_path / "3D_MR_x.npz")
+    again = load_challenge_npz(tmp_path / "3D_MR_x.npz")
+    np.testing.assert_array_equal(again.image, case.image)
+    np.testing.assert_array_equal(again.labels, case.labels)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(again.boxes, case.boxes)
+    assert again.spacing_mm == case.spacing_mm
+    assert [path.name for path in tmp_path.iterdir()] == ["3D_MR_x.npz"]
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_mutated_archives_load_or_are_refused(tmp_path: Path, data: st.DataObject) -> None:
+    path = write(tmp_path / "m.npz", imgs=VOLUME, gts=labels_3d(), spacing=np.array([1.0, 1.0, 2.0]))
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content)
+    try:
+        case = load_challenge_npz(path)
+    except InputError:
+        return
+    assert case.image.dtype == np.uint8
+
+
+@given(
+    corners=st.lists(
+        st.tuples(*(st.integers(0, 9) for _ in range(6))).map(
+            lambda c: (*map(min, c[:3], c[3:]), *map(max, c[:3], c[3:]))
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_valid_boxes_pass_unchanged(corners: list[tuple[int, ...]]) -> None:
+    boxes = validate_boxes("x", np.array(corners, float), (10, 10, 10))
+    assert boxes.tolist() == [list(corner) for corner in corners]
+
+
+def test_boxes_from_labels_agree_with_a_search() -> None:
+    labels = np.random.default_rng(0).choice([0, 0, 0, 3, 9, 400], (5, 7, 6)).astype(np.uint16)
+    boxes, values = boxes_from_labels(labels)
+    assert values.tolist() == [3, 9, 400]
+    for box, value in zip(boxes, values, strict=True):
+        z, y, x = np.nonzero(labels == value)
+        assert box.tolist() == [x.min(), y.min(), z.min(), x.max(), y.max(), z.max()]
+
+
+def case_with(boxes: list[list[int]]) -> Case:
+    count = len(boxes)
+    return Case(
+        "c", "CT", np.zeros((10, 8, 8), np.uint8), np.array(boxes), np.arange(1, count + 1, dtype=np.uint16), (1.0,) * 3
+    )
+
+
+def test_keep_objects_keeps_the_largest_in_order() -> None:
+    case = case_with([[0, 0, 0, 1, 1, 1], [0, 0, 0, 7, 7, 7], [0, 0, 0, 3, 3, 3]]).keep_objects(2)
+    assert case.object_labels.tolist() == [2, 3]
+    assert case.keep_objects(5) is case
+
+
+def test_keep_slices_takes_the_fullest_run() -> None:
+    case = case_with([[0, 0, 5, 1, 1, 9], [2, 2, 6, 7, 7, 7], [0, 0, 0, 3, 3, 0]]).keep_slices(3)
+    assert case.image.shape == (3, 8, 8)
+    assert case.object_labels.tolist() == [1, 2]
+    assert case.boxes[:, [2, 5]].tolist() == [[0, 2], [1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("name", "modality"), [("3DBox_MR_0121", "MR"), ("2DBox_X-Ray_demo", "XRay"), ("octopus", "unknown")]
+)
+def test_modality_from_name(name: str, modality: str) -> None:
+    assert modality_from_name(name) == modality
+
+
+def test_find_cases(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for name in ("b.npz", "a.npz", "deep/a.npz", ".hidden.npz", "notes.txt"):
+        (tmp_path / name).touch()
+    found = find_cases(str(tmp_path))
+    assert [source.case_id for source in found] == [f"{tmp_path.name}_a", "b", "deep_a"]
+    assert find_cases(found[0].reference)[0].image_path == found[0].image_path
+    assert [source.case_id for source in find_cases(str(tmp_path / "*.npz"))] == ["a", "b"]
+    assert find_cases("phantom")[0].reference == "phantom:ct3d"
+    with pytest.raises(InputError, match="expected files that end in"):
+        find_cases(str(tmp_path / "*.png"))

@@ -1,0 +1,182 @@
+"""NIfTI pairs: orientation, spacing, windows, pairing, and files that cannot be used."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
+
+from zoo.data.cases import find_cases
+from zoo.data.nifti import load_nifti_pair, to_uint8
+from zoo.errors import InputError
+
+AXES = [
+    "".join(codes)
+    for order in itertools.permutations(("LR", "PA", "SI"))
+    for codes in itertools.product(*order)
+]  # fmt: skip
+SPACING_ZYX = (5.0, 0.7, 0.9)
+
+
+def reference() -> tuple[np.ndarray, np.ndarray]:
+    """Image and labels (z, y, x) in LPS with nothing symmetric about them."""
+    image = np.random.default_rng(1).integers(-1000, 400, (3, 4, 5)).astype(np.int16)
+    labels = np.zeros((3, 4, 5), np.uint8)
+    labels[1, 2:4, 1:4] = 3
+    labels[2, 0, 0] = 1
+    return image, labels
+
+
+def save(path: Path, zyx: np.ndarray, codes: str = "LPS") -> Path:
+    """Writes an array (z, y, x) of LPS axes as a NIfTI stored in the orientation `codes`."""
+    affine = np.diag([-SPACING_ZYX[2], -SPACING_ZYX[1], SPACING_ZYX[0], 1.0])
+    stored = nib.Nifti1Image(zyx.transpose(2, 1, 0), affine)
+    turn = ornt_transform(axcodes2ornt(tuple("LPS")), axcodes2ornt(tuple(codes)))
+    nib.save(stored.as_reoriented(turn), path)
+    return path
+
+
+def test_inverse_of_the_fixture_is_what_nibabel_says() -> None:
+    turn = ornt_transform(axcodes2ornt(tuple("LPS")), axcodes2ornt(tuple("RAS")))
+    assert inv_ornt_aff(turn, (5, 4, 3)).shape == (4, 4)
+
+
+def test_there_are_48_orientations() -> None:
+    assert len(set(AXES)) == 48
+
+
+@pytest.mark.parametrize("codes", AXES)
+def test_every_stored_orientation_reads_alike(tmp_path: Path, codes: str) -> None:
+    image, labels = reference()
+    case = load_nifti_pair(save(tmp_path / "ct.nii", image, codes), save(tmp_path / "ct_seg.nii", labels, codes))
+    np.testing.assert_array_equal(case.labels, labels)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(case.image, to_uint8(image, "CT"))
+    assert case.spacing_mm == pytest.approx(SPACING_ZYX)
+    assert case.boxes.tolist() == [[0, 0, 2, 0, 0, 2], [1, 2, 1, 3, 3, 1]]
+    assert case.object_labels.tolist() == [1, 3]
+
+
+def test_the_ct_window_by_hand() -> None:
+    hu = np.array([-1000, -160, 40, 239, 240, 3000], np.float32)
+    assert to_uint8(hu, "CT").tolist() == [0, 0, 127, 254, 255, 255]
+
+
+def test_other_modalities_are_scaled_between_percentiles_of_what_is_not_zero() -> None:
+    voxels = np.concatenate([np.zeros(500), np.arange(1, 1002)])
+    scaled = to_uint8(voxels, "MR")
+    assert scaled[:500].max() == 0
+    assert scaled[500 + 500] == 127
+    assert scaled[-1] == 255
+    assert not to_uint8(np.zeros((2, 2)), "MR").any()
+
+
+def test_modality_without_a_telling_name(tmp_path: Path) -> None:
+    image, labels = reference()
+    label_path = save(tmp_path / "x_seg.nii.gz", labels)
+    assert load_nifti_pair(save(tmp_path / "x.nii.gz", image), label_path).modality == "CT"
+    assert load_nifti_pair(save(tmp_path / "y.nii.gz", np.abs(image)), label_path).modality == "MR"
+
+
+def test_other_orientations_of_image_and_labels_may_differ(tmp_path: Path) -> None:
+    image, labels = reference()
+    case = load_nifti_pair(save(tmp_path / "a.nii", image, "RAS"), save(tmp_path / "a_seg.nii", labels, "PIR"))
+    np.testing.assert_array_equal(case.labels, labels)  # type: ignore[arg-type]
+
+
+def bad_pair(tmp_path: Path, name: str) -> tuple[Path, Path]:
+    image, labels = reference()
+    pair = save(tmp_path / "a.nii", image), save(tmp_path / "a_seg.nii", labels)
+    if name == "shape":
+        save(pair[1], labels[:2])
+    elif name == "geometry":
+        file = nib.load(pair[1])
+        nib.save(nib.Nifti1Image(np.asarray(file.dataobj), file.affine + np.eye(4) * 0.5), pair[1])  # type: ignore[attr-defined]
+    elif name == "fractions":
+        save(pair[1], labels * np.float32(0.5))
+    elif name == "negative":
+        save(pair[1], labels.astype(np.int16) - 1)
+    elif name == "no label":
+        save(pair[1], labels * 0)
+    elif name == "nan":
+        spoilt = image.astype(np.float32)
+        spoilt[0, 0, 0] = np.nan
+        save(pair[0], spoilt)
+    elif name == "4d":
+        nib.save(nib.Nifti1Image(np.zeros((4, 4, 4, 2), np.int16), np.eye(4)), pair[0])
+    elif name == "html":
+        pair[0].write_bytes(b"<html>not found</html>" * 40)
+    elif name == "empty":
+        pair[0].write_bytes(b"")
+    elif name == "truncated":
+        pair[0].write_bytes(pair[0].read_bytes()[:-30])
+    return pair
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("shape", r"a_seg\.nii: found shape \(2, 4, 5\)"),
+        ("geometry", r"a_seg\.nii: found an affine that is off"),
+        ("fractions", "whole labels"),
+        ("negative", "values -1"),
+        ("no label", "0 boxes"),
+        ("nan", r"a\.nii: found NaN"),
+        ("4d", r"shape \(4, 4, 4, 2\); expected a 3D volume"),
+        ("html", r"a\.nii: found no readable NIfTI"),
+        ("empty", r"a\.nii: found no readable NIfTI"),
+        ("truncated", r"a\.nii: found no readable NIfTI"),
+    ],
+)
+def test_bad_pairs_are_named(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_nifti_pair(*bad_pair(tmp_path, name))
+
+
+def test_a_huge_header_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.nii", reference()[0])
+    content = bytearray(path.read_bytes())
+    content[42:48] = np.array([20_000, 20_000, 3], np.int16).tobytes()
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="1,200,000,000 voxels"):
+        load_nifti_pair(path, path)
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def pairs(folder: Path) -> dict[str, str | None]:
+    return {
+        str(s.image_path.relative_to(folder)): s.labels_path and str(s.labels_path.relative_to(folder))  # type: ignore[union-attr,misc]
+        for s in find_cases(str(folder))
+    }
+
+
+def test_pairing_by_name_by_folder_and_by_being_alone(tmp_path: Path) -> None:
+    touch(tmp_path, "a/p1.nii.gz", "a/p1_seg.nii.gz", "a/p2.nii.gz", "a/label_p2.nii.gz", "a/p3.nii.gz")
+    touch(
+        tmp_path, "b/imagesTr/x_0000.nii.gz", "b/imagesTr/y_0000.nii.gz", "b/labelsTr/x.nii.gz", "b/labelsTr/y.nii.gz"
+    )
+    touch(tmp_path, "c/ct.nii.gz", "c/seg_v1.nii.gz", "c/seg_v2.nii.gz")
+    assert pairs(tmp_path) == {
+        "a/p1.nii.gz": "a/p1_seg.nii.gz",
+        "a/p2.nii.gz": "a/label_p2.nii.gz",
+        "a/p3.nii.gz": None,
+        "b/imagesTr/x_0000.nii.gz": "b/labelsTr/x.nii.gz",
+        "b/imagesTr/y_0000.nii.gz": "b/labelsTr/y.nii.gz",
+        "c/ct.nii.gz": "c/seg_v1.nii.gz",
+    }
+    with pytest.raises(InputError, match="no label file beside it"):
+        next(s for s in find_cases(str(tmp_path)) if s.case_id == "p3").load()
+
+
+def test_an_explicit_pair(tmp_path: Path) -> None:
+    image, labels = reference()
+    spec = f"{save(tmp_path / 'i.nii', image)}={save(tmp_path / 'l.nii', labels)}"
+    assert find_cases(spec)[0].load().case_id == "i"
