@@ -53,6 +53,7 @@ def list_command() -> None:
     from zoo.registry import encoder_spec, list_encoders
 
     encoders = Table("name", "input px", "model", "published weights", "their licence", title="Encoders")
+    encoders.columns[0].no_wrap = True
     for name in list_encoders():
         spec = encoder_spec(name)
         size = f"{spec.image_size} or {name}@SIZE" if spec.adaptable else str(spec.image_size)

@@ -41,7 +41,8 @@ class TerminalProgress:
         if self._task is not None:
             self._bar.remove_task(self._task)
         if not self._console.is_terminal:
-            self._console.print(f"[{time.monotonic() - self._started:5.0f} s] {description}", markup=False)
+            line = f"[{time.monotonic() - self._started:5.0f} s] {description}"
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
         task = self._task = self._bar.add_task(description, total=total)
         return lambda: self._bar.advance(task)
 

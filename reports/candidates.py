@@ -1,4 +1,4 @@
-"""Who is who: candidates, cases and protocols as values, their labels, and which candidate the others are compared to."""
+"""Candidates, cases and protocols as values, their labels, and which candidate the others are compared to."""
 
 from __future__ import annotations
 

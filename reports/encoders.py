@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from bench.record import Record
 from reports.candidates import FLOOR, Candidate, candidate_of, choose_baseline
@@ -17,6 +17,7 @@ from reports.tables import (
     significant,
     speedup_cell,
     spread_ms,
+    whole,
 )
 
 #: Relative difference between the two counters that is worth a word.
@@ -54,17 +55,22 @@ class EncoderRow:
     decoder_gmacs: float = math.nan
     uncounted: str = ""
     run_id: str = ""
-    encode_samples: Samples = Samples()
-    encode_s: Spread = Spread()
+    encode_samples: Samples = field(default_factory=Samples)
+    encode_s: Spread = field(default_factory=Spread)
     encode_first_s: float = math.nan
-    decode_s: Spread = Spread()
-    speedup: Ratio = Ratio()
+    decode_s: Spread = field(default_factory=Spread)
+    speedup: Ratio = field(default_factory=Ratio)
     is_baseline: bool = False
 
     @property
     def protocol_name(self) -> str:
         """Parts have no protocol."""
         return ""
+
+    @property
+    def run_ids(self) -> set[str]:
+        """The run that timed it."""
+        return {self.run_id}
 
     @property
     def median_s(self) -> float:
@@ -204,7 +210,7 @@ def _shown(row: EncoderRow, *, weights: bool, run: bool) -> dict[str, str]:
             "runtime": who.backend,
             "precision": who.precision,
             "threads": str(who.threads),
-            "input (px)": significant(row.input_px),
+            "input (px)": whole(row.input_px),
             "params (M)": significant(row.encoder_params / 1e6),
             "GMACs": significant(row.encoder_gmacs) + (" *" if row.counters_differ else ""),
             "encoder (ms), median [IQR]": spread_ms(row.encode_s),
@@ -219,7 +225,11 @@ def _shown(row: EncoderRow, *, weights: bool, run: bool) -> dict[str, str]:
 def _notes(rows: Sequence[EncoderRow]) -> tuple[str, ...]:
     """What the table's figures leave out."""
     rounds = sorted({row.encode_s.n for row in rows if row.encode_s.n})
-    notes = [f"Encoder and decoder: {'/'.join(map(str, rounds))} calls each; the decoder decodes one box."] if rounds else []
+    notes = (
+        [f"Encoder and decoder: {'/'.join(map(str, rounds))} calls each; the decoder decodes one box."]
+        if rounds
+        else []
+    )
     # An operator list belongs to the encoder's graph: one line each, however many runtimes it was measured in.
     uncounted = {f"{row.candidate.encoder} ({row.uncounted})": None for row in rows if row.uncounted}
     if uncounted:

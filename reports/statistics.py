@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+
+#: Run id, and which round of that run.
+Round = tuple[str, object]
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -27,7 +30,7 @@ class Samples:
     """
 
     values: tuple[float, ...] = ()
-    rounds: tuple[Hashable, ...] = ()
+    rounds: tuple[Round, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def number(value: object) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
-def finite_samples(values: Iterable[object], rounds: Iterable[Hashable]) -> Samples:
+def finite_samples(values: Iterable[object], rounds: Iterable[Round]) -> Samples:
     """Samples without nulls and NaN; a dropped value takes its round along.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from reports.statistics import Ratio, Samples, Spread
 NOTHING = "-"
 SPEEDUP = "speed-up [95 % CI]"
 UNPAIRED = "u"
+#: How a cell of a column of numbers begins: not as `3DBox_CT_0566` does.
+_NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(x|,|\s|$)")
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,9 @@ class Table:
 
 
 def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows as a pipe table. Columns of numbers are aligned right."""
+    """Rows as a pipe table: columns of numbers aligned right, columns without any content left out."""
     frame = pd.DataFrame([{name: _escape(cell) for name, cell in row.items()} for row in rows]).fillna(NOTHING)
+    frame = frame.loc[:, ~frame.isin(["", NOTHING]).all()]
     align = ["right" if _is_numeric(frame[name].tolist()) else "left" for name in frame]
     return str(frame.to_markdown(index=False, tablefmt="pipe", disable_numparse=True, colalign=align))
 
@@ -77,6 +81,11 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{value:.{max(decimals, 0)}f}"
 
 
+def whole(value: float) -> str:
+    """A count: `value` without decimals."""
+    return f"{value:.0f}" if math.isfinite(value) else NOTHING
+
+
 def milliseconds(seconds: float) -> str:
     """Seconds, written in ms."""
     return significant(seconds * 1e3)
@@ -95,15 +104,17 @@ def speedup_cell(ratio: Ratio, *, is_baseline: bool) -> str:
         return "1.00x (baseline)"
     if not math.isfinite(ratio.value):
         return NOTHING
-    interval = f"[{significant(ratio.low)}, {significant(ratio.high)}]" if math.isfinite(ratio.low) else f"(n={ratio.n})"
+    interval = (
+        f"[{significant(ratio.low)}, {significant(ratio.high)}]" if math.isfinite(ratio.low) else f"(n={ratio.n})"
+    )
     return f"{significant(ratio.value)}x {interval}" + ("" if ratio.paired else f" {UNPAIRED}")
 
 
 def _escape(cell: str) -> str:
     """A cell that cannot end its column or its row."""
-    return " ".join(cell.split()).replace("|", "\\|") or NOTHING
+    return " ".join(cell.split()).replace("|", "\\|")
 
 
 def _is_numeric(cells: Sequence[str]) -> bool:
-    starts = {cell[0] for cell in cells if cell != NOTHING}
-    return bool(starts) and all(start in "0123456789-+" for start in starts)
+    filled = [cell for cell in cells if cell not in (NOTHING, "")]
+    return bool(filled) and all(_NUMBER.match(cell) for cell in filled)

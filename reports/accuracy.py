@@ -1,0 +1,211 @@
+"""The accuracy tables. The ellipse in the box is always beside a candidate, and random weights have no accuracy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bench.record import Record
+from reports.candidates import (
+    FLOOR,
+    Candidate,
+    CaseInfo,
+    candidate_of,
+    case_of,
+    label_candidates,
+    label_protocols,
+    protocol_id,
+)
+from reports.statistics import number
+from reports.tables import NOTHING, Table, flatten, significant
+
+RANDOM = "random weights: not an accuracy"
+#: A label of a case, scored at a tolerance.
+LabelKey = tuple[CaseInfo, float, Any]
+#: DSC and NSD of it, NaN where undefined.
+Scores = Mapping[LabelKey, tuple[float, float]]
+#: (heading, modality or case id, `2D` or `3D`, tolerance in mm): what is averaged together.
+Group = tuple[str, str, float]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Mean and standard deviation (n - 1) of the defined scores; NaN where there are too few."""
+
+    mean: float = math.nan
+    std: float = math.nan
+    n: int = 0
+
+
+@dataclass(frozen=True)
+class AccuracyRow:
+    """Accuracy of one candidate under one protocol over one group of cases.
+
+    Attributes:
+        group: modality or case id.
+        dims: `2D` or `3D`.
+        tolerance_mm: of the NSD.
+        candidate: what segmented; its encoder is `FLOOR` for the ellipse.
+        label: its short name.
+        protocol: label of the protocol, empty for 2D.
+        dsc: Dice over labels. Empty for weights that are not trained.
+        nsd: surface Dice over labels. Empty for weights that are not trained.
+        over_floor: mean of DSC minus the ellipse's, over the labels that both have; NaN without an ellipse.
+    """
+
+    group: str
+    dims: str
+    tolerance_mm: float
+    candidate: Candidate
+    label: str
+    protocol: str
+    dsc: Mean = field(default_factory=Mean)
+    nsd: Mean = field(default_factory=Mean)
+    over_floor: float = math.nan
+
+    @property
+    def is_floor(self) -> bool:
+        """Whether this is the ellipse."""
+        return self.candidate.encoder == FLOOR
+
+    @property
+    def is_accuracy(self) -> bool:
+        """Whether the scores say something: the ellipse's and trained weights' do."""
+        return self.is_floor or self.candidate.trained
+
+
+def accuracy_rows(records: Iterable[Record], group_by: Callable[[CaseInfo], str]) -> list[AccuracyRow]:
+    """Rows of one machine: in each group first the ellipse, then the candidates, the best first.
+
+    Args:
+        records: without superseded ones.
+        group_by: what cases are averaged over, such as the modality. 2D and 3D cases stay apart, as do tolerances.
+    """
+    scored = [record for record in records if record.kind == "accuracy" and record.case]
+    labels, _ = label_candidates(map(candidate_of, scored))
+    protocols, _ = label_protocols(record.protocol for record in scored)
+    floor = _scores(record for record in scored if candidate_of(record).encoder == FLOOR)
+    groups: dict[Group, dict[tuple[Candidate, str], list[Record]]] = {}
+    for record in scored:
+        case = case_of(record)
+        group = (group_by(case), "3D" if case.is_volume else "2D", number(record.measurements.get("tolerance_mm")))
+        members = groups.setdefault(group, {(Candidate(FLOOR), ""): []})
+        members.setdefault((candidate_of(record), protocol_id(record.protocol)), []).append(record)
+    rows = []
+    for group, members in sorted(groups.items(), key=lambda item: item[0]):
+        of_group = [
+            _accuracy_row(group, who, labels.get(who, who.encoder), protocols[protocol], _scores(found), floor)
+            for (who, protocol), found in members.items()
+        ]
+        rows += sorted(of_group, key=_best_first)
+    return rows
+
+
+def accuracy_tables(by_modality: Sequence[AccuracyRow], by_case: Sequence[AccuracyRow]) -> list[Table]:
+    """Accuracy by modality and by case; nothing where there are no rows."""
+    if not by_modality:
+        return []
+    return [
+        Table("accuracy", "Accuracy by modality", _shown("modality", by_modality), _data(by_modality), _NOTES),
+        Table("accuracy_cases", "Accuracy by case", _shown("case", by_case), _data(by_case)),
+    ]
+
+
+def _accuracy_row(
+    group: Group, candidate: Candidate, label: str, protocol: str, scores: Scores, floor: Scores
+) -> AccuracyRow:
+    row = AccuracyRow(*group, candidate, label, protocol)
+    if not row.is_accuracy:
+        return row
+    differences = [dsc - floor[key][0] for key, (dsc, _) in scores.items() if key in floor]
+    return AccuracyRow(
+        *group,
+        candidate,
+        label,
+        protocol,
+        dsc=_mean(dsc for dsc, _ in scores.values()),
+        nsd=_mean(nsd for _, nsd in scores.values()),
+        over_floor=math.nan if row.is_floor else _mean(differences).mean,
+    )
+
+
+def _scores(records: Iterable[Record]) -> dict[LabelKey, tuple[float, float]]:
+    """DSC and NSD of every label of the cases in `records`."""
+    scores = {}
+    for record in records:
+        found, case = record.measurements, case_of(record)
+        tolerance_mm = number(found.get("tolerance_mm"))
+        for label, dsc, nsd in zip(found.get("labels") or [], found["dsc"], found["nsd"], strict=True):
+            scores[case, tolerance_mm, label] = (number(dsc), number(nsd))
+    return scores
+
+
+def _mean(values: Iterable[float]) -> Mean:
+    """Of the finite values."""
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return Mean()
+    std = float(np.std(finite, ddof=1)) if len(finite) > 1 else math.nan
+    return Mean(float(np.mean(finite)), std, len(finite))
+
+
+def _best_first(row: AccuracyRow) -> tuple[bool, bool, float, str]:
+    mean = row.dsc.mean
+    return not row.is_floor, not math.isfinite(mean), -mean if math.isfinite(mean) else 0.0, row.label
+
+
+def _data(rows: Sequence[AccuracyRow]) -> list[dict[str, object]]:
+    return [flatten(row) | {"remark": _remark(row)} for row in rows]
+
+
+def _shown(group: str, rows: Sequence[AccuracyRow]) -> list[dict[str, str]]:
+    tolerances = {row.tolerance_mm for row in rows}
+    return [
+        {
+            group: row.group,
+            "": row.dims,
+            "candidate": row.label,
+            "protocol": row.protocol,
+            "weights": row.candidate.weights_id,
+            "labels": str(row.dsc.n) if row.dsc.n else NOTHING,
+            "DSC, mean ± std": _mean_cell(row.dsc),
+            _nsd_heading(tolerances): _mean_cell(row.nsd),
+        }
+        | ({"tolerance (mm)": significant(row.tolerance_mm)} if len(tolerances) > 1 else {})
+        | {"DSC over ellipse": f"{row.over_floor:+.3f}" if math.isfinite(row.over_floor) else NOTHING}
+        | {"remark": _remark(row)}
+        for row in rows
+    ]
+
+
+def _nsd_heading(tolerances_mm: set[float]) -> str:
+    at = f" at {next(iter(tolerances_mm)):g} mm" if len(tolerances_mm) == 1 else ""
+    return f"NSD{at}, mean ± std"
+
+
+def _mean_cell(mean: Mean) -> str:
+    if not mean.n:
+        return NOTHING
+    return f"{mean.mean:.3f}" + (f" ± {mean.std:.3f}" if math.isfinite(mean.std) else "")
+
+
+def _remark(row: AccuracyRow) -> str:
+    if row.is_floor:
+        return "reference" if row.dsc.n else "reference, not measured"
+    if not row.is_accuracy:
+        return RANDOM
+    if row.over_floor <= 0:
+        return "NOT ABOVE THE ELLIPSE"
+    return "" if math.isfinite(row.over_floor) else "not compared with the ellipse"
+
+
+_NOTES = (
+    "`box ellipse` fills each prompt box with an ellipse and never looks at the image: what a candidate adds is what "
+    "it scores over that, on the same labels.",
+    "Means and standard deviations go over labels (structures), each counted once a case; undefined scores are left "
+    "out. Weights are named with the first 12 digits of their sha256.",
+)

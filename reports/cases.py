@@ -1,0 +1,266 @@
+"""The tables of cases, 3D and 2D: what a whole case takes, split into stages, beside what was published."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from bench.record import Record
+from reports.candidates import (
+    Candidate,
+    CaseInfo,
+    candidate_of,
+    case_of,
+    choose_baseline,
+    label_candidates,
+    label_protocols,
+    protocol_id,
+)
+from reports.published import Published, published_case
+from reports.statistics import Ratio, Samples, Spread, finite_samples, ratio_of_medians, spread_of
+from reports.tables import NOTHING, SPEEDUP, Table, flatten, significant, speedup_cell, whole
+
+#: Of one pass, in the order they come in; keys of a record's measurements are `STAGE_s`.
+STAGES = ("load", "preprocess", "encode", "decode", "postprocess")
+
+
+@dataclass(frozen=True)
+class CaseRow:
+    """One case, segmented by one candidate under one protocol on one machine; NaN where it was not measured.
+
+    Attributes:
+        case: the case.
+        candidate: what segmented it.
+        label: short name of the candidate among the others.
+        protocol: label of the protocol, with the options in which protocols differ; empty for a 2D case.
+        protocol_name: the protocol's name alone.
+        samples: total seconds of the passes that ratios are taken of: warm, or cold where there are no warm ones.
+        temperature: `warm` or `cold`, of `samples`.
+        warm_s: spread of the warm passes' total seconds.
+        cold_s: total seconds of a pass in a fresh process, start-up included.
+        startup_s: from the birth of that process until the model was ready.
+        peak_rss_mib: largest resident memory of that process.
+        load_s: median seconds of this stage; likewise the next four.
+        encoded_slices: how many slices were encoded.
+        decoded_prompts: how many prompts were decoded.
+        speedup: median total of the baseline over this one's.
+        is_baseline: whether ratios of this case and its number of threads are taken to this row.
+        published: what Rep-MedSAM's README reports.
+    """
+
+    case: CaseInfo
+    candidate: Candidate
+    label: str
+    protocol: str
+    protocol_name: str
+    samples: Samples
+    temperature: str
+    warm_s: Spread
+    cold_s: float
+    startup_s: float
+    peak_rss_mib: float
+    load_s: float
+    preprocess_s: float
+    encode_s: float
+    decode_s: float
+    postprocess_s: float
+    encoded_slices: float
+    decoded_prompts: float
+    speedup: Ratio = field(default_factory=Ratio)
+    is_baseline: bool = False
+    published: Published = field(default_factory=Published)
+
+    @property
+    def median_s(self) -> float:
+        """Median of `samples`."""
+        return spread_of(self.samples).median
+
+    @property
+    def run_ids(self) -> set[str]:
+        """Runs that `samples` come from."""
+        return {run_id for run_id, _ in self.samples.rounds}
+
+    @property
+    def stages_s(self) -> dict[str, float]:
+        """Median seconds by stage."""
+        return {stage: getattr(self, f"{stage}_s") for stage in STAGES}
+
+
+def case_rows(records: Iterable[Record], baseline: str | None = None) -> list[CaseRow]:
+    """A row for each case, candidate and protocol of one machine: cases by id, then the slowest first.
+
+    Args:
+        records: of one machine, without superseded ones.
+        baseline: encoder that ratios are taken to; see `reports.candidates.choose_baseline`. They are taken within one
+            case and number of threads.
+    """
+    passes = [record for record in records if record.kind == "latency" and record.case]
+    labels, _ = label_candidates(map(candidate_of, passes))
+    protocols, _ = label_protocols(record.protocol for record in passes)
+    groups: dict[tuple[CaseInfo, Candidate, str], list[Record]] = {}
+    for record in passes:
+        groups.setdefault((case_of(record), candidate_of(record), protocol_id(record.protocol)), []).append(record)
+    comparable: dict[tuple[CaseInfo, int], list[CaseRow]] = {}
+    for (case, candidate, protocol), group in groups.items():
+        row = _case_row(case, candidate, labels[candidate], protocols[protocol], group)
+        comparable.setdefault((case, candidate.threads), []).append(row)
+    order = sorted(comparable, key=lambda key: (key[0].case_id, key[0].sha256, key[1]))
+    return [row for key in order for row in _compare(comparable[key], baseline)]
+
+
+def case_tables(rows: Sequence[CaseRow], shared: str) -> list[Table]:
+    """Of volumes and of images, each a table of totals and one of stages; nothing where there are no rows.
+
+    Args:
+        rows: of one machine.
+        shared: in words, what all candidates and protocols share.
+    """
+    tables = []
+    for dims, kind in (("3d", "3D cases"), ("2d", "2D cases")):
+        chosen = [row for row in rows if row.case.is_volume == (dims == "3d")]
+        if not chosen:
+            continue
+        data = [flatten(row) | {"published_same_size": row.published.same_size} for row in chosen]
+        notes = _totals_notes(chosen, shared)
+        tables.append(Table(f"cases_{dims}", kind, _merge_cells([_totals(r) for r in chosen]), data, notes))
+        stages = [_stages(row) for row in chosen]
+        stage_notes = (
+            "Median seconds of each stage over the warm passes (of the cold one where there are none), and "
+            "its part of the five together.",
+        )
+        tables.append(Table(f"stages_{dims}", f"{kind}: where the time goes", _merge_cells(stages), (), stage_notes))
+    return tables
+
+
+def short_case_rows(rows: Sequence[CaseRow]) -> list[dict[str, str]]:
+    """The columns of the tables of totals that a README has room for."""
+    dropped = ("cold (s), of it start-up", "peak RSS (MiB)")
+    return _merge_cells([{name: cell for name, cell in _totals(row).items() if name not in dropped} for row in rows])
+
+
+def shared_settings(records: Iterable[Record]) -> str:
+    """In words, what all case records share: of candidates and of protocols."""
+    passes = [record for record in records if record.kind == "latency" and record.case]
+    _, candidate = label_candidates(map(candidate_of, passes))
+    _, options = label_protocols(record.protocol for record in passes)
+    return "; ".join(filter(None, (candidate, options)))
+
+
+def _case_row(case: CaseInfo, candidate: Candidate, label: str, protocol: str, passes: Sequence[Record]) -> CaseRow:
+    cold = [record for record in passes if record.measurements.get("temperature") == "cold"]
+    warm = [record for record in passes if record.measurements.get("temperature") != "cold"]
+    warm_samples = _samples(warm, "total_s")
+    timed = warm if warm_samples.values else cold
+    name = str((passes[0].protocol or {}).get("name", ""))
+    return CaseRow(
+        case=case,
+        candidate=candidate,
+        label=label,
+        protocol=protocol,
+        protocol_name=name,
+        samples=_samples(timed, "total_s"),
+        temperature="warm" if timed is warm else "cold",
+        warm_s=spread_of(warm_samples),
+        cold_s=_median(cold, "total_s"),
+        startup_s=_median(cold, "startup_s"),
+        peak_rss_mib=_median(cold, "peak_rss_mib"),
+        load_s=_median(timed, "load_s"),
+        preprocess_s=_median(timed, "preprocess_s"),
+        encode_s=_median(timed, "encode_s"),
+        decode_s=_median(timed, "decode_s"),
+        postprocess_s=_median(timed, "postprocess_s"),
+        encoded_slices=_median(timed, "encoded_slices"),
+        decoded_prompts=_median(timed, "decoded_prompts"),
+        published=published_case(case, name, candidate.encoder, candidate.precision),
+    )
+
+
+def _samples(passes: Sequence[Record], key: str) -> Samples:
+    """One sample a pass, in the order of rounds. Passes of one index in one run were interleaved."""
+    ordered = sorted(passes, key=lambda record: (record.run_id, str(record.measurements.get("pass_index"))))
+    rounds = [(record.run_id, record.measurements.get("pass_index")) for record in ordered]
+    return finite_samples((record.measurements.get(key) for record in ordered), rounds)
+
+
+def _median(passes: Sequence[Record], key: str) -> float:
+    return spread_of(_samples(passes, key)).median
+
+
+def _compare(rows: Sequence[CaseRow], baseline: str | None) -> list[CaseRow]:
+    """The rows of one case with their ratios, slowest first. Warm passes are not compared with cold ones."""
+    chosen = choose_baseline([row for row in rows if row.temperature == "warm"] or rows, baseline)
+    compared = []
+    for row in rows:
+        if chosen is not None and row.temperature == chosen.temperature:
+            ratio = ratio_of_medians(chosen.samples, row.samples)
+            compared.append(replace(row, speedup=ratio, is_baseline=row is chosen))
+        else:
+            compared.append(row)
+    return sorted(compared, key=lambda row: -row.median_s if math.isfinite(row.median_s) else math.inf)
+
+
+def _case_cells(row: CaseRow) -> dict[str, str]:
+    cells = {"case": row.case.case_id, "shape": row.case.size, "objects": str(row.case.objects)}
+    return cells | {"candidate": row.label} | ({"protocol": row.protocol} if row.case.is_volume else {})
+
+
+def _totals(row: CaseRow) -> dict[str, str]:
+    cells = _case_cells(row) | {
+        "warm (s), median (n)": f"{significant(row.warm_s.median)} ({row.warm_s.n})" if row.warm_s.n else NOTHING,
+        "cold (s), of it start-up": _cold_cell(row),
+        "peak RSS (MiB)": significant(row.peak_rss_mib),
+        SPEEDUP: speedup_cell(row.speedup, is_baseline=row.is_baseline),
+    }
+    if math.isfinite(row.published.seconds):
+        mark = "" if row.published.same_size else " *"
+        cells["quoted (s)"] = f"{significant(row.published.seconds)} ({significant(row.published.speedup)}x){mark}"
+    return cells
+
+
+def _cold_cell(row: CaseRow) -> str:
+    if not math.isfinite(row.cold_s):
+        return NOTHING
+    return f"{significant(row.cold_s)}, {significant(row.startup_s)}"
+
+
+def _stages(row: CaseRow) -> dict[str, str]:
+    whole_s = math.fsum(seconds for seconds in row.stages_s.values() if math.isfinite(seconds))
+    cells = _case_cells(row)
+    for stage, seconds in row.stages_s.items():
+        share = f" ({100 * seconds / whole_s:.0f} %)" if math.isfinite(seconds) and whole_s else ""
+        cells[f"{stage} (s)"] = significant(seconds) + share
+    return cells | {
+        "slices encoded": whole(row.encoded_slices),
+        "prompts decoded": whole(row.decoded_prompts),
+    }
+
+
+def _merge_cells(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Rows whose case is named once, in its first row."""
+    merged = []
+    previous: tuple[str, ...] = ()
+    for row in rows:
+        case = tuple(row[name] for name in ("case", "shape", "objects"))
+        merged.append(row | dict.fromkeys(("case", "shape", "objects"), "") if case == previous else row)
+        previous = case
+    return merged
+
+
+def _totals_notes(rows: Sequence[CaseRow], shared: str) -> tuple[str, ...]:
+    notes = [f"All rows: {shared}."] if shared else []
+    notes.append(
+        "Warm: the model is loaded and has run before. Cold: one pass in a fresh process, start-up included; its peak "
+        "memory is that of the whole process."
+    )
+    if any(row.temperature == "cold" for row in rows):
+        notes.append("Where a row has no warm pass its speed-up is that of the cold ones.")
+    if any(math.isfinite(row.published.seconds) for row in rows):
+        notes.append(
+            "Quoted: Rep-MedSAM's README (CPU not named) for the case of that number, not measured here; baseline is "
+            "per_object + tinyvit, proposed per_object + repvit, updated cached + repvit. A `phantom_` case has the "
+            "published case's shape and number of objects, not its image."
+        )
+    if not all(row.published.same_size for row in rows):
+        notes.append("\\* the published case has another shape or number of objects: the seconds do not compare.")
+    return tuple(notes)

@@ -1,0 +1,81 @@
+"""What was measured on one machine, as rows and tables."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.record import Record
+from reports.accuracy import AccuracyRow, accuracy_rows, accuracy_tables
+from reports.candidates import FLOOR, candidate_of
+from reports.cases import CaseRow, case_rows, case_tables, shared_settings
+from reports.encoders import EncoderRow, encoder_rows, encoder_tables
+from reports.provenance import by_machine, describe_machine, error_tables, run_tables, weights_tables
+from reports.tables import Table
+
+
+@dataclass(frozen=True)
+class MachineReport:
+    """What was measured on one machine.
+
+    Attributes:
+        machine: its id.
+        title: in words.
+        records: made on it.
+        encoders: rows of the encoder table.
+        cases: rows of the case tables.
+        by_modality: rows of the accuracy table by modality.
+        by_case: rows of that by case.
+        overall: of all images, and of all volumes.
+    """
+
+    machine: str
+    title: str
+    records: list[Record]
+    encoders: list[EncoderRow]
+    cases: list[CaseRow]
+    by_modality: list[AccuracyRow]
+    by_case: list[AccuracyRow]
+    overall: list[AccuracyRow]
+
+    def tables(self) -> list[Table]:
+        """All tables, in the order of the report."""
+        return [
+            *encoder_tables(self.encoders),
+            *case_tables(self.cases, shared_settings(self.records)),
+            *accuracy_tables(self.by_modality, self.by_case),
+            *error_tables(self.records),
+            *weights_tables(self.records),
+            *run_tables(self.records),
+        ]
+
+
+def machine_reports(records: Sequence[Record], baseline: str | None = None) -> list[MachineReport]:
+    """One for each machine, the one measured on last first. Nothing is ever compared across them.
+
+    Args:
+        records: without superseded ones.
+        baseline: encoder that ratios are taken to; by default `tinyvit`, or the slowest where there is none.
+
+    Raises:
+        ValueError: there is no record of `baseline`.
+    """
+    encoders = sorted({candidate_of(record).encoder for record in records} - {FLOOR, ""})
+    if baseline is not None and baseline not in encoders:
+        near = difflib.get_close_matches(baseline, encoders, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(f"baseline: found no record of {baseline!r}; {hint}there are: {', '.join(encoders) or 'none'}")
+    return [
+        MachineReport(
+            machine=machine,
+            title=describe_machine(found[-1].machine),
+            records=found,
+            encoders=encoder_rows(found, baseline),
+            cases=case_rows(found, baseline),
+            by_modality=accuracy_rows(found, lambda case: case.modality),
+            by_case=accuracy_rows(found, lambda case: case.case_id),
+            overall=accuracy_rows(found, lambda _: "all"),
+        )
+        for machine, found in by_machine(records).items()
+    ]

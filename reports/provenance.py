@@ -1,0 +1,124 @@
+"""Where figures come from: machines, packages, commits, runs, weights, files, and what failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bench.record import Record
+from reports.candidates import candidate_of, case_of, label_candidates, label_protocols, protocol_id
+from reports.load import Loaded
+from reports.tables import NOTHING, Table
+
+
+def describe_machine(machine: Mapping[str, Any]) -> str:
+    """One line: CPU, cores, memory."""
+    cpu = machine.get("cpu") or "unknown CPU"
+    return f"{cpu}, {machine.get('cores', '?')} cores, {machine.get('memory_gib', '?')} GiB"
+
+
+def by_machine(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Records by machine id, that of the latest record first."""
+    machines: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda record: record.time_utc, reverse=True):
+        machines.setdefault(str(record.machine.get("id", "unknown")), []).append(record)
+    return {machine: found[::-1] for machine, found in machines.items()}
+
+
+def provenance(records: Sequence[Record]) -> list[str]:
+    """Sentences on the machine, packages and commits of the records of one machine."""
+    machine = records[-1].machine
+    commits = dict.fromkeys(_commit(record.git) for record in records)
+    versions: dict[str, dict[str, None]] = {}
+    for record in records:
+        for package, version in record.packages.items():
+            versions.setdefault(package, {})[version] = None
+    packages = [f"{package} {' and '.join(found)}" for package, found in versions.items()]
+    return [
+        f"CPU: {describe_machine(machine)} of memory; {machine.get('os', 'unknown system')}; id `{machine.get('id')}`",
+        f"Instruction sets: {', '.join(machine.get('isa') or []) or 'unknown'}",
+        f"Packages: {', '.join(packages) or 'unknown'}",
+        f"Toolkit: {', '.join(commits)}",
+    ]
+
+
+def run_tables(records: Sequence[Record]) -> list[Table]:
+    """The runs of one machine."""
+    runs: dict[str, list[Record]] = {}
+    for record in records:
+        runs.setdefault(record.run_id, []).append(record)
+    rows = [
+        {
+            "run": run_id,
+            "first record (UTC)": min(record.time_utc for record in found)[:19],
+            "last record (UTC)": max(record.time_utc for record in found)[:19],
+            "records": str(len(found)),
+            "failures": str(sum(record.kind == "error" for record in found)),
+        }
+        for run_id, found in runs.items()
+    ]
+    return [Table("runs", "Runs", rows, rows)]
+
+
+def weights_tables(records: Iterable[Record]) -> list[Table]:
+    """The weights that candidates of one machine held."""
+    candidates = dict.fromkeys(map(candidate_of, records))
+    weights = {(who.encoder, who.weights, who.sha256, who.trained): None for who in candidates if who.weights}
+    rows = [
+        {"encoder": encoder, "weights": name, "trained": "yes" if trained else "no, random", "sha256": sha256}
+        for encoder, name, sha256, trained in sorted(weights)
+    ]
+    return [Table("weights", "Weights", rows, rows)] if rows else []
+
+
+def error_tables(records: Sequence[Record]) -> list[Table]:
+    """What failed on one machine, the latest last; nothing where nothing did."""
+    failed = [record for record in records if record.kind == "error"]
+    if not failed:
+        return []
+    labels, _ = label_candidates(map(candidate_of, failed))
+    protocols, _ = label_protocols(record.protocol for record in failed)
+    measured_s = {_subject(record): record.time_utc for record in records if record.kind != "error"}
+    rows = [
+        {
+            "time (UTC)": record.time_utc[:19],
+            "candidate": labels[candidate_of(record)],
+            "case": case_of(record).case_id,
+            "protocol": protocols[protocol_id(record.protocol)],
+            "error": (record.error or {}).get("type", ""),
+            "message": (record.error or {}).get("message", ""),
+            "measured since": "yes" if measured_s.get(_subject(record), "") > record.time_utc else "no",
+        }
+        for record in failed
+    ]
+    return [Table("errors", "Failures", rows, rows)]
+
+
+def file_table(loaded: Loaded) -> Table:
+    """The files that a report was made of."""
+    rows = [
+        {"file": file.path.name, "records": str(file.records), "lines skipped": str(file.skipped)}
+        for file in loaded.files
+    ]
+    return Table("files", "Record files", rows, rows)
+
+
+def reading_notes(loaded: Loaded) -> list[str]:
+    """What a reader must know of the records: superseded ones, torn lines."""
+    notes = []
+    if loaded.superseded:
+        notes.append(f"{loaded.superseded} records were measured again later: the latest of equal keys counts.")
+    if loaded.skipped:
+        notes.append(f"{loaded.skipped} lines are no records (torn by a crash, or foreign) and were skipped.")
+    return notes
+
+
+def _subject(record: Record) -> tuple[object, ...]:
+    """What a record is about, whatever became of it."""
+    return candidate_of(record), case_of(record), protocol_id(record.protocol)
+
+
+def _commit(git: Mapping[str, Any] | None) -> str:
+    if not git:
+        return "no commit known"
+    return f"`{str(git.get('commit', NOTHING))[:12]}`{' with uncommitted changes' if git.get('dirty') else ''}"

@@ -1,0 +1,130 @@
+"""The report: markdown of everything that records hold, a CSV for each table, and figures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from reports.cases import shared_settings, short_case_rows
+from reports.encoders import short_encoder_rows
+from reports.load import load_records
+from reports.machine import MachineReport, machine_reports
+from reports.provenance import (
+    file_table,
+    provenance,
+    reading_notes,
+)
+from reports.published import HEADING, quoted_tables
+from reports.statistics import MIN_SAMPLES
+from reports.tables import UNPAIRED, Table, markdown_table
+
+HOW_TO_READ = (
+    "Latencies are medians; [IQR] are the quartiles. A speed-up is the baseline's median over the row's: above 1 is "
+    "faster. Its interval is a 95 % bootstrap interval; where both were timed in the same rounds of one run the rounds "
+    f"are resampled together, otherwise the ratio is marked {UNPAIRED} (unpaired: drift between runs is in it). Fewer "
+    f"than {MIN_SAMPLES} samples carry no interval, and their number stands instead."
+)
+
+
+def render_report(record_paths: Sequence[Path], out_dir: Path | None = None, *, baseline: str | None = None) -> str:
+    """The report of records, as markdown.
+
+    Args:
+        record_paths: JSON-lines files of records.
+        out_dir: where to write `report.md`, `TABLE.csv` for every table and the figures, too.
+        baseline: encoder that ratios are taken to; by default `tinyvit`, or the slowest where there is none.
+
+    Raises:
+        ValueError: no records, a missing file, or a baseline of which there is no record.
+    """
+    loaded = load_records(record_paths)
+    reports = machine_reports(loaded.records, baseline)
+    quoted = quoted_tables()
+    figures: dict[str, list[tuple[str, str]]] = {}
+    if out_dir is not None:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        # Imported here: tables on the terminal do not wait for matplotlib.
+        from reports.plots import draw_figures
+
+        figures = {
+            report.machine: draw_figures(report, out_dir, suffix=f"_{report.machine}" if len(reports) > 1 else "")
+            for report in reports
+        }
+    intro = [f"{len(loaded.records)} records.", *reading_notes(loaded), *_machines_note(reports), HOW_TO_READ]
+    parts = ["# Benchmark report", "\n".join(f"- {sentence}" for sentence in intro)]
+    for report in reports:
+        parts += _machine_parts(report, figures.get(report.machine, []))
+    parts += _table_parts([file_table(loaded)], "##")
+    parts += [f"## {HEADING}", *_table_parts(quoted, "###")]
+    text = "\n\n".join(parts) + "\n"
+    if out_dir is not None:
+        _write(out_dir / "report.md", text)
+        _write_tables(out_dir, reports, [file_table(loaded), *quoted])
+    return text
+
+
+def readme_block(record_paths: Sequence[Path], *, baseline: str | None = None) -> str:
+    """The tables that a README shows, of each machine: encoders, volumes, images.
+
+    Args:
+        record_paths: as for `render_report`.
+        baseline: likewise.
+
+    Raises:
+        ValueError: likewise.
+    """
+    parts = []
+    for report in machine_reports(load_records(record_paths).records, baseline):
+        settings = shared_settings(report.records)
+        threads = "/".join(str(n) for n in sorted({row.candidate.threads for row in report.encoders}))
+        parts.append(f"Measured on {report.title}; {settings or f'{threads} threads'}; machine `{report.machine}`.")
+        volumes = [row for row in report.cases if row.case.is_volume]
+        images = [row for row in report.cases if not row.case.is_volume]
+        tables = (short_encoder_rows(report.encoders), short_case_rows(volumes), short_case_rows(images))
+        parts += [markdown_table(rows) for rows in tables if rows]
+    return "\n\n".join(parts) + "\n"
+
+
+def _machines_note(reports: Sequence[MachineReport]) -> list[str]:
+    if len(reports) == 1:
+        return []
+    return [f"The records come from {len(reports)} machines. Each has its own tables; no ratio mixes machines."]
+
+
+def _machine_parts(report: MachineReport, figures: Sequence[tuple[str, str]]) -> list[str]:
+    """Heading, provenance, tables and figures of one machine."""
+    facts = "\n".join(f"- {sentence}" for sentence in provenance(report.records))
+    pictures = [f"![{caption}]({name})" for name, caption in figures]
+    return [
+        f"## Measured on {report.title} (`{report.machine}`)",
+        facts,
+        *pictures,
+        *_table_parts(report.tables(), "###"),
+    ]
+
+
+def _table_parts(tables: Sequence[Table], level: str) -> list[str]:
+    return [part for table in tables for part in (f"{level} {table.title}", table.to_markdown())]
+
+
+def _write_tables(out_dir: Path, reports: Sequence[MachineReport], others: Sequence[Table]) -> None:
+    """A CSV for each table: those of all machines in one file, with the machine's id in front."""
+    data: dict[str, list[dict[str, object]]] = {}
+    for report in reports:
+        for table in report.tables():
+            data.setdefault(table.name, []).extend({"machine": report.machine, **row} for row in table.data)
+    for table in others:
+        data[table.name] = [dict(row) for row in table.data]
+    for name, rows in data.items():
+        if rows:
+            _write(out_dir / f"{name}.csv", pd.DataFrame(rows).to_csv(index=False))
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,171 @@
+"""Measuring: interleaving, counting, and the sweep that goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import filled_sam
+from torch import nn
+
+from bench.accuracy import measure_accuracy
+from bench.candidate import Candidate, Recipe
+from bench.cost import count_macs, count_parameters
+from bench.machine import describe_machine, git_state, package_versions, peak_rss_mib
+from bench.record import read_records
+from bench.runner import Settings, Sweep, describe_case
+from bench.timing import interleave
+from zoo.backends import create_backend
+from zoo.data.cases import CaseSource, find_cases
+from zoo.data.phantom import load_phantom
+from zoo.encoders.tinyvit import WindowAttention
+from zoo.sam.rule import Protocol3D
+from zoo.weights import WeightsId
+
+
+def test_interleave_goes_round_by_round() -> None:
+    calls: list[str] = []
+    samples = interleave({name: lambda n=name: calls.append(n) for name in "abc"}, rounds=3, warmup=1)  # type: ignore[misc]
+    assert calls[:6] == list("aabbcc")
+    assert calls[6:] == list("abcbcacab")
+    assert all(len(s.seconds) == 3 and s.first_s >= 0 for s in samples.values())
+
+
+def test_macs_by_hand() -> None:
+    """A 3x3 convolution of 4 to 8 channels on 5x5 and a linear layer: both counters must agree to the last product."""
+    convolution = nn.Conv2d(4, 8, 3, padding=1, bias=False)
+    macs = count_macs(convolution, torch.zeros(1, 4, 5, 5))
+    assert macs.macs == macs.second_macs == 5 * 5 * 8 * 4 * 9
+    assert count_parameters(convolution) == 8 * 4 * 9
+
+
+def test_attention_is_not_counted_as_zero() -> None:
+    """q k^T and the product with v, 2 heads of 8 channels over 9 positions, beside the two projections."""
+    macs = count_macs(WindowAttention(16, 2, 3).eval(), torch.zeros(1, 9, 16))
+    products = 2 * 9 * 9 * (8 + 8)
+    linear = 9 * 16 * 48 + 9 * 16 * 16
+    assert macs.second_macs == products + linear
+    assert macs.macs == pytest.approx(products + linear, rel=0.1)
+    assert macs.macs >= products + linear
+
+
+def test_counting_leaves_the_module_as_it_was() -> None:
+    layer = nn.Linear(3, 3)
+    layer.bias.requires_grad_(False)
+    count_macs(layer, torch.zeros(1, 3))
+    assert layer.weight.requires_grad
+    assert not layer.bias.requires_grad
+
+
+def test_machine_is_described_the_same_twice() -> None:
+    machine = describe_machine()
+    assert machine["id"] == describe_machine()["id"]
+    assert machine["cores"] >= 1
+    assert package_versions()["torch"] == torch.__version__.split("+")[0] or torch.__version__
+    assert peak_rss_mib() > 50
+    state = git_state()
+    assert state is None or len(state["commit"]) == 40
+
+
+def test_accuracy_of_the_labels_themselves_is_one() -> None:
+    case = load_phantom("ct2d")
+    assert case.labels is not None
+    scores = measure_accuracy(case, case.labels)
+    assert scores["dsc"] == [1.0] * 5
+    assert scores["nsd"] == [1.0] * 5
+    nothing = measure_accuracy(case, np.zeros_like(case.labels))
+    assert nothing["dsc"] == [0.0] * 5
+
+
+@dataclass
+class SilentProgress:
+    messages: list[str] = field(default_factory=list)
+
+    def start(self, description: str, total: int) -> Callable[[], None]:
+        return lambda: None
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+def build(recipe: Recipe) -> Candidate:
+    if recipe.encoder == "broken":
+        raise RuntimeError("no such thing")
+    sam = filled_sam("repvit", "rep_medsam")
+    return Candidate(recipe, WeightsId("rule", "0" * 64, trained=False), sam, create_backend("torch", sam))
+
+
+def cold_run(recipe: Recipe, source: CaseSource, protocol: Protocol3D | None) -> dict[str, Any]:
+    return {"total_s": 1.0, "startup_s": 0.5, "peak_rss_mib": 100.0}
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    settings = Settings(protocols=(Protocol3D("cached"), Protocol3D("batched")), rounds=1, warmup=0, passes=2)
+    return Sweep([Recipe("repvit")], build, cold_run, settings, tmp_path / "out.jsonl", SilentProgress())
+
+
+def small_sources(*names: str) -> list[CaseSource]:
+    found = [source for name in names for source in find_cases(f"phantom:{name}")]
+    return [source.limited(max_objects=1, max_slices=1) for source in found]
+
+
+def test_a_sweep_measures_everything_once(sweep: Sweep) -> None:
+    sources = small_sources("mr3d", "mr2d")
+    sweep.run(sources)
+    records = list(read_records([sweep.out], strict=True))
+    kinds = [(r.kind, r.case and r.case["case_id"], r.protocol and r.protocol["name"]) for r in records]
+    volume, image = "phantom_mr3d", "phantom_mr2d"
+    assert sorted(map(str, kinds)) == sorted(
+        map(
+            str,
+            [("cost", None, None), ("latency", None, None)]
+            + [("accuracy", case, None) for case in (volume, image, image)]
+            + [("accuracy", volume, name) for name in ("cached", "batched")]
+            + [("latency", volume, name) for name in ("cached", "batched")] * 3
+            + [("latency", image, None)] * 3,
+        )
+    )
+    assert sweep.failures == 0
+    assert {record.run_id for record in records} == {sweep.run_id}
+
+    again = replace(sweep, run_id="again", skipped=0)
+    again.run(sources)
+    assert list(read_records([sweep.out])) == records, "finished work is not repeated"
+    scored_along = sum(r.kind == "accuracy" and "weights" in r.candidate for r in records)
+    assert again.skipped == len(records) - scored_along
+
+
+def test_a_torn_record_is_measured_again(sweep: Sweep) -> None:
+    sources = small_sources("mr2d")
+    sweep.run(sources)
+    before = len(list(read_records([sweep.out])))
+    sweep.out.write_bytes(sweep.out.read_bytes()[:-40])
+    replace(sweep).run(sources)
+    assert len(list(read_records([sweep.out]))) == before
+
+
+def test_failures_are_records_and_the_sweep_goes_on(sweep: Sweep, tmp_path: Path) -> None:
+    (tmp_path / "bad.npz").write_bytes(b"no archive")
+    sources = find_cases(str(tmp_path / "bad.npz")) + small_sources("mr2d")
+    sweep = replace(sweep, recipes=[Recipe("broken"), Recipe("repvit")])
+    sweep.run(sources)
+    records = list(read_records([sweep.out], strict=True))
+    errors = [record.error["message"] for record in records if record.error]
+    assert len(errors) == sweep.failures == 2
+    assert errors[0] == "no such thing"
+    assert "bad.npz: found no readable npz archive" in errors[1]
+    assert any(r.kind == "accuracy" and "weights" in r.candidate for r in records)
+    assert len(sweep.progress.messages) == 2  # type: ignore[attr-defined]
+
+
+def test_a_case_is_known_by_its_content() -> None:
+    case = load_phantom("mr2d")
+    other = replace(case, boxes=case.boxes + 1)
+    assert describe_case(case)["sha256"] != describe_case(other)["sha256"]
+    assert describe_case(case)["sha256"] == describe_case(replace(case, case_id="x"))["sha256"]

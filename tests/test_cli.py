@@ -1,0 +1,164 @@
+"""The command line, as a person and as a script meet it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from bench.record import read_records
+from cli import main
+from zoo.data.npz import save_challenge_npz
+from zoo.data.phantom import PhantomSpec, make_phantom
+
+CLI = [sys.executable, str(Path(__file__).parent.parent / "cli.py")]
+QUICK = [
+    "--encoder",
+    "repvit",
+    "--rounds",
+    "1",
+    "--no-cold",
+    "--passes",
+    "1",
+    "--max-objects",
+    "1",
+    "--max-slices",
+    "1",
+]
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def save_image(folder: Path, name: str, seed: int = 0) -> Path:
+    path = folder / f"{name}.npz"
+    save_challenge_npz(make_phantom(PhantomSpec("CT", (64, 64), 1, (1.0, 1.0), seed)), path)
+    return path
+
+
+@pytest.mark.parametrize("command", [[], ["list"], ["bench"], ["report"]])
+def test_help_teaches(command: list[str]) -> None:
+    result = invoke(*command, "--help")
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+def test_list_shows_every_encoder() -> None:
+    from zoo.registry import list_encoders
+
+    result = invoke("list")
+    assert result.exit_code == 0
+    assert all(name in result.output for name in list_encoders())
+
+
+def test_bench_then_report(tmp_path: Path) -> None:
+    save_image(tmp_path, "2D_CT_a")
+    out = tmp_path / "runs" / "a.jsonl"
+    result = invoke("bench", *QUICK, "--cases", tmp_path, "--out", out)
+    assert result.exit_code == 0, result.output
+    report = invoke("report", out, "-o", tmp_path / "report")
+    assert report.exit_code == 0, report.output
+    assert "random weights" in report.output
+    assert (tmp_path / "report" / "report.md").read_text() in report.output
+
+
+def test_one_bad_case_does_not_stop_the_others(tmp_path: Path) -> None:
+    save_image(tmp_path, "2D_CT_z")
+    (tmp_path / "2D_bad.npz").write_bytes(b"PK")
+    out = tmp_path / "a.jsonl"
+    result = invoke("bench", *QUICK, "--cases", tmp_path, "--out", out)
+    assert result.exit_code == 1
+    assert "2D_bad.npz: found no readable npz archive" in result.output
+    cases = [record.case["case_id"] for record in read_records([out]) if record.case and not record.error]
+    assert "2D_CT_z" in cases
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--encoder", "repvitt"], "did you mean repvit"),
+        (["--encoder", "repvit", "--encoder", "tinyvit", "--weights", "w.pth"], "NAME=PATH"),
+        (["--encoder", "repvit", "--weights", "tinyvit=w.pth"], "weights for tinyvit"),
+        (["--cases", "nowhere/*.npz"], "nowhere"),
+        (["--precision", "int3", "--encoder", "repvit", "--cases", "phantom:ct2d"], "failed"),
+        (["--threads", "0"], "--threads"),
+    ],
+)
+def test_bad_options_are_named(tmp_path: Path, arguments: list[str], message: str) -> None:
+    result = invoke("bench", *arguments, "--out", tmp_path / "a.jsonl", "--rounds", "1", "--no-cold", "--passes", "0")
+    assert result.exit_code != 0
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
+def test_report_without_records_is_told(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+    result = invoke("report", empty)
+    assert result.exit_code == 1
+    assert "empty.jsonl" in result.output
+
+
+def test_a_cold_pass_measures_a_fresh_process(tmp_path: Path) -> None:
+    save_image(tmp_path, "2D_CT_a")
+    quick = [option for option in QUICK if option != "--no-cold"]
+    out = tmp_path / "a.jsonl"
+    result = invoke("bench", *quick, "--passes", "0", "--cases", tmp_path, "--out", out)
+    assert result.exit_code == 0, result.output
+    cold = [r for r in read_records([out]) if r.kind == "latency" and r.case]
+    assert [record.measurements["temperature"] for record in cold] == ["cold"]
+    measured = cold[0].measurements
+    assert 100 < measured["peak_rss_mib"] < 4000
+    assert measured["total_s"] > measured["startup_s"] > 0.5
+
+
+def test_killed_in_the_middle_and_run_again(tmp_path: Path) -> None:
+    """SIGKILL after a few records: what was written stays, is not measured again, and nothing is torn or doubled."""
+    for number in range(3):
+        save_image(tmp_path, f"2D_CT_{number}", seed=number)
+    out = tmp_path / "a.jsonl"
+    command = [*CLI, "bench", *QUICK, "--cases", str(tmp_path), "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while (not out.exists() or out.read_bytes().count(b"\n") < 4) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = [json.loads(line) for line in out.read_text().splitlines() if line.endswith("}")]
+    assert len(before) >= 4
+    result = invoke("bench", *QUICK, "--cases", tmp_path, "--out", out)
+    assert result.exit_code == 0, result.output
+    records = list(read_records([out], strict=False))
+    keys = [record.key for record in records]
+    assert len(keys) == len(set(keys)) == 2 + 3 * 3
+    assert [record["key"] for record in before] == keys[: len(before)]
+
+
+def test_random_weights_for_all_or_for_one() -> None:
+    from cli import _recipes
+
+    recipes = _recipes(("repvit", "tinyvit"), ("random:3",), "train", ("torch",), "fp32", 2)
+    assert [recipe.weights for recipe in recipes] == ["random:3", "random:3"]
+    recipes = _recipes(("repvit", "tinyvit"), ("tinyvit=a.pth",), "train", ("torch",), "fp32", 2)
+    assert [recipe.weights for recipe in recipes] == [None, "a.pth"]
+    assert len(_recipes(("all",), (), "train", ("torch",), "fp32", 1)) > 10
+
+
+def test_a_segmentation_of_the_phantom_is_deterministic(tmp_path: Path) -> None:
+    """Two processes' worth of `bench` on one case give equal accuracy records: nothing random is left unseeded."""
+    save_image(tmp_path, "2D_CT_a")
+    scores = []
+    for name in ("one", "two"):
+        out = tmp_path / f"{name}.jsonl"
+        assert invoke("bench", *QUICK, "--cases", tmp_path, "--out", out).exit_code == 0
+        scores.append([r.measurements for r in read_records([out]) if r.kind == "accuracy"])
+    np.testing.assert_equal(scores[0], scores[1])

@@ -1,0 +1,100 @@
+"""Records survive crashes, and are found again."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from bench.record import Record, RecordError, append_record, finished_keys, read_records, record_key
+
+
+def record(key: str = "k", **changes: object) -> Record:
+    fields: dict[str, object] = {
+        "kind": "cost",
+        "candidate": {"encoder": "repvit"},
+        "measurements": {"encoder_gmacs": 31.1},
+        "machine": {"id": "m"},
+        "run_id": "r",
+        "key": key,
+    }
+    return Record(**(fields | changes))  # type: ignore[arg-type]
+
+
+def test_round_trip_rounds_nothing(tmp_path: Path) -> None:
+    written = record(measurements={"encode_s": [0.1 + 0.2, 1 / 3]})
+    append_record(tmp_path / "new" / "a.jsonl", written)
+    assert list(read_records([tmp_path / "new" / "a.jsonl"])) == [written]
+
+
+def test_a_torn_line_costs_only_itself(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    append_record(path, record("one"))
+    with path.open("a") as stream:
+        stream.write('{"kind": "cost", "candi')
+    append_record(path, record("two"))
+    assert [r.key for r in read_records([path])] == ["one", "two"]
+    with pytest.raises(RecordError, match=r"a\.jsonl:2"):
+        list(read_records([path], strict=True))
+
+
+def test_a_torn_last_line_is_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    append_record(path, record("one"))
+    path.write_text(path.read_text() + '{"kind')
+    assert [r.key for r in read_records([path], strict=True)] == ["one"]
+
+
+def test_errors_are_not_finished_work(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    assert finished_keys(path) == set()
+    append_record(path, record("done"))
+    append_record(path, record("failed", kind="error", error={"type": "E", "message": "m"}))
+    assert finished_keys(path) == {"done"}
+
+
+def test_a_newer_schema_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    append_record(path, record(schema=99))
+    with pytest.raises(RecordError, match="found schema 99"):
+        list(read_records([path]))
+
+
+def test_nan_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        append_record(tmp_path / "a.jsonl", record(measurements={"x": math.nan}))
+    assert not (tmp_path / "a.jsonl").exists()
+
+
+def test_keys_tell_measurements_apart() -> None:
+    base = record_key("cost", {"encoder": "a"}, "m")
+    assert base == record_key("cost", {"encoder": "a"}, "m")
+    others = [
+        record_key("latency", {"encoder": "a"}, "m"),
+        record_key("cost", {"encoder": "b"}, "m"),
+        record_key("cost", {"encoder": "a"}, "n"),
+        record_key("cost", {"encoder": "a"}, "m", {"sha256": "1"}),
+        record_key("cost", {"encoder": "a"}, "m", None, {"name": "cached"}),
+        record_key("cost", {"encoder": "a"}, "m", pass_index=1),
+    ]
+    assert len({base, *others}) == 7
+
+
+def _append_many(path: Path, writer: int) -> None:
+    for number in range(40):
+        append_record(path, record(f"{writer}-{number}", measurements={"pad": "x" * 3000}))
+
+
+def test_writers_at_once_tear_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_append_many, args=(path, number)) for number in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert len(list(read_records([path], strict=True))) == 120
+    assert all(json.loads(line) for line in path.read_text().splitlines())
