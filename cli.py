@@ -54,6 +54,8 @@ def list_command() -> None:
 
     encoders = Table("name", "input px", "model", "published weights", "their licence", title="Encoders")
     encoders.columns[0].no_wrap = True
+    for column in encoders.columns[1:]:
+        column.overflow = "fold"
     for name in list_encoders():
         spec = encoder_spec(name)
         size = f"{spec.image_size} or {name}@SIZE" if spec.adaptable else str(spec.image_size)
@@ -78,38 +80,134 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 candidate_options = _options(
-    click.option("--encoder", "encoders", multiple=True, default=["repvit", "tinyvit"], show_default=True, metavar="NAME", help="Encoder, see `list`; repeat to compare, or `all`."),
-    click.option("--weights", multiple=True, metavar="[NAME=]PATH", help="Checkpoint (of encoder NAME), or random:SEED. Random weights, the default, are good for timing only."),
-    click.option("--variant", type=click.Choice(["train", "reparam"]), default="reparam", show_default=True, help="The graph as trained, or with BatchNorms and branches folded."),
-    click.option("--backend", "backends", multiple=True, default=["torch"], show_default=True, metavar="NAME", help="Runtime, see `list`; repeat to compare."),
+    click.option(
+        "--encoder",
+        "encoders",
+        multiple=True,
+        default=["repvit", "tinyvit"],
+        show_default=True,
+        metavar="NAME",
+        help="Encoder, see `list`; repeat to compare, or `all`.",
+    ),
+    click.option(
+        "--weights",
+        multiple=True,
+        metavar="[NAME=]PATH",
+        help="Checkpoint (of encoder NAME), or random:SEED, the default: good for timing only.",
+    ),
+    click.option(
+        "--variant",
+        type=click.Choice(["train", "reparam"]),
+        default="reparam",
+        show_default=True,
+        help="The graph as trained, or with BatchNorms and branches folded.",
+    ),
+    click.option(
+        "--backend",
+        "backends",
+        multiple=True,
+        default=["torch"],
+        show_default=True,
+        metavar="NAME",
+        help="Runtime, see `list`; repeat to compare.",
+    ),
     click.option("--precision", default="fp32", show_default=True, help="Precision of the runtime."),
-    click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Threads of one operator."),
-)  # fmt: skip
+    click.option(
+        "--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Threads of one operator."
+    ),
+)
 
 case_options = _options(
-    click.option("--cases", multiple=True, default=["phantom"], show_default=True, metavar="DIR_OR_GLOB", help="File, folder, glob, IMAGE=LABELS (NIfTI) or phantom[:NAME]; repeat for more."),
+    click.option(
+        "--cases",
+        multiple=True,
+        default=["phantom"],
+        show_default=True,
+        metavar="DIR_OR_GLOB",
+        help="File, folder, glob, IMAGE=LABELS (NIfTI) or phantom[:NAME]; repeat for more.",
+    ),
     click.option("--max-objects", type=click.IntRange(min=1), help="Keep only the largest objects of a case."),
-    click.option("--max-slices", type=click.IntRange(min=1), help="Keep only this many neighbouring slices of a volume, those with most objects."),
-)  # fmt: skip
+    click.option(
+        "--max-slices",
+        type=click.IntRange(min=1),
+        help="Keep only so many neighbouring slices of a volume, those with most objects.",
+    ),
+)
 
 protocol_options = _options(
-    click.option("--protocol", "protocols", multiple=True, type=click.Choice(["per_object", "cached", "batched"]), default=["batched"], show_default=True, help="How volumes are walked: slices encoded again for every object (the published baseline), once (cached), or once with all objects decoded together (batched). Repeat to compare."),
-    click.option("--z-range", type=click.Choice(["inclusive", "exclusive"]), default="inclusive", show_default=True, help="Whether a box's z_max belongs to the object."),
-    click.option("--box-dilation-px", type=click.IntRange(min=0), default=3, show_default=True, help="Margin around a mask before it prompts its neighbour."),
-    click.option("--box-rounding", type=click.Choice(["truncate", "float"]), default="truncate", show_default=True, help="Of boxes scaled to the encoder's frame."),
-    click.option("--propagate/--no-propagate", default=True, show_default=True, help="Prompt each slice with its neighbour's mask."),
-    click.option("--mask-value", type=click.Choice(["binary", "label"]), default="binary", show_default=True, help="What a neighbour's mask holds while it is resized."),
-)  # fmt: skip
+    click.option(
+        "--protocol",
+        "protocols",
+        multiple=True,
+        type=click.Choice(["per_object", "cached", "batched"]),
+        default=["batched"],
+        show_default=True,
+        help="Volumes: encode slices again for every object, once, or once and decode objects together.",
+    ),
+    click.option(
+        "--z-range",
+        type=click.Choice(["inclusive", "exclusive"]),
+        default="inclusive",
+        show_default=True,
+        help="Whether a box's z_max belongs to the object.",
+    ),
+    click.option(
+        "--box-dilation-px",
+        type=click.IntRange(min=0),
+        default=3,
+        show_default=True,
+        help="Margin around a mask before it prompts its neighbour.",
+    ),
+    click.option(
+        "--box-rounding",
+        type=click.Choice(["truncate", "float"]),
+        default="truncate",
+        show_default=True,
+        help="Of boxes scaled to the encoder's frame.",
+    ),
+    click.option(
+        "--resize",
+        type=click.Choice(["area", "linear", "cubic"]),
+        help="How slices are brought to the encoder's size.  [default: as the encoder was published]",
+    ),
+    click.option(
+        "--propagate/--no-propagate",
+        default=True,
+        show_default=True,
+        help="Prompt each slice with its neighbour's mask.",
+    ),
+    click.option(
+        "--mask-value",
+        type=click.Choice(["binary", "label"]),
+        default="binary",
+        show_default=True,
+        help="What a neighbour's mask holds while it is resized.",
+    ),
+)
 
 
 @main.command()
 @candidate_options
 @case_options
 @protocol_options
-@click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True, help="Measured calls of each encoder and decoder, interleaved.")  # fmt: skip
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Measured calls of each encoder and decoder, interleaved.",
+)
 @click.option("--passes", type=click.IntRange(min=0), default=3, show_default=True, help="Warm passes over each case.")
-@click.option("--cold/--no-cold", default=True, show_default=True, help="Also segment each case once in a fresh process.")  # fmt: skip
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=DEFAULT_RECORDS, show_default=True, help="Records, a JSON object a line. What it holds is not measured again.")  # fmt: skip
+@click.option(
+    "--cold/--no-cold", default=True, show_default=True, help="Also segment each case once in a fresh process."
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=DEFAULT_RECORDS,
+    show_default=True,
+    help="Records, a JSON object a line. What it holds is not measured again.",
+)
 def bench(
     encoders: tuple[str, ...],
     weights: tuple[str, ...],
@@ -186,8 +284,15 @@ def cold_pass() -> None:
 
 @main.command()
 @click.argument("records", nargs=-1, type=click.Path(exists=True, path_type=Path))
-@click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for report.md, a CSV of every table, and the figures.")  # fmt: skip
-@click.option("--baseline", metavar="NAME", help="Encoder that ratios are taken to. [default: tinyvit, else the slowest]")  # fmt: skip
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for report.md, a CSV of every table, and the figures.",
+)
+@click.option(
+    "--baseline", metavar="NAME", help="Encoder that ratios are taken to. [default: tinyvit, else the slowest]"
+)
 def report(records: tuple[Path, ...], out: Path | None, baseline: str | None) -> None:
     """Turn records into markdown tables and plots.
 

@@ -134,7 +134,9 @@ def test_mask_value_label_keeps_thin_masks_of_late_objects() -> None:
     assert all(np.isfinite(prompts["label"][-1]))
 
 
-@pytest.mark.parametrize("options", [{}, {"mask_value": "label"}, {"box_rounding": "float", "box_dilation_px": 0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"mask_value": "label"}, {"box_rounding": "float", "box_dilation_px": 0, "resize": "cubic"}]
+)
 def test_protocols_agree(repvit_backend: Backend, small_volume: Case, options: dict[str, object]) -> None:
     results, counts = {}, {}
     for name in PROTOCOLS:
@@ -173,6 +175,15 @@ def test_no_slice_is_encoded_that_no_box_reaches(name: str) -> None:
     case = volume([[50, 60, 1, 90, 100, 2], [50, 60, 6, 90, 100, 6]])
     segment_volume(case, BoxBackend(), Protocol3D(name), clock)
     assert clock.counts["encoded_slices"] == 3
+
+
+def test_resize_is_the_encoders_own_unless_named(small_volume: Case) -> None:
+    means = {}
+    for resize in (None, "area", "linear"):
+        backend = BoxBackend()
+        segment_volume(small_volume, backend, Protocol3D(resize=resize))  # type: ignore[arg-type]
+        means[resize] = backend.means
+    assert means[None] == means["area"] != means["linear"]
 
 
 def test_unknown_protocol_is_named() -> None:

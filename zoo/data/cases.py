@@ -86,7 +86,7 @@ def find_cases(spec: str) -> list[CaseSource]:
 
 def _paths(spec: str) -> list[Path]:
     root = Path(spec)
-    found = root.rglob("*") if root.is_dir() else map(Path, glob.glob(spec, recursive=True))
+    found = root.rglob("*") if root.is_dir() else map(Path, glob.glob(spec, recursive=True))  # noqa: PTH207  (absolute patterns)
     return sorted(path for path in found if path.name.endswith(SUFFIXES) and not path.name.startswith("."))
 
 

@@ -176,7 +176,8 @@ def _draw_object(
         ((np.arange(a, b) - m) / h).astype(np.float32)
         for a, b, m, h in zip(low, high, cell.middle, cell.half, strict=True)
     ]
-    z, y, x = _warp(*np.meshgrid(*axes, indexing="ij"), rng)
+    z, y, x = np.meshgrid(*axes, indexing="ij")
+    y, x = _warp(z, y, x, rng)
     field = SHAPES[int(rng.integers(len(SHAPES)))](z, y, x, rng)
     # One voxel in the object's frame: the width of a partial-volume edge.
     voxel = 1 / min(cell.half[1:])
@@ -187,16 +188,15 @@ def _draw_object(
     labels[where][(field > 0) & free] = label or _DISTRACTOR
 
 
-def _warp(z: Field, y: Field, x: Field, rng: np.random.Generator) -> tuple[Field, Field, Field]:
-    """Turns the frame in the slice's plane and bends it by a few waves."""
+def _warp(z: Field, y: Field, x: Field, rng: np.random.Generator) -> list[Field]:
+    """Turns the frame in the slice's plane and bends it by a wave along each axis: new y and x."""
     angle = rng.uniform(0, 2 * math.pi)
     turned_y, turned_x = math.cos(angle) * y - math.sin(angle) * x, math.sin(angle) * y + math.cos(angle) * x
     frequency, phase = rng.uniform(1.5, 3.5, (2, 3)), rng.uniform(0, 2 * math.pi, 2)
-    bent = [
+    return [
         axis + 0.12 * np.sin(f[0] * x + f[1] * y + f[2] * z + p).astype(np.float32)
         for axis, f, p in zip((turned_y, turned_x), frequency, phase, strict=True)
     ]
-    return z, bent[0], bent[1]
 
 
 def _lobed(z: Field, y: Field, x: Field, rng: np.random.Generator) -> Field:

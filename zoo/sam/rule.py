@@ -32,6 +32,7 @@ class Protocol3D:
         z_range: whether a box's z_max belongs to the object (`inclusive`) or is one past it.
         box_dilation_px: margin around a mask before it prompts its neighbour, in pixels of the prompt frame.
         box_rounding: of the object's own box, scaled to the prompt frame.
+        resize: how slices are brought to the encoder's size; None is the encoder's own way.
         propagate: prompt with the neighbour's mask; without it every slice gets the object's own box.
         mask_value: what the neighbour's mask holds while it is resized: `binary`, or the object's number (`label`),
             which lets smaller coverage through the higher the number, as the published script does.
@@ -41,6 +42,7 @@ class Protocol3D:
     z_range: Literal["inclusive", "exclusive"] = "inclusive"
     box_dilation_px: int = 3
     box_rounding: BoxRounding = "truncate"
+    resize: Literal["area", "linear", "cubic"] | None = None
     propagate: bool = True
     mask_value: Literal["binary", "label"] = "binary"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +76,7 @@ class _Segmenter:
         height, width = case.image.shape[1:]
         self.fit: Fit = fit_image((height, width), backend.spec.prompt_frame, backend.spec.fit)
         self.owners = np.zeros(case.image.shape, np.uint16)
+        self._spec = replace(backend.spec, resize=protocol.resize or backend.spec.resize)
         self._kept: dict[int, Floats] = {}
 
     def walk_one_by_one(self, walks: list[Walk]) -> None:
@@ -136,7 +138,7 @@ class _Segmenter:
         if (kept := self._kept.pop(z, None)) is not None:
             return kept
         with self.clock.measure("preprocess"):
-            inputs = preprocess_image(self.case.image[z], self.backend.spec)
+            inputs = preprocess_image(self.case.image[z], self._spec)
         with self.clock.measure("encode"):
             embedding = self.backend.encode(inputs)
         self.clock.counts["encoded_slices"] += 1
