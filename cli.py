@@ -293,7 +293,12 @@ def cold_pass() -> None:
 @click.option(
     "--baseline", metavar="NAME", help="Encoder that ratios are taken to. [default: tinyvit, else the slowest]"
 )
-def report(records: tuple[Path, ...], out: Path | None, baseline: str | None) -> None:
+@click.option(
+    "--readme",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Also renew the short tables between the marks `<!-- generated` and `<!-- end` of this file.",
+)
+def report(records: tuple[Path, ...], out: Path | None, baseline: str | None, readme: Path | None) -> None:
     """Turn records into markdown tables and plots.
 
     RECORDS are files or folders of records; by default, what `bench` writes by default.
@@ -303,11 +308,13 @@ def report(records: tuple[Path, ...], out: Path | None, baseline: str | None) ->
       repmedsam report                                 tables on the terminal
       repmedsam report runs/bench.jsonl -o runs/report
     """
-    from reports.render import render_report
+    from reports.render import render_report, renew_readme
 
     paths = [file for path in records or (DEFAULT_RECORDS,) for file in _record_files(path)]
     try:
         click.echo(render_report(paths, out, baseline=baseline))
+        if readme:
+            renew_readme(readme, paths, baseline=baseline)
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     if out:

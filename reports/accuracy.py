@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
-
-import numpy as np
 
 from bench.record import Record
 from reports.candidates import (
@@ -24,11 +22,11 @@ from reports.statistics import number
 from reports.tables import NOTHING, Table, flatten, significant
 
 RANDOM = "random weights: not an accuracy"
-#: A label of a case, scored at a tolerance.
+#: A label of a case, scored at a tolerance in mm.
 LabelKey = tuple[CaseInfo, float, Any]
 #: DSC and NSD of it, NaN where undefined.
 Scores = Mapping[LabelKey, tuple[float, float]]
-#: (heading, modality or case id, `2D` or `3D`, tolerance in mm): what is averaged together.
+#: Modality or case id, `2D` or `3D`, tolerance in mm: what is averaged together.
 Group = tuple[str, str, float]
 
 
@@ -39,6 +37,27 @@ class Mean:
     mean: float = math.nan
     std: float = math.nan
     n: int = 0
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One segmentation with its scores.
+
+    Attributes:
+        candidate: what segmented; its encoder is `FLOOR` for the ellipse.
+        label: its short name among the others.
+        protocol: label of the protocol, empty for 2D.
+        case: what was segmented.
+        tolerance_mm: of the NSD.
+        scores: of its labels.
+    """
+
+    candidate: Candidate
+    label: str
+    protocol: str
+    case: CaseInfo
+    tolerance_mm: float
+    scores: Scores
 
 
 @dataclass(frozen=True)
@@ -78,29 +97,36 @@ class AccuracyRow:
         return self.is_floor or self.candidate.trained
 
 
-def accuracy_rows(records: Iterable[Record], group_by: Callable[[CaseInfo], str]) -> list[AccuracyRow]:
+def read_scores(records: Iterable[Record]) -> list[Scored]:
+    """The scores that the records of one machine hold, without superseded ones."""
+    found = [(record, candidate_of(record)) for record in records if record.kind == "accuracy" and record.case]
+    labels, _ = label_candidates(candidate for _, candidate in found)
+    protocols, _ = label_protocols(record.protocol for record, _ in found)
+    scored = []
+    for record, candidate in found:
+        case, tolerance_mm = case_of(record), number(record.measurements.get("tolerance_mm"))
+        protocol = protocols[protocol_id(record.protocol)]
+        scores = _scores(record, case, tolerance_mm)
+        scored.append(Scored(candidate, labels[candidate], protocol, case, tolerance_mm, scores))
+    return scored
+
+
+def accuracy_rows(scored: Sequence[Scored], group_by: Callable[[CaseInfo], str]) -> list[AccuracyRow]:
     """Rows of one machine: in each group first the ellipse, then the candidates, the best first.
 
     Args:
-        records: without superseded ones.
+        scored: as `read_scores` reads them.
         group_by: what cases are averaged over, such as the modality. 2D and 3D cases stay apart, as do tolerances.
     """
-    scored = [record for record in records if record.kind == "accuracy" and record.case]
-    labels, _ = label_candidates(map(candidate_of, scored))
-    protocols, _ = label_protocols(record.protocol for record in scored)
-    floor = _scores(record for record in scored if candidate_of(record).encoder == FLOOR)
-    groups: dict[Group, dict[tuple[Candidate, str], list[Record]]] = {}
-    for record in scored:
-        case = case_of(record)
-        group = (group_by(case), "3D" if case.is_volume else "2D", number(record.measurements.get("tolerance_mm")))
-        members = groups.setdefault(group, {(Candidate(FLOOR), ""): []})
-        members.setdefault((candidate_of(record), protocol_id(record.protocol)), []).append(record)
+    floor = {key: pair for one in scored if one.candidate.encoder == FLOOR for key, pair in one.scores.items()}
+    groups: dict[Group, dict[tuple[Candidate, str, str], dict[LabelKey, tuple[float, float]]]] = {}
+    for one in scored:
+        group = (group_by(one.case), "3D" if one.case.is_volume else "2D", one.tolerance_mm)
+        members = groups.setdefault(group, {(Candidate(FLOOR), FLOOR, ""): {}})
+        members.setdefault((one.candidate, one.label, one.protocol), {}).update(one.scores)
     rows = []
     for group, members in sorted(groups.items(), key=lambda item: item[0]):
-        of_group = [
-            _accuracy_row(group, who, labels.get(who, who.encoder), protocols[protocol], _scores(found), floor)
-            for (who, protocol), found in members.items()
-        ]
+        of_group = [_accuracy_row(group, *member, scores, floor) for member, scores in members.items()]
         rows += sorted(of_group, key=_best_first)
     return rows
 
@@ -122,26 +148,18 @@ def _accuracy_row(
     if not row.is_accuracy:
         return row
     differences = [dsc - floor[key][0] for key, (dsc, _) in scores.items() if key in floor]
-    return AccuracyRow(
-        *group,
-        candidate,
-        label,
-        protocol,
+    return replace(
+        row,
         dsc=_mean(dsc for dsc, _ in scores.values()),
         nsd=_mean(nsd for _, nsd in scores.values()),
         over_floor=math.nan if row.is_floor else _mean(differences).mean,
     )
 
 
-def _scores(records: Iterable[Record]) -> dict[LabelKey, tuple[float, float]]:
-    """DSC and NSD of every label of the cases in `records`."""
-    scores = {}
-    for record in records:
-        found, case = record.measurements, case_of(record)
-        tolerance_mm = number(found.get("tolerance_mm"))
-        for label, dsc, nsd in zip(found.get("labels") or [], found["dsc"], found["nsd"], strict=True):
-            scores[case, tolerance_mm, label] = (number(dsc), number(nsd))
-    return scores
+def _scores(record: Record, case: CaseInfo, tolerance_mm: float) -> dict[LabelKey, tuple[float, float]]:
+    """DSC and NSD of every label of the record."""
+    lists = (record.measurements.get(key) or [] for key in ("labels", "dsc", "nsd"))
+    return {(case, tolerance_mm, label): (number(dsc), number(nsd)) for label, dsc, nsd in zip(*lists, strict=True)}
 
 
 def _mean(values: Iterable[float]) -> Mean:
@@ -149,8 +167,9 @@ def _mean(values: Iterable[float]) -> Mean:
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return Mean()
-    std = float(np.std(finite, ddof=1)) if len(finite) > 1 else math.nan
-    return Mean(float(np.mean(finite)), std, len(finite))
+    mean = math.fsum(finite) / len(finite)
+    squares = math.fsum((value - mean) ** 2 for value in finite)
+    return Mean(mean, math.sqrt(squares / (len(finite) - 1)) if len(finite) > 1 else math.nan, len(finite))
 
 
 def _best_first(row: AccuracyRow) -> tuple[bool, bool, float, str]:

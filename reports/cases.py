@@ -36,8 +36,8 @@ class CaseRow:
         protocol: label of the protocol, with the options in which protocols differ; empty for a 2D case.
         protocol_name: the protocol's name alone.
         samples: total seconds of the passes that ratios are taken of: warm, or cold where there are no warm ones.
+        total_s: their spread.
         temperature: `warm` or `cold`, of `samples`.
-        warm_s: spread of the warm passes' total seconds.
         cold_s: total seconds of a pass in a fresh process, start-up included.
         startup_s: from the birth of that process until the model was ready.
         peak_rss_mib: largest resident memory of that process.
@@ -55,8 +55,8 @@ class CaseRow:
     protocol: str
     protocol_name: str
     samples: Samples
+    total_s: Spread
     temperature: str
-    warm_s: Spread
     cold_s: float
     startup_s: float
     peak_rss_mib: float
@@ -73,8 +73,8 @@ class CaseRow:
 
     @property
     def median_s(self) -> float:
-        """Median of `samples`."""
-        return spread_of(self.samples).median
+        """Median of `total_s`."""
+        return self.total_s.median
 
     @property
     def run_ids(self) -> set[str]:
@@ -147,21 +147,22 @@ def shared_settings(records: Iterable[Record]) -> str:
     return "; ".join(filter(None, (candidate, options)))
 
 
-def _case_row(case: CaseInfo, candidate: Candidate, label: str, protocol: str, passes: Sequence[Record]) -> CaseRow:
-    cold = [record for record in passes if record.measurements.get("temperature") == "cold"]
-    warm = [record for record in passes if record.measurements.get("temperature") != "cold"]
-    warm_samples = _samples(warm, "total_s")
-    timed = warm if warm_samples.values else cold
-    name = str((passes[0].protocol or {}).get("name", ""))
+def _case_row(case: CaseInfo, candidate: Candidate, label: str, protocol: str, passes: Iterable[Record]) -> CaseRow:
+    ordered = sorted(passes, key=_round)
+    cold = [record for record in ordered if record.measurements.get("temperature") == "cold"]
+    warm = [record for record in ordered if record.measurements.get("temperature") != "cold"]
+    timed = warm or cold
+    name = str((timed[0].protocol or {}).get("name", ""))
+    samples = _samples(timed, "total_s")
     return CaseRow(
         case=case,
         candidate=candidate,
         label=label,
         protocol=protocol,
         protocol_name=name,
-        samples=_samples(timed, "total_s"),
-        temperature="warm" if timed is warm else "cold",
-        warm_s=spread_of(warm_samples),
+        samples=samples,
+        total_s=spread_of(samples),
+        temperature="warm" if warm else "cold",
         cold_s=_median(cold, "total_s"),
         startup_s=_median(cold, "startup_s"),
         peak_rss_mib=_median(cold, "peak_rss_mib"),
@@ -176,11 +177,14 @@ def _case_row(case: CaseInfo, candidate: Candidate, label: str, protocol: str, p
     )
 
 
+def _round(record: Record) -> tuple[str, int]:
+    """Passes of one index in one run were interleaved."""
+    return record.run_id, int(record.measurements.get("pass_index") or 0)
+
+
 def _samples(passes: Sequence[Record], key: str) -> Samples:
-    """One sample a pass, in the order of rounds. Passes of one index in one run were interleaved."""
-    ordered = sorted(passes, key=lambda record: (record.run_id, str(record.measurements.get("pass_index"))))
-    rounds = [(record.run_id, record.measurements.get("pass_index")) for record in ordered]
-    return finite_samples((record.measurements.get(key) for record in ordered), rounds)
+    """One sample a pass."""
+    return finite_samples((record.measurements.get(key) for record in passes), map(_round, passes))
 
 
 def _median(passes: Sequence[Record], key: str) -> float:
@@ -207,7 +211,7 @@ def _case_cells(row: CaseRow) -> dict[str, str]:
 
 def _totals(row: CaseRow) -> dict[str, str]:
     cells = _case_cells(row) | {
-        "warm (s), median (n)": f"{significant(row.warm_s.median)} ({row.warm_s.n})" if row.warm_s.n else NOTHING,
+        "warm (s), median (n)": _warm_cell(row),
         "cold (s), of it start-up": _cold_cell(row),
         "peak RSS (MiB)": significant(row.peak_rss_mib),
         SPEEDUP: speedup_cell(row.speedup, is_baseline=row.is_baseline),
@@ -216,6 +220,11 @@ def _totals(row: CaseRow) -> dict[str, str]:
         mark = "" if row.published.same_size else " *"
         cells["quoted (s)"] = f"{significant(row.published.seconds)} ({significant(row.published.speedup)}x){mark}"
     return cells
+
+
+def _warm_cell(row: CaseRow) -> str:
+    warm = row.temperature == "warm" and row.total_s.n
+    return f"{significant(row.total_s.median)} ({row.total_s.n})" if warm else NOTHING
 
 
 def _cold_cell(row: CaseRow) -> str:

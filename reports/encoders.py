@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from bench.record import Record
-from reports.candidates import FLOOR, Candidate, candidate_of, choose_baseline
+from reports.candidates import Candidate, candidate_of, choose_baseline
 from reports.statistics import Ratio, Samples, Spread, finite_samples, number, ratio_of_medians, spread_of
 from reports.tables import (
+    NOTHING,
     SPEEDUP,
     Table,
     flatten,
@@ -96,10 +97,12 @@ def encoder_rows(records: Iterable[Record], baseline: str | None = None) -> list
     rows: dict[Candidate, EncoderRow] = {}
     timed: dict[Candidate, list[EncoderRow]] = {}
     for record in records:
+        if record.case is not None or record.kind not in ("cost", "latency"):
+            continue
         candidate = candidate_of(record)
-        if record.kind == "cost" and candidate.encoder != FLOOR:
+        if record.kind == "cost":
             rows[candidate] = _with_cost(rows.get(candidate, EncoderRow(candidate)), record)
-        elif record.kind == "latency" and record.case is None:
+        else:
             rows.setdefault(candidate, EncoderRow(candidate))
             timed.setdefault(candidate, []).append(_with_parts(EncoderRow(candidate), record))
     merged: list[EncoderRow] = []
@@ -209,7 +212,7 @@ def _shown(row: EncoderRow, *, weights: bool, run: bool) -> dict[str, str]:
         | {
             "runtime": who.backend,
             "precision": who.precision,
-            "threads": str(who.threads),
+            "threads": str(who.threads or NOTHING),
             "input (px)": whole(row.input_px),
             "params (M)": significant(row.encoder_params / 1e6),
             "GMACs": significant(row.encoder_gmacs) + (" *" if row.counters_differ else ""),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from bench.record import Record
-from reports.accuracy import AccuracyRow, accuracy_rows, accuracy_tables
+from reports.accuracy import AccuracyRow, accuracy_rows, accuracy_tables, read_scores
 from reports.candidates import FLOOR, candidate_of
 from reports.cases import CaseRow, case_rows, case_tables, shared_settings
 from reports.encoders import EncoderRow, encoder_rows, encoder_tables
@@ -39,6 +40,7 @@ class MachineReport:
     by_case: list[AccuracyRow]
     overall: list[AccuracyRow]
 
+    @cached_property
     def tables(self) -> list[Table]:
         """All tables, in the order of the report."""
         return [
@@ -66,16 +68,18 @@ def machine_reports(records: Sequence[Record], baseline: str | None = None) -> l
         near = difflib.get_close_matches(baseline, encoders, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ValueError(f"baseline: found no record of {baseline!r}; {hint}there are: {', '.join(encoders) or 'none'}")
-    return [
-        MachineReport(
-            machine=machine,
-            title=describe_machine(found[-1].machine),
-            records=found,
-            encoders=encoder_rows(found, baseline),
-            cases=case_rows(found, baseline),
-            by_modality=accuracy_rows(found, lambda case: case.modality),
-            by_case=accuracy_rows(found, lambda case: case.case_id),
-            overall=accuracy_rows(found, lambda _: "all"),
-        )
-        for machine, found in by_machine(records).items()
-    ]
+    return [_machine_report(machine, found, baseline) for machine, found in by_machine(records).items()]
+
+
+def _machine_report(machine: str, records: list[Record], baseline: str | None) -> MachineReport:
+    scored = read_scores(records)
+    return MachineReport(
+        machine=machine,
+        title=describe_machine(records[-1].machine),
+        records=records,
+        encoders=encoder_rows(records, baseline),
+        cases=case_rows(records, baseline),
+        by_modality=accuracy_rows(scored, lambda case: case.modality),
+        by_case=accuracy_rows(scored, lambda case: case.case_id),
+        overall=accuracy_rows(scored, lambda _: "all"),
+    )

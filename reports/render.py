@@ -88,6 +88,22 @@ def readme_block(record_paths: Sequence[Path], *, baseline: str | None = None) -
     return "\n\n".join(parts) + "\n"
 
 
+def renew_readme(path: Path, record_paths: Sequence[Path], *, baseline: str | None = None) -> None:
+    """Puts `readme_block` between the marks `<!-- generated` and `<!-- end` of a file; the rest stays.
+
+    Raises:
+        ValueError: as `render_report`, or the marks are missing.
+    """
+    text = path.read_text(encoding="utf-8")
+    before, opening, rest = text.partition("<!-- generated")
+    mark, _, rest = rest.partition("\n")
+    _, closing, after = rest.partition("<!-- end")
+    if not opening or not closing:
+        raise ValueError(f"{path}: found no marks; expected lines that begin with <!-- generated and <!-- end")
+    block = readme_block(record_paths, baseline=baseline)
+    _write(path, f"{before}{opening}{mark}\n\n{block}\n{closing}{after}")
+
+
 def _machines_note(reports: Sequence[MachineReport]) -> list[str]:
     if len(reports) == 1:
         return []
@@ -102,7 +118,7 @@ def _machine_parts(report: MachineReport, figures: Sequence[tuple[str, str]]) ->
         f"## Measured on {report.title} (`{report.machine}`)",
         facts,
         *pictures,
-        *_table_parts(report.tables(), "###"),
+        *_table_parts(report.tables, "###"),
     ]
 
 
@@ -114,7 +130,7 @@ def _write_tables(out_dir: Path, reports: Sequence[MachineReport], others: Seque
     """A CSV for each table: those of all machines in one file, with the machine's id in front."""
     data: dict[str, list[dict[str, object]]] = {}
     for report in reports:
-        for table in report.tables():
+        for table in report.tables:
             data.setdefault(table.name, []).extend({"machine": report.machine, **row} for row in table.data)
     for table in others:
         data[table.name] = [dict(row) for row in table.data]

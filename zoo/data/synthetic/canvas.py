@@ -62,14 +62,15 @@ class Canvas:
             return 0
         index = len(self.parts)
         self.parts.append(Part(tissue, labelled, int(under[under.size // 2])))
-        self.region[mask] = index
         if self.keep_masks:
             self.masks[index] = mask
+        if labelled or not self.keep_masks:  # what is seen through hides no object
+            self.region[mask] = index
         return index
 
     def seen(self, index: int) -> Mask:
         """Where a part is seen, (h, w)."""
-        return self.region == index
+        return self.masks[index] if self.keep_masks else self.region == index
 
     def warp(self, rng: np.random.Generator, strength: float, zoom: float = 1.0) -> None:
         """Warps what was painted smoothly, by about `strength` of the side, and magnifies it about a random point."""

@@ -18,7 +18,9 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cell_px: floa
     rows = max(2, math.ceil(height / cell_px) + 1)
     columns = max(2, math.ceil(width / (cell_px * aspect)) + 1)
     grid = rng.standard_normal((min(rows, height), min(columns, width)), dtype=np.float32)
-    return np.asarray(cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
+    if cell_px >= 12:  # smooth at a quarter of the resolution: from there, linear is as good and much faster
+        grid = cv2.resize(grid, (max(2, width // 4), max(2, height // 4)), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def fractal_noise(rng: np.random.Generator, shape: tuple[int, int], cell_px: float, octaves: int = 3) -> Field:

@@ -35,14 +35,14 @@ def fill(shape: tuple[int, int], outline: Outline) -> Mask:
 
 def superellipse(rng: np.random.Generator, power: float | None = None) -> Outline:
     """|x|^p + |y|^p = 1, from a star with hollow sides (p < 1) to nearly a square; p is drawn if not given."""
-    power = rng.uniform(0.7, 5.0) if power is None else power
+    power = rng.uniform(0.9, 5.0) if power is None else power
     return np.sign(CIRCLE) * np.abs(CIRCLE) ** (2 / power)
 
 
 def star(rng: np.random.Generator, roughness: float = 0.3) -> Outline:
     """A smooth closed curve with random Fourier radii, mean radius about 1."""
     orders = np.arange(2, 9)
-    strength = rng.normal(0, roughness, orders.size) / orders**0.8
+    strength = rng.normal(0, roughness, orders.size) / orders**1.1
     phase = rng.uniform(0, 2 * np.pi, orders.size)
     radius = 1 + (strength[:, None] * np.cos(orders[:, None] * ANGLES + phase[:, None])).sum(0)
     return CIRCLE * np.maximum(radius, 0.15)[:, None]
@@ -66,7 +66,7 @@ def ellipse(rng: np.random.Generator, shape: tuple[int, int], centre: Centre, ra
 
 def organ(rng: np.random.Generator, shape: tuple[int, int], centre: Centre, radius: float) -> Mask:
     """A smooth irregular body."""
-    return fill(shape, place(rng, star(rng, rng.uniform(0.1, 0.6)), centre, radius))
+    return fill(shape, place(rng, star(rng, rng.uniform(0.1, 0.65)), centre, radius))
 
 
 def lobes(rng: np.random.Generator, shape: tuple[int, int], centre: Centre, radius: float) -> Mask:
@@ -100,10 +100,10 @@ def wall(rng: np.random.Generator, shape: tuple[int, int], centre: Centre, radiu
     return mask
 
 
-def tube(rng: np.random.Generator, shape: tuple[int, int], centre: Centre, radius: float) -> Mask:
-    """A bent tube, its width varying; sometimes with branches, as vessels, ducts and bowel."""
+def tube(rng: np.random.Generator, shape: tuple[int, int], centre: Centre, radius: float, width: float = 0.0) -> Mask:
+    """A bent tube, its width (in pixels; drawn if 0) varying; sometimes with branches, as vessels, ducts and bowel."""
     mask = np.zeros(shape, np.uint8)
-    width = max(1.6, radius * rng.uniform(0.08, 0.4))
+    width = width or max(1.6, radius * rng.uniform(0.08, 0.4))
     branches = 0 if chance(rng, 0.5) else int(rng.integers(1, 5))
     trunk = _walk(rng, np.array(centre[::-1]), 2 * radius, rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.5))
     trunk -= trunk.mean(0) - np.array(centre[::-1])

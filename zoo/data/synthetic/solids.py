@@ -6,6 +6,7 @@ cut through it is consistent. Fields are evaluated on a grid of half the resolut
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import cv2
@@ -15,13 +16,23 @@ from numpy.typing import NDArray
 from zoo.data.synthetic.noise import Field, Mask, chance, log_uniform
 
 Points = NDArray[np.float32]
+#: No solid reaches farther than this from its centre, in its largest half axis.
+REACH = 1.6
 #: (3, n) coordinates in the solid's own frame, about -1 to 1 where it lies, to (n,) positive inside.
 Solid = Callable[[np.random.Generator, Points], Field]
 
 
 def rotation(rng: np.random.Generator) -> NDArray[np.float32]:
-    """A random orthogonal matrix (3, 3)."""
-    return np.asarray(np.linalg.qr(rng.standard_normal((3, 3)))[0], np.float32)
+    """A random rotation (3, 3), from a random unit quaternion."""
+    w, x, y, z = (q := rng.standard_normal(4)) / math.sqrt(q @ q)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ],
+        np.float32,
+    )
 
 
 class Plane:
@@ -52,8 +63,15 @@ class Plane:
             flat: smallest ratio of its axes.
         """
         axes = (radius * rng.uniform(flat, 1, (3, 1))).astype(np.float32)
-        local = rotation(rng) @ (self.points - centre[:, None]) / axes
-        field = solid(rng, local).reshape(self.rows, self.columns)
+        apart = self.points - centre[:, None]
+        near = ((apart * apart).sum(0) < np.float32((REACH * radius) ** 2)).reshape(self.rows, self.columns)
+        rows, columns = np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0))
+        field = np.full((self.rows, self.columns), -1, np.float32)
+        if rows.size:
+            part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+            local = apart.reshape(3, self.rows, self.columns)[:, *part].reshape(3, -1)
+            inside = solid(rng, rotation(rng) @ local / axes)
+            field[part] = np.maximum(inside, -1).reshape(field[part].shape)
         return np.asarray(cv2.resize(field, self.shape[::-1], interpolation=cv2.INTER_LINEAR) > 0)
 
     def point(self, index: int) -> Points:
@@ -97,7 +115,7 @@ def lobed(rng: np.random.Generator, p: Points) -> Field:
     total = np.full(p.shape[1], -1, np.float32)
     for _ in range(rng.integers(3, 6)):
         centre = rng.uniform(-0.6, 0.6, (3, 1)).astype(np.float32)
-        total += np.exp(((p - centre) ** 2).sum(0) * np.float32(-1 / rng.uniform(0.1, 0.35)))*np.float32(1.6)
+        total += np.exp(((p - centre) ** 2).sum(0) * np.float32(-1 / rng.uniform(0.1, 0.35))) * np.float32(1.6)
     return total
 
 

@@ -68,10 +68,11 @@ def fundus(canvas: Canvas, rng: np.random.Generator) -> None:
     disc = place(rng, star(rng, 0.05), at, canvas.side * rng.uniform(0.05, 0.12), rng.uniform(0.75, 1))
     canvas.paint(fill(canvas.shape, disc), "fat", True, inside)
     canvas.paint(fill(canvas.shape, scaled(disc, rng.uniform(0.3, 0.7))), "white", True, inside)
+    vessels = np.zeros(canvas.shape, np.bool_)
     for _ in range(rng.integers(3, 9)):
-        branch = tube(rng, canvas.shape, at, canvas.side * rng.uniform(0.15, 0.3))
-        thin = cv2.erode(branch.view(np.uint8), np.ones((3, 3), np.uint8)).view(np.bool_)
-        canvas.paint(thin if thin.sum() > 40 else branch, "vessel", chance(rng, 0.3), inside)
+        width = max(1.0, canvas.side * rng.uniform(0.005, 0.018))
+        vessels |= tube(rng, canvas.shape, at, canvas.side * rng.uniform(0.25, 0.5), width)
+    canvas.paint(vessels, "vessel", chance(rng, 0.4), inside)
 
 
 def chest(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -79,17 +80,18 @@ def chest(canvas: Canvas, rng: np.random.Generator) -> None:
     height, width = canvas.shape
     frame = np.array([width, height])
     canvas.paint(fill(canvas.shape, (star(rng, 0.08) * (0.47, 0.56) + (0.5, 0.55)) * frame), "muscle", False)
+    ribs_labelled = chance(rng, 0.2)
     lung = np.array([rng.uniform(0.13, 0.19), rng.uniform(0.27, 0.38)])
     for side in (-1, 1):
         centre = np.array([0.5 + side * rng.uniform(0.19, 0.25), rng.uniform(0.42, 0.5)])
-        canvas.paint(fill(canvas.shape, (centre + star(rng, 0.22) * lung) * frame), "gas", chance(rng, 0.9))
+        canvas.paint(fill(canvas.shape, (centre + star(rng, 0.22) * lung) * frame), "gas", not ribs_labelled)
     spine = np.array([[0.5, -0.1], [0.5 + rng.normal(0, 0.01), 0.5], [0.5, 1.1]]) * frame
     mask = np.zeros(canvas.shape, np.uint8)
     cv2.polylines(mask, [np.round(spine).astype(np.int32)], False, 1, max(2, round(0.07 * width)))
     canvas.paint(mask.view(np.bool_), "bone", False)
     heart = organ(rng, canvas.shape, (height * rng.uniform(0.58, 0.68), width * 0.55), canvas.side * 0.2)
-    canvas.paint(heart, "organ", chance(rng, 0.9))
-    count, labelled = int(rng.integers(5, 10)), 0.7 if chance(rng, 0.4) else 0.0
+    canvas.paint(heart, "organ", not ribs_labelled)
+    count, labelled = int(rng.integers(5, 10)), 0.8 if ribs_labelled else 0.0
     slope, thick = rng.uniform(0.05, 0.25), max(2, round(canvas.side * rng.uniform(0.012, 0.025)))
     t = np.linspace(0, 1, 20)
     for i in range(count):
@@ -101,7 +103,9 @@ def chest(canvas: Canvas, rng: np.random.Generator) -> None:
             cv2.polylines(rib, [line], False, 1, thick, shift=3)
             canvas.paint(rib.view(np.bool_), "bone", chance(rng, labelled))
     everywhere = np.ones(canvas.shape, np.bool_)
-    populate(canvas, rng, everywhere, int(rng.integers(0, 5)), (0.02, 0.12), ("lesion", "vessel", "fluid"), labelled=0.7)
+    populate(
+        canvas, rng, everywhere, int(rng.integers(0, 5)), (0.02, 0.12), ("lesion", "vessel", "fluid"), labelled=0.7
+    )
 
 
 def limb(canvas: Canvas, rng: np.random.Generator) -> None:

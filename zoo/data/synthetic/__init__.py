@@ -1,0 +1,9 @@
+"""Endless promptable-segmentation samples, drawn from nothing: shapes, tissues, artefacts and looks at random.
+
+Domain randomisation in the spirit of SynthSeg (Billot et al., arXiv:2107.09559), for images with labelled instances.
+"""
+
+from zoo.data.synthetic.generator import LOOK_NAMES, SyntheticSample, batches, sample
+from zoo.data.synthetic.sheet import contact_sheet
+
+__all__ = ["LOOK_NAMES", "SyntheticSample", "batches", "contact_sheet", "sample"]
