@@ -23,6 +23,10 @@ from reports.tables import NOTHING, SPEEDUP, Table, flatten, significant, speedu
 
 #: Of one pass, in the order they come in; keys of a record's measurements are `STAGE_s`.
 STAGES = ("load", "preprocess", "encode", "decode", "postprocess")
+STAGES_NOTE = (
+    "Median seconds of each stage over the warm passes (of the cold one where there are none), and its part of the "
+    "five together."
+)
 
 
 @dataclass(frozen=True)
@@ -116,21 +120,22 @@ def case_tables(rows: Sequence[CaseRow], shared: str) -> list[Table]:
         rows: of one machine.
         shared: in words, what all candidates and protocols share.
     """
-    tables = []
-    for dims, kind in (("3d", "3D cases"), ("2d", "2D cases")):
-        chosen = [row for row in rows if row.case.is_volume == (dims == "3d")]
-        if not chosen:
-            continue
-        data = [flatten(row) | {"published_same_size": row.published.same_size} for row in chosen]
-        notes = _totals_notes(chosen, shared)
-        tables.append(Table(f"cases_{dims}", kind, _merge_cells([_totals(r) for r in chosen]), data, notes))
-        stages = [_stages(row) for row in chosen]
-        stage_notes = (
-            "Median seconds of each stage over the warm passes (of the cold one where there are none), and "
-            "its part of the five together.",
-        )
-        tables.append(Table(f"stages_{dims}", f"{kind}: where the time goes", _merge_cells(stages), (), stage_notes))
-    return tables
+    volumes = [row for row in rows if row.case.is_volume]
+    images = [row for row in rows if not row.case.is_volume]
+    return [*_tables("3d", "3D cases", volumes, shared), *_tables("2d", "2D cases", images, shared)]
+
+
+def _tables(suffix: str, title: str, rows: Sequence[CaseRow], shared: str) -> list[Table]:
+    """Totals and stages of one kind of cases. The stages' data are in the totals' CSV."""
+    if not rows:
+        return []
+    totals = _merge_cells([_totals(row) for row in rows])
+    stages = _merge_cells([_stages(row) for row in rows])
+    data = [flatten(row) for row in rows]
+    return [
+        Table(f"cases_{suffix}", title, totals, data, _totals_notes(rows, shared)),
+        Table(f"stages_{suffix}", f"{title}: where the time goes", stages, (), (STAGES_NOTE,)),
+    ]
 
 
 def short_case_rows(rows: Sequence[CaseRow]) -> list[dict[str, str]]:

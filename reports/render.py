@@ -12,11 +12,7 @@ from reports.cases import shared_settings, short_case_rows
 from reports.encoders import short_encoder_rows
 from reports.load import load_records
 from reports.machine import MachineReport, machine_reports
-from reports.provenance import (
-    file_table,
-    provenance,
-    reading_notes,
-)
+from reports.provenance import file_table, provenance, reading_notes
 from reports.published import HEADING, quoted_tables
 from reports.statistics import MIN_SAMPLES
 from reports.tables import UNPAIRED, Table, markdown_table
@@ -43,26 +39,17 @@ def render_report(record_paths: Sequence[Path], out_dir: Path | None = None, *, 
     loaded = load_records(record_paths)
     reports = machine_reports(loaded.records, baseline)
     quoted = quoted_tables()
-    figures: dict[str, list[tuple[str, str]]] = {}
-    if out_dir is not None:
-        out_dir.mkdir(parents=True, exist_ok=True)
-        # Imported here: tables on the terminal do not wait for matplotlib.
-        from reports.plots import draw_figures
-
-        figures = {
-            report.machine: draw_figures(report, out_dir, suffix=f"_{report.machine}" if len(reports) > 1 else "")
-            for report in reports
-        }
+    figures = {} if out_dir is None else _draw(reports, out_dir)
     intro = [f"{len(loaded.records)} records.", *reading_notes(loaded), *_machines_note(reports), HOW_TO_READ]
     parts = ["# Benchmark report", "\n".join(f"- {sentence}" for sentence in intro)]
     for report in reports:
         parts += _machine_parts(report, figures.get(report.machine, []))
-    parts += _table_parts([file_table(loaded)], "##")
-    parts += [f"## {HEADING}", *_table_parts(quoted, "###")]
+    others = [file_table(loaded)]
+    parts += [*_table_parts(others, "##"), f"## {HEADING}", *_table_parts(quoted, "###")]
     text = "\n\n".join(parts) + "\n"
     if out_dir is not None:
         _write(out_dir / "report.md", text)
-        _write_tables(out_dir, reports, [file_table(loaded), *quoted])
+        _write_tables(out_dir, reports, [*others, *quoted])
     return text
 
 
@@ -102,6 +89,19 @@ def renew_readme(path: Path, record_paths: Sequence[Path], *, baseline: str | No
         raise ValueError(f"{path}: found no marks; expected lines that begin with <!-- generated and <!-- end")
     block = readme_block(record_paths, baseline=baseline)
     _write(path, f"{before}{opening}{mark}\n\n{block}\n{closing}{after}")
+
+
+def _draw(reports: Sequence[MachineReport], out_dir: Path) -> dict[str, list[tuple[str, str]]]:
+    """Figures (file name, caption) by machine; files of several machines have its id in their names."""
+    # Imported here: tables on the terminal do not wait for matplotlib.
+    from reports.plots import draw_figures
+
+    out_dir.mkdir(parents=True, exist_ok=True)
+    several = len(reports) > 1
+    return {
+        report.machine: draw_figures(report, out_dir, suffix=f"_{report.machine}" if several else "")
+        for report in reports
+    }
 
 
 def _machines_note(reports: Sequence[MachineReport]) -> list[str]:

@@ -61,8 +61,12 @@ class EncoderSpec:
 
 #: Builds the encoder that a spec describes.
 EncoderFactory = Callable[[EncoderSpec], "nn.Module"]
+#: Spec and factory of a family's member.
+Family = Callable[[str], tuple[EncoderSpec, EncoderFactory]]
 
 _REGISTRY: dict[str, tuple[EncoderSpec, EncoderFactory]] = {}
+#: Families whose members are named `FAMILY:MEMBER` and made on demand.
+_FAMILIES: dict[str, Family] = {}
 
 
 def register_encoder(spec: EncoderSpec) -> Callable[[EncoderFactory], EncoderFactory]:
@@ -77,6 +81,27 @@ def register_encoder(spec: EncoderSpec) -> Callable[[EncoderFactory], EncoderFac
     return register
 
 
+def register_family(name: str) -> Callable[[Family], Family]:
+    """Decorator: registers a function that gives spec and factory of the member of a family, or an `InputError`."""
+
+    def register(member: Family) -> Family:
+        _FAMILIES[name] = member
+        return member
+
+    return register
+
+
+def _entry(name: str) -> tuple[EncoderSpec, EncoderFactory]:
+    """Spec and factory of a registered encoder or of a family's member, without `@SIZE`."""
+    _import_encoders()
+    family, _, member = name.partition(":")
+    if member and family in _FAMILIES:
+        return _FAMILIES[family](member)
+    if name not in _REGISTRY:
+        raise unknown_name("encoder", name, [*_REGISTRY, *(f"{known}:NAME" for known in _FAMILIES)])
+    return _REGISTRY[name]
+
+
 @cache
 def _import_encoders() -> None:
     import zoo.encoders
@@ -86,7 +111,7 @@ def _import_encoders() -> None:
 
 
 def list_encoders() -> list[str]:
-    """Names of all encoders, sorted."""
+    """Names of all encoders, sorted; the members of families (`timm:NAME`) are too many to list."""
     _import_encoders()
     return sorted(_REGISTRY)
 
@@ -101,13 +126,10 @@ def encoder_spec(name: str, image_size: int | None = None) -> EncoderSpec:
     Raises:
         InputError: unknown name, or a size that this encoder cannot be built for.
     """
-    _import_encoders()
     base, _, suffix = name.partition("@")
-    if base not in _REGISTRY:
-        raise unknown_name("encoder", base, _REGISTRY)
     if suffix and not suffix.isdigit():
         raise InputError("encoder", f"{name!r}", "NAME or NAME@SIZE with a size in pixels")
-    spec = _REGISTRY[base][0]
+    spec = _entry(base)[0]
     size = image_size or int(suffix or spec.image_size)
     if size == spec.image_size:
         return spec
@@ -126,7 +148,7 @@ def create_encoder(name: str, image_size: int | None = None) -> nn.Module:
         InputError: as `encoder_spec`.
     """
     spec = encoder_spec(name, image_size)
-    return _REGISTRY[spec.name.partition("@")[0]][1](spec).eval()
+    return _entry(spec.name.partition("@")[0])[1](spec).eval()
 
 
 def create_sam(name: str, weights: str | Path | None = None) -> Sam:

@@ -45,7 +45,7 @@ def rician(rng: np.random.Generator, image: Field, sigma: float) -> Field:
 def shot_noise(rng: np.random.Generator, image: Field, photons: float) -> Field:
     """Poisson noise at `photons` for brightness 1, by its normal approximation."""
     noise = rng.standard_normal(image.shape, dtype=np.float32)
-    return image + np.sqrt(np.maximum(image, 0) / np.float32(photons)) * noise
+    return np.asarray(image + np.sqrt(np.maximum(image, 0) / np.float32(photons)) * noise, np.float32)
 
 
 def streaks(rng: np.random.Generator, shape: tuple[int, int], strength: float) -> Field:

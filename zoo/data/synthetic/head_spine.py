@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from zoo.data.synthetic.canvas import Canvas, Tissue, paint_cells, populate
-from zoo.data.synthetic.noise import Field, Mask, chance, fractal_noise, log_uniform, smooth_noise
+from zoo.data.synthetic.noise import Mask, chance, fractal_noise, log_uniform, smooth_noise
 from zoo.data.synthetic.scenes import body_outline, scaled
 from zoo.data.synthetic.shapes import CIRCLE, Outline, fill, place, random_shape, superellipse, voronoi
 
@@ -38,7 +38,7 @@ def head(canvas: Canvas, rng: np.random.Generator) -> None:
 
 def _white_matter(canvas: Canvas, rng: np.random.Generator, brain: Mask) -> Mask:
     """What the cortex leaves of the brain; half of the time with deep folds, whose sulci are painted."""
-    depth: Field = cv2.distanceTransform(brain.view(np.uint8), cv2.DIST_L2, 3)
+    depth = np.asarray(cv2.distanceTransform(brain.view(np.uint8), cv2.DIST_L2, 3), np.float32)
     thickness = np.float32(canvas.side * rng.uniform(0.02, 0.06))
     if chance(rng, 0.5):
         folds = fractal_noise(rng, canvas.shape, canvas.side * rng.uniform(0.04, 0.1), 2)

@@ -86,7 +86,7 @@ def us(canvas: Canvas, rng: np.random.Generator) -> Rendered:
     signal *= _shadows(canvas, rng) * artefacts.bias_field(rng, canvas.shape, 0.35)
     lateral, axial = rng.uniform(0.9, 3.0), rng.uniform(0.5, 1.2)
     noise = artefacts.blur(rng.standard_normal(canvas.shape, dtype=np.float32), axial, lateral)
-    speckle = cv2.magnitude(noise, np.ascontiguousarray(noise[::-1, ::-1]))
+    speckle = np.asarray(cv2.magnitude(noise, np.ascontiguousarray(noise[::-1, ::-1])), np.float32)
     speckle /= np.float32(max(1e-3, float(speckle[::4, ::4].mean())))
     signal *= cv2.pow(speckle, rng.uniform(0.4, 1.0))
     compression = log_uniform(rng, 3, 60)

@@ -17,9 +17,10 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cell_px: floa
     height, width = shape
     rows = max(2, math.ceil(height / cell_px) + 1)
     columns = max(2, math.ceil(width / (cell_px * aspect)) + 1)
-    grid = rng.standard_normal((min(rows, height), min(columns, width)), dtype=np.float32)
+    grid: Field = rng.standard_normal((min(rows, height), min(columns, width)), dtype=np.float32)
     if cell_px >= 12:  # smooth at a quarter of the resolution: from there, linear is as good and much faster
-        grid = cv2.resize(grid, (max(2, width // 4), max(2, height // 4)), interpolation=cv2.INTER_CUBIC)
+        size = (max(2, width // 4), max(2, height // 4))
+        grid = np.asarray(cv2.resize(grid, size, interpolation=cv2.INTER_CUBIC), np.float32)
     return np.asarray(cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
@@ -36,7 +37,7 @@ def fibres(rng: np.random.Generator, shape: tuple[int, int], cell_px: float) -> 
     side = int(1.5 * max(shape))
     straight = smooth_noise(rng, (side, side), cell_px, aspect=rng.uniform(4, 10))
     turn = cv2.getRotationMatrix2D((side / 2, side / 2), rng.uniform(0, 180), 1.0)
-    turn[:, 2] -= ((side - shape[1]) / 2, (side - shape[0]) / 2)
+    turn[:, 2] -= np.array([(side - shape[1]) / 2, (side - shape[0]) / 2])
     return np.asarray(cv2.warpAffine(straight, turn, (shape[1], shape[0]), borderMode=cv2.BORDER_REFLECT), np.float32)
 
 

@@ -6,6 +6,7 @@ canvas are cut off.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 
@@ -126,7 +127,7 @@ def _walk(rng: np.random.Generator, start: Outline, length: float, heading: floa
 def _stroke(mask: NDArray[np.uint8], line: Outline, width_start: float, width_end: float) -> None:
     """Draws a line whose width changes from its start to its end."""
     points = np.round(line * 2**SHIFT).astype(np.int32)
-    for i, (a, b) in enumerate(zip(points[:-1], points[1:], strict=True)):
+    for i, (a, b) in enumerate(itertools.pairwise(points)):
         width = width_start + (width_end - width_start) * i / (len(points) - 2)
         cv2.line(mask, a.tolist(), b.tolist(), 1, max(1, round(width)), shift=SHIFT)
 

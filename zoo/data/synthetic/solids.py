@@ -70,7 +70,7 @@ class Plane:
         if rows.size:
             part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
             local = apart.reshape(3, self.rows, self.columns)[:, *part].reshape(3, -1)
-            inside = solid(rng, rotation(rng) @ local / axes)
+            inside = solid(rng, (rotation(rng) @ local / axes).astype(np.float32))
             field[part] = np.maximum(inside, -1).reshape(field[part].shape)
         return np.asarray(cv2.resize(field, self.shape[::-1], interpolation=cv2.INTER_LINEAR) > 0)
 

@@ -70,8 +70,8 @@ def fundus(canvas: Canvas, rng: np.random.Generator) -> None:
     canvas.paint(fill(canvas.shape, scaled(disc, rng.uniform(0.3, 0.7))), "white", True, inside)
     vessels = np.zeros(canvas.shape, np.bool_)
     for _ in range(rng.integers(3, 9)):
-        width = max(1.0, canvas.side * rng.uniform(0.005, 0.018))
-        vessels |= tube(rng, canvas.shape, at, canvas.side * rng.uniform(0.25, 0.5), width)
+        calibre = max(1.0, canvas.side * rng.uniform(0.005, 0.018))
+        vessels |= tube(rng, canvas.shape, at, canvas.side * rng.uniform(0.25, 0.5), calibre)
     canvas.paint(vessels, "vessel", chance(rng, 0.4), inside)
 
 
