@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -17,8 +18,23 @@ if TYPE_CHECKING:
 DEFAULT_RECORDS = Path("runs/bench.jsonl")
 
 
-class InputErrorGroup(click.Group):
-    """Shows input errors as one line, and keeps what is done on Ctrl-C."""
+#: Commands that live beside what they command, imported when they are asked for.
+COMMANDS = {"weights": "compress.weights_commands"}
+
+
+class Commands(click.Group):
+    """Imports commands when they are asked for, and shows input errors as one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands, sorted."""
+        return sorted({*super().list_commands(ctx), *COMMANDS})
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The command `name`, imported if need be."""
+        if name in COMMANDS:
+            command: click.Command = getattr(importlib.import_module(COMMANDS[name]), name)
+            return command
+        return super().get_command(ctx, name)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command."""
@@ -30,7 +46,7 @@ class InputErrorGroup(click.Group):
             raise click.ClickException(str(error)) from error
 
 
-@click.group(cls=InputErrorGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="rep-medsam", message="%(prog)s %(version)s")
 def main() -> None:
     """Model zoo, compression and benchmarks for promptable medical segmentation on a laptop CPU.
@@ -65,7 +81,10 @@ def list_command() -> None:
         runtimes.add_row(name, ", ".join(precisions))
     console = Console()
     console.print(encoders, runtimes)
-    console.print("Weights (--weights): a checkpoint's path, or random:SEED, which is good for timing only.")
+    console.print(
+        "Any feature backbone of timm: timm:NAME or timm:NAME@SIZE; with a tag, timm:NAME.TAG, its published weights.\n"
+        "Weights (--weights): a checkpoint's path, a card of `weights list`, or random:SEED, good for timing only."
+    )
 
 
 def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -92,8 +111,8 @@ candidate_options = _options(
     click.option(
         "--weights",
         multiple=True,
-        metavar="[NAME=]PATH",
-        help="Checkpoint (of encoder NAME), or random:SEED, the default: good for timing only.",
+        metavar="[NAME=]WEIGHTS",
+        help="Checkpoint or weight card (of encoder NAME), or random:SEED, the default: good for timing only.",
     ),
     click.option(
         "--variant",

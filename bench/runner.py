@@ -90,7 +90,8 @@ class Sweep:
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
     def __post_init__(self) -> None:
-        self._done = finished_keys(self.out)
+        self._held = finished_keys(self.out)
+        self._done = set(self._held)
         self._machine = describe_machine()
 
     def run(self, sources: Sequence[CaseSource]) -> None:
@@ -235,9 +236,8 @@ class Sweep:
         return record_key(kind, candidate, self._machine["id"], case, protocol, **extra)
 
     def _is_done(self, key: str) -> bool:
-        done = key in self._done
-        self.skipped += done
-        return done
+        self.skipped += key in self._held
+        return key in self._done
 
     def _write(
         self,

@@ -7,6 +7,8 @@ from compress.reparam import reparameterise
 from zoo.backends import create_backend
 from zoo.errors import unknown_name
 from zoo.registry import create_sam
+from zoo.sam.model import Sam
+from zoo.weights import MismatchError, load_card_or_file
 
 #: `train`: the graph as trained. `reparam`: BatchNorms and parallel branches folded.
 VARIANTS = ("train", "reparam")
@@ -20,10 +22,36 @@ def build_candidate(recipe: Recipe) -> Candidate:
     """
     if recipe.variant not in VARIANTS:
         raise unknown_name("variant", recipe.variant, VARIANTS)
-    sam = create_sam(recipe.encoder, recipe.weights)
+    sam = _sam(recipe)
     if sam.weights is None:
         raise RuntimeError("create_sam left the weights without an identity")
-    if recipe.variant == "reparam":
-        sam.image_encoder = reparameterise(sam.image_encoder)
     backend = create_backend(recipe.backend, sam, recipe.precision, recipe.threads)
     return Candidate(recipe, sam.weights, sam, backend)
+
+
+def _sam(recipe: Recipe) -> Sam:
+    """The model with the encoder's graph that the recipe asks for; its weights may be those of that graph already."""
+    try:
+        sam = create_sam(recipe.encoder, recipe.weights)
+    except MismatchError:
+        if recipe.variant != "reparam":
+            raise
+        return _folded_sam(recipe)
+    if recipe.variant == "reparam":
+        sam.image_encoder = reparameterise(sam.image_encoder)
+    return sam
+
+
+def _folded_sam(recipe: Recipe) -> Sam:
+    """A model whose checkpoint was written after folding.
+
+    Raises:
+        MismatchError: it does not fit the folded graph either; told of the graph as trained.
+    """
+    folded = create_sam(recipe.encoder)
+    folded.image_encoder = reparameterise(folded.image_encoder)
+    try:
+        folded.weights = load_card_or_file(folded, str(recipe.weights))
+    except MismatchError:
+        return create_sam(recipe.encoder, recipe.weights)
+    return folded

@@ -6,12 +6,16 @@ Sources: RepVGG (Ding et al., CVPR 2021, arXiv:2101.03697), section 3.3; RepViT 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from compress.fold_traced import fold_watched
 from zoo.encoders.efficientvit import ConvNorm as EfficientViTConv
 from zoo.encoders.repvit import EarlyRepVggDepthwise, RepVggDepthwise
+from zoo.encoders.timm_backbone import TimmEncoder
 from zoo.layers import ConvBn
 
 
@@ -37,11 +41,35 @@ def _fold(module: nn.Module) -> nn.Module:
         return _fold_depthwise(module)
     if isinstance(module, EarlyRepVggDepthwise):
         return _fold_early_depthwise(module)
+    if isinstance(module, TimmEncoder):
+        module.backbone = _fold_backbone(module)
     if isinstance(module, EfficientViTConv) and "norm" in module._modules:
         return _fold_conv_norm(module)
     for name, child in module.named_children():
         setattr(module, name, _fold(child))
     return module
+
+
+def _fold_backbone(encoder: TimmEncoder) -> nn.Module:
+    """timm's models know how to merge their own branches; what is left are BatchNorms behind convolutions."""
+    from timm.utils.model import reparameterize_model
+
+    with _float64():
+        backbone = reparameterize_model(encoder.backbone.double())
+    size = (1, 3, encoder.image_size, encoder.image_size)
+    fold_watched(backbone, torch.zeros(size, dtype=torch.float64))
+    return backbone.float()
+
+
+@contextmanager
+def _float64() -> Iterator[None]:
+    """New modules get float64 parameters: merging branches makes some."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _fold_bn(weight: Tensor, bias: Tensor | None, bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+#: An error lists no more known names than this.
+MOST_NAMES = 40
+
 
 class InputError(ValueError):
     """Input that cannot be used, told in one line: where, what was found, what was expected.
@@ -29,4 +32,5 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return InputError(kind, f"unknown name {name!r}", f"{hint}one of: {', '.join(known)}")
+    listed = ", ".join(known[:MOST_NAMES]) + (f" and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else "")
+    return InputError(kind, f"unknown name {name!r}", f"{hint}one of: {listed}")

@@ -162,7 +162,7 @@ def create_sam(name: str, weights: str | Path | None = None) -> Sam:
         InputError: unknown name, or weights that do not fit; the message says what would.
     """
     from zoo.sam.model import Sam
-    from zoo.weights import identify, load_weights, random_seed_of, seeded
+    from zoo.weights import identify, load_card_or_file, random_seed_of, seeded
 
     seed = random_seed_of(weights)
     # Encoder and decoder are seeded apart, so that equal seeds give equal decoders behind different encoders.
@@ -170,5 +170,9 @@ def create_sam(name: str, weights: str | Path | None = None) -> Sam:
         encoder = create_encoder(name)
     with seeded(seed or 0):
         sam = Sam(encoder, encoder_spec(name)).eval()
-    sam.weights = load_weights(sam, Path(str(weights))) if seed is None else identify(sam, seed)
+    if seed is None:
+        sam.weights = load_card_or_file(sam, str(weights))
+    else:
+        tag = getattr(encoder, "pretrained", None)
+        sam.weights = identify(sam, f"random:{seed} around {tag}" if tag else f"random:{seed}")
     return sam

@@ -1,4 +1,4 @@
-"""Any feature backbone of timm as a SAM encoder: `timm:NAME`, `timm:NAME@SIZE`.
+"""Any feature backbone of timm as a SAM encoder: `timm:NAME`, `timm:NAME@SIZE`, `timm:NAME.TAG` with published weights.
 
 The maps of its last stages are projected to the embedding's channels, brought to 64x64 and added; a depthwise-separable
 convolution and a normalisation follow. At 256 px in their ImageNet geometry such encoders cost a twentieth of
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.errors import unknown_name
+from zoo.errors import InputError, unknown_name
 from zoo.layers import ConvBn, LayerNorm2d
 from zoo.registry import (
     EMBEDDING_CHANNELS,
@@ -25,7 +25,7 @@ from zoo.registry import (
     register_family,
 )
 
-#: Stages that the neck reads, counted from the last.
+#: Stages that the neck reads, counted from the last; of backbones with fewer, all.
 STAGES = 4
 
 SPEC = EncoderSpec(
@@ -34,20 +34,27 @@ SPEC = EncoderSpec(
     prompt_frame=256,
     fit="pad",
     resize="area",
-    normalisation="min_max",
+    normalisation="imagenet",
     title="timm backbone with a summing neck",
     paper="timm: Wightman, doi:10.5281/zenodo.4414861",
     licence="timm: Apache-2.0; its weights have their own",
-    weights_from="none published",
+    weights_from="timm's hub (backbone alone)",
     adaptable=True,
 )
 
 
 class TimmEncoder(nn.Module):
-    """A backbone's last stages, summed: (B, 3, S, S) to (B, 256, 64, 64)."""
+    """A backbone's last stages, summed: (B, 3, S, S) to (B, 256, 64, 64).
 
-    def __init__(self, backbone: nn.Module, widths: list[int]) -> None:
+    Attributes:
+        image_size: S, which transformers are bound to.
+        pretrained: tag of the published weights that the backbone holds, or None.
+    """
+
+    def __init__(self, backbone: nn.Module, widths: list[int], image_size: int, pretrained: str | None) -> None:
         super().__init__()
+        self.image_size = image_size
+        self.pretrained = pretrained
         self.backbone = backbone
         self.projections = nn.ModuleList(ConvBn(width, EMBEDDING_CHANNELS) for width in widths)
         self.neck = nn.Sequential(
@@ -58,7 +65,7 @@ class TimmEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images to embeddings."""
-        maps = self.backbone(x)
+        maps = self.backbone(x)[-STAGES:]
         size = (EMBEDDING_SIZE, EMBEDDING_SIZE)
         projected = [projection(m) for projection, m in zip(self.projections, maps, strict=True)]
         embedding: Tensor = self.neck(torch.stack([F.interpolate(p, size, mode="bilinear") for p in projected]).sum(0))
@@ -72,16 +79,45 @@ def timm_backbone(name: str) -> tuple[EncoderSpec, EncoderFactory]:
     Raises:
         InputError: timm has no such model.
     """
+    timm = _timm()
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise unknown_name("timm model", architecture, timm.list_models())
+    if tag and not timm.is_model_pretrained(name):
+        raise unknown_name("timm weights", name, timm.list_pretrained(f"{architecture}.*"))
+
+    def build(spec: EncoderSpec) -> nn.Module:
+        backbone: Any = _backbone(name, spec.image_size, pretrained=bool(tag))
+        return TimmEncoder(backbone, backbone.feature_info.channels()[-STAGES:], spec.image_size, tag or None)
+
+    return replace(SPEC, name=f"timm:{name}", title=f"timm {name} with a summing neck"), build
+
+
+def _timm() -> Any:
     with warnings.catch_warnings():
         # timm's import warns of what it will mend itself.
         warnings.simplefilter("ignore")
         import timm
+    return timm
 
-    if not timm.is_model(name.partition(".")[0]):
-        raise unknown_name("timm model", name, timm.list_models())
 
-    def build(spec: EncoderSpec) -> nn.Module:
-        backbone: Any = timm.create_model(name, features_only=True, out_indices=tuple(range(-STAGES, 0)))
-        return TimmEncoder(backbone, backbone.feature_info.channels())
+def _backbone(name: str, image_size: int, pretrained: bool) -> nn.Module:
+    """The model's last stages; transformers are told the image size, convolutional networks take any.
 
-    return replace(SPEC, name=f"timm:{name}", title=f"timm {name} with a summing neck"), build
+    Raises:
+        InputError: the model offers no feature maps, or its weights cannot be had.
+    """
+    create = _timm().create_model
+    try:
+        try:
+            return create(name, features_only=True, pretrained=pretrained, img_size=image_size)
+        except TypeError:
+            return create(name, features_only=True, pretrained=pretrained)
+    except OSError as error:
+        raise InputError(
+            f"timm:{name}", f"no published weights ({error})", "a network, or the name without tag"
+        ) from error
+    except (RuntimeError, AttributeError, ValueError, AssertionError) as error:
+        raise InputError(
+            f"timm:{name}", f"no feature maps ({error})", "a model that timm builds features_only"
+        ) from error

@@ -1,0 +1,96 @@
+"""Converting: bit for bit, both ways, of graphs as trained and folded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors import safe_open
+from torch import Tensor
+
+from bench.candidate import Recipe
+from cli import main
+from compress.build import build_candidate
+from compress.reparam import reparameterise
+from tests.checkpoints import filled
+from zoo.errors import InputError
+from zoo.registry import create_sam
+from zoo.weights import read_checkpoint, sha256_of
+from zoo.weights.convert import convert
+
+VARIANTS = {"reparam": reparameterise}
+
+
+def same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(
+        one[key].dtype == other[key].dtype and one[key].numpy().tobytes() == other[key].numpy().tobytes() for key in one
+    )
+
+
+def folded_state() -> dict[str, Tensor]:
+    sam = create_sam("repvit")
+    sam.image_encoder = reparameterise(sam.image_encoder)
+    return dict(sam.state_dict())
+
+
+@pytest.mark.parametrize("variant", ["train", "reparam"])
+def test_round_trip_keeps_every_bit(tmp_path: Path, variant: str) -> None:
+    state = filled("rep_medsam") if variant == "train" else folded_state()
+    first, second, third = (tmp_path / name for name in ("a.pth", "b.safetensors", "c.pth"))
+    torch.save({"model": state, "epoch": 3}, first)
+    metadata = convert(first, second, variants=VARIANTS)
+    again = convert(second, third, variants=VARIANTS)
+    assert same_bits(read_checkpoint(second).state, state)
+    assert same_bits(torch.load(third, weights_only=True), state)
+    assert metadata == again, "what a checkpoint says of its source goes along"
+    assert (metadata["encoder"], metadata["variant"], metadata["part"]) == ("repvit", variant, "model")
+    assert metadata["source_sha256"] == sha256_of(first)
+    assert json.loads(metadata["training"]) == {"epoch": "3"}
+    assert json.loads(metadata["spec"])["image_size"] == 256
+
+
+def test_metadata_is_in_the_file(tmp_path: Path) -> None:
+    torch.save(filled("edge_sam"), tmp_path / "edge.pth")
+    convert(tmp_path / "edge.pth", tmp_path / "edge.safetensors")
+    with safe_open(tmp_path / "edge.safetensors", framework="pt") as stream:
+        assert stream.metadata()["encoder"] == "edge_sam"
+
+
+def test_folded_weights_run_like_the_ones_they_were_folded_from(tmp_path: Path) -> None:
+    torch.save(create_sam("repvit").state_dict(), tmp_path / "train.pth")
+    torch.save(folded_state(), tmp_path / "folded.pth")
+    image = torch.rand(1, 3, 256, 256)
+    one, other = (
+        build_candidate(Recipe("repvit", str(tmp_path / name), "reparam", "torch", "fp32", 2))
+        for name in ("train.pth", "folded.pth")
+    )
+    with torch.inference_mode():
+        torch.testing.assert_close(one.sam.image_encoder(image), other.sam.image_encoder(image), rtol=0, atol=0)
+    with pytest.raises(InputError, match="repvit"):
+        build_candidate(Recipe("repvit", str(tmp_path / "folded.pth"), "train", "torch", "fp32", 2))
+
+
+def test_layouts_that_several_encoders_share_need_a_name(tmp_path: Path) -> None:
+    torch.save(filled("medsam_vit_b"), tmp_path / "vit.pth")
+    with pytest.raises(InputError, match="sam_vit_b, vit_b alike; expected --encoder"):
+        convert(tmp_path / "vit.pth", tmp_path / "vit.safetensors")
+    convert(tmp_path / "vit.pth", tmp_path / "vit.safetensors", encoder="vit_b")
+    assert read_checkpoint(tmp_path / "vit.safetensors").scalars["encoder"] == "vit_b"
+
+
+def test_weights_that_fit_nothing_leave_no_file(tmp_path: Path) -> None:
+    torch.save({"fc.weight": torch.zeros(3, 2)}, tmp_path / "other.pth")
+    result = CliRunner().invoke(
+        main, ["weights", "convert", str(tmp_path / "other.pth"), str(tmp_path / "o.safetensors")]
+    )
+    assert result.exit_code == 1
+    assert "nearest is" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["other.pth"]
+
+
+def test_other_suffixes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"suffix '\.onnx'"):
+        convert(tmp_path / "a.pth", tmp_path / "a.onnx")

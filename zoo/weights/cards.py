@@ -1,0 +1,163 @@
+"""Weight cards: what is published, where users get it, under which licence, and the hash it was pinned to."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from zoo.errors import InputError, unknown_name
+from zoo.files import whole_file
+
+#: Folder that holds the checkpoints, instead of `ckpts/` beside the catalog.
+FOLDER_VARIABLE = "REPMEDSAM_CKPTS"
+LOCK_FILE = "lock.json"
+
+
+@dataclass(frozen=True)
+class WeightCard:
+    """A published checkpoint.
+
+    Attributes:
+        name: by which `--weights` and `weights pull` take it.
+        encoder: name in the registry of the model it loads into.
+        title: the published model.
+        url: http(s) address of the file, or `hf:OWNER/REPO/FILE` on the Hugging Face Hub; None where only a person can
+            download it.
+        page: where a person finds it.
+        file: file name in the checkpoints' folder.
+        licence: of the weights.
+        sha256: where it is known; else the first download pins it.
+    """
+
+    name: str
+    encoder: str
+    title: str
+    url: str | None
+    page: str
+    file: str
+    licence: str
+    sha256: str | None
+
+    @property
+    def path(self) -> Path:
+        """Where the file is, or belongs."""
+        return checkpoints_folder() / self.file
+
+    @property
+    def by_hand(self) -> str:
+        """What a person does where a download is not possible."""
+        return f"download {self.file} from {self.page} by hand, and `repmedsam weights pull {self.name} --from FILE`"
+
+
+@dataclass(frozen=True)
+class Pin:
+    """What the first download of a card was.
+
+    Attributes:
+        sha256: of the file.
+        size_bytes: of the file.
+        source: where it came from.
+        time_utc: when, ISO 8601.
+    """
+
+    sha256: str
+    size_bytes: int
+    source: str
+    time_utc: str
+
+
+@cache
+def catalog() -> dict[str, WeightCard]:
+    """All cards by name, in the catalog's order."""
+    cards = json.loads(files("ckpts").joinpath("catalog.json").read_text(encoding="utf-8"))
+    return {card["name"]: WeightCard(**card) for card in cards}
+
+
+def weight_card(name: str) -> WeightCard:
+    """The card `name`.
+
+    Raises:
+        InputError: no such card; the message suggests the right one.
+    """
+    if name not in catalog():
+        raise unknown_name("weight card", name, catalog())
+    return catalog()[name]
+
+
+def cards_of(encoder: str) -> list[WeightCard]:
+    """Cards whose weights load into `encoder`."""
+    return [card for card in catalog().values() if card.encoder == encoder]
+
+
+def checkpoints_folder() -> Path:
+    """Where checkpoints are kept: `$REPMEDSAM_CKPTS`, or `ckpts/` beside the catalog."""
+    return Path(os.environ.get(FOLDER_VARIABLE) or str(files("ckpts")))
+
+
+def read_lock(folder: Path | None = None) -> dict[str, Pin]:
+    """Pins by card name; empty before the first download.
+
+    Raises:
+        InputError: the lock file is not what this module wrote.
+    """
+    path = (folder or checkpoints_folder()) / LOCK_FILE
+    try:
+        return {name: Pin(**pin) for name, pin in json.loads(path.read_text(encoding="utf-8")).items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            path, f"no lock file ({error})", "JSON as `weights pull` writes it; restore or delete it"
+        ) from error
+
+
+def write_pin(name: str, pin: Pin, folder: Path | None = None) -> None:
+    """Adds a pin to the lock file."""
+    folder = folder or checkpoints_folder()
+    pins = read_lock(folder) | {name: pin}
+    with whole_file(folder / LOCK_FILE) as part:
+        part.write_text(json.dumps({n: asdict(p) for n, p in sorted(pins.items())}, indent=2) + "\n", encoding="utf-8")
+
+
+def expected_sha256(card: WeightCard) -> str | None:
+    """The hash that a file of this card must have: the catalog's, else the pinned one, else None."""
+    pin = read_lock().get(card.name)
+    return card.sha256 or (pin.sha256 if pin else None)
+
+
+def check_sha256(card: WeightCard, found: str) -> None:
+    """Refuses a file that is not what the card says.
+
+    Raises:
+        InputError: another hash than the catalog's or the lock file's.
+    """
+    expected = expected_sha256(card)
+    if expected not in (None, found):
+        where = "the catalog" if card.sha256 else f"{LOCK_FILE}, pinned by the first download"
+        raise InputError(card.path, f"sha256 {found}", f"{expected} ({where}); delete the file and pull it again")
+
+
+def locate(weights: str | Path) -> tuple[Path, WeightCard | None]:
+    """The checkpoint's path, and its card where `weights` is a card's name.
+
+    Raises:
+        InputError: a card that was not downloaded, or a name that is a card and a file at once.
+    """
+    card = catalog().get(str(weights))
+    if card is None:
+        return Path(weights), None
+    if Path(weights).is_file():
+        raise InputError(str(weights), "a weight card and a file of that name", f"./{weights} if the file is meant")
+    if not card.path.is_file():
+        raise InputError(card.path, "no such file", f"the weights {card.name!r}: `repmedsam weights pull {card.name}`")
+    return card.path, card
+
+
+def non_commercial(cards: Iterable[WeightCard]) -> list[str]:
+    """Names of the cards whose licence forbids commercial use."""
+    return [card.name for card in cards if "non-commercial" in card.licence]

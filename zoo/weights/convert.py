@@ -1,0 +1,93 @@
+"""Converting checkpoints between the published layout (`.pth`) and safetensors, bit for bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from zoo.errors import InputError
+from zoo.files import whole_file
+from zoo.registry import encoder_spec
+from zoo.weights.cards import cards_of
+from zoo.weights.detect import Fit, Variant, fitting, nearest
+from zoo.weights.identity import sha256_of
+from zoo.weights.read import Checkpoint, read_checkpoint
+
+SUFFIXES = (".pth", ".pt", ".safetensors")
+
+
+def convert(
+    source: Path, target: Path, encoder: str | None = None, variants: Mapping[str, Variant] | None = None
+) -> dict[str, str]:
+    """Writes the weights of `source` to `target`, flat, every tensor with its bits and dtype.
+
+    Args:
+        source: any checkpoint that `read_checkpoint` reads.
+        target: `.safetensors` (with metadata), or `.pth` / `.pt` as published: a dict of tensors.
+        encoder: whose weights they are, where several encoders share the layout (SAM's and MedSAM's ViT-B).
+        variants: further graphs of an encoder whose checkpoints have other keys, by name.
+
+    Returns:
+        The metadata: encoder, variant, part, spec (JSON), source, source_sha256, training (JSON of the numbers beside
+        the weights, such as epoch and loss).
+
+    Raises:
+        InputError: an unreadable source, another suffix, or weights of no known or of several models.
+    """
+    if target.suffix not in SUFFIXES:
+        raise InputError(target, f"suffix {target.suffix!r}", f"one of {', '.join(SUFFIXES)}")
+    checkpoint = read_checkpoint(source)
+    fit = _only_fit(source, checkpoint, encoder or checkpoint.scalars.get("encoder"), variants)
+    metadata = _metadata(source, checkpoint, fit)
+    state = {key: value.contiguous().clone() for key, value in checkpoint.state.items()}
+    with whole_file(target) as part:
+        write_state_dict(state, part, metadata, is_safetensors=target.suffix == ".safetensors")
+    return metadata
+
+
+def write_state_dict(
+    state: Mapping[str, Tensor], path: Path, metadata: dict[str, str], *, is_safetensors: bool
+) -> None:
+    """Writes tensors to `path` in one of the two formats; `.pth` has no place for metadata."""
+    if is_safetensors:
+        save_file(dict(state), path, metadata={"format": "pt", **metadata})
+    else:
+        torch.save(dict(state), path)
+
+
+def _only_fit(source: Path, checkpoint: Checkpoint, encoder: str | None, variants: Mapping[str, Variant] | None) -> Fit:
+    """The encoder whose weights these are. Of several with one layout, only one may have published weights."""
+    fits = fitting(checkpoint.state, variants, [encoder] if encoder else None)
+    if not fits:
+        near = nearest(checkpoint.state)
+        wanted = f"weights of {encoder}" if encoder else f"those of an encoder; nearest is {near.encoder}"
+        raise InputError(source, f"weights that do not fit ({near.problems})", wanted)
+    published = [fit for fit in fits if cards_of(fit.encoder)] or fits
+    if len(published) > 1:
+        names = ", ".join(fit.encoder for fit in published)
+        raise InputError(source, f"weights that fit {names} alike", "--encoder with the one they were trained for")
+    return published[0]
+
+
+def _metadata(source: Path, checkpoint: Checkpoint, fit: Fit) -> dict[str, str]:
+    """Of a conversion; what the source says of its own source stays."""
+    said = checkpoint.scalars
+    training = {key: value for key, value in said.items() if key not in _OWN_KEYS}
+    return {
+        "encoder": fit.encoder,
+        "variant": fit.variant,
+        "part": fit.part,
+        "spec": json.dumps(asdict(encoder_spec(fit.encoder))),
+        "source": said.get("source", source.name),
+        "source_sha256": said.get("source_sha256") or sha256_of(source),
+        "training": said.get("training") or json.dumps(training),
+    }
+
+
+_OWN_KEYS = ("encoder", "variant", "part", "spec", "source", "source_sha256", "training", "format")
