@@ -88,6 +88,9 @@ def measure_cost(sam: Sam) -> dict[str, Any]:
         "decoder_gmacs_second_counter": decoder.second_macs / 1e9,
         "input_px": size,
         "uncounted_operators": encoder.uncounted,
+        "title": sam.spec.title,
+        "licence": sam.spec.licence,
+        "weights_from": sam.spec.weights_from,
     }
 
 

@@ -30,6 +30,9 @@ MEASUREMENTS: Mapping[str, tuple[str, ...]] = {
         "encoder_gmacs_second_counter",
         "input_px",
         "uncounted_operators",
+        "title",
+        "licence",
+        "weights_from",
     ),
     "latency of parts": ("encode_s", "encode_first_s", "decode_s", "decode_first_s", "warmup", "input_px"),
     "latency of a case": (

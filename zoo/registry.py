@@ -25,6 +25,19 @@ EMBEDDING_SIZE, EMBEDDING_CHANNELS = 64, 256
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What an encoder costs as trained, before folding, at its spec's input size; tests hold the code to it.
+
+    Attributes:
+        params_m: parameters in millions.
+        gmacs: multiply-adds of one image in 1e9: convolutions, products and attention.
+    """
+
+    params_m: float
+    gmacs: float
+
+
+@dataclass(frozen=True)
 class EncoderSpec:
     """What surrounds an encoder: its input, the frame that prompts live in, and where it comes from.
 
@@ -43,6 +56,7 @@ class EncoderSpec:
         weights_from: where users get the published weights.
         adaptable: whether `image_size` may be changed when building.
         decoder_norm_eps: epsilon of the layer normalisations in the decoder's transformer.
+        reference_cost: of the published architecture at `image_size`; None for other sizes and backbones on demand.
     """
 
     name: str
@@ -57,6 +71,7 @@ class EncoderSpec:
     weights_from: str
     adaptable: bool = False
     decoder_norm_eps: float = 1e-5
+    reference_cost: Cost | None = None
 
 
 #: Builds the encoder that a spec describes.
@@ -135,7 +150,7 @@ def encoder_spec(name: str, image_size: int | None = None) -> EncoderSpec:
         return spec
     if not spec.adaptable:
         raise InputError(f"encoder {base}", f"input size {size} px", f"{spec.image_size} px, the only one it has")
-    return replace(spec, name=f"{base}@{size}", image_size=size, prompt_frame=size)
+    return replace(spec, name=f"{base}@{size}", image_size=size, prompt_frame=size, reference_cost=None)
 
 
 def create_encoder(name: str, image_size: int | None = None) -> nn.Module:

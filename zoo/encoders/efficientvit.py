@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers import LayerNorm2d
-from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE, EncoderSpec, register_encoder
+from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE, Cost, EncoderSpec, register_encoder
 
 WIDTHS = (32, 64, 128, 256, 512)
 HEAD_DEPTH = 32
@@ -222,7 +222,7 @@ SIZES = {
 }
 
 
-def _register_size(size: str) -> None:
+def _register_size(size: str, cost: Cost) -> None:
     spec = EncoderSpec(
         name=f"efficientvit_sam_{size}",
         image_size=512,
@@ -235,9 +235,14 @@ def _register_size(size: str) -> None:
         licence="Apache-2.0",
         weights_from="github.com/mit-han-lab/efficientvit",
         decoder_norm_eps=EPS,
+        reference_cost=cost,
     )
     register_encoder(spec)(lambda spec: EfficientViTEncoder(SIZES[size]))
 
 
-for _size in SIZES:
-    _register_size(_size)
+for _size, _cost in {
+    "l0": Cost(30.728224, 34.775),
+    "l1": Cost(43.585568, 48.980),
+    "l2": Cost(57.264032, 68.554),
+}.items():
+    _register_size(_size, _cost)

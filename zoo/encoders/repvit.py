@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers import ConvBn, SamNeck
-from zoo.registry import EMBEDDING_CHANNELS, EncoderSpec, register_encoder
+from zoo.registry import EMBEDDING_CHANNELS, Cost, EncoderSpec, register_encoder
 
 
 class RepVggDepthwise(nn.Module):
@@ -216,6 +216,7 @@ REP_MEDSAM = EncoderSpec(
     paper="Rep-MedSAM, CVPR 2024 MedSAM on Laptop; RepViT: arXiv:2307.09283",
     licence="not stated by the repository",
     weights_from="github.com/muxin-wei/Rep-MedSAM",
+    reference_cost=Cost(6.505532, 31.145),
 )
 
 
@@ -225,17 +226,28 @@ def repvit(spec: EncoderSpec) -> nn.Module:
     return RepViTEncoder(SIZES["m1_0"])
 
 
-def _register_size(size: str) -> None:
+def _register_size(size: str, cost: Cost) -> None:
     """A size of RepViT in Rep-MedSAM's geometry; nobody has published weights for it but those of `repvit`."""
     title = f"RepViT-{size.upper().replace('_', '.')} in Rep-MedSAM's geometry"
     spec = replace(
-        REP_MEDSAM, name=f"repvit_{size}", title=title, licence="none published", weights_from="none published"
+        REP_MEDSAM,
+        name=f"repvit_{size}",
+        title=title,
+        licence="none published",
+        weights_from="none published",
+        reference_cost=cost,
     )
     register_encoder(spec)(lambda spec: RepViTEncoder(SIZES[size]))
 
 
-for _size in SIZES:
-    _register_size(_size)
+for _size, _cost in {
+    "m0_9": Cost(4.963808, 23.631),
+    "m1_0": Cost(6.505532, 31.145),
+    "m1_1": Cost(7.709328, 37.627),
+    "m1_5": Cost(13.550848, 63.691),
+    "m2_3": Cost(21.92884, 108.060),
+}.items():
+    _register_size(_size, _cost)
 
 REPVIT_SAM = EncoderSpec(
     name="repvit_sam",
@@ -248,6 +260,7 @@ REPVIT_SAM = EncoderSpec(
     paper="RepViT-SAM: arXiv:2312.05760",
     licence="Apache-2.0",
     weights_from="github.com/THU-MIG/RepViT",
+    reference_cost=Cost(23.15892, 113.305),
 )
 
 
@@ -265,6 +278,7 @@ def repvit_sam(spec: EncoderSpec) -> nn.Module:
         paper="EdgeSAM: arXiv:2312.06660",
         licence="NTU S-Lab 1.0, non-commercial only",
         weights_from="github.com/chongzhou96/EdgeSAM",
+        reference_cost=Cost(5.517552, 20.046),
     )
 )
 def edge_sam(spec: EncoderSpec) -> nn.Module:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers import ConvBn, SamNeck
-from zoo.registry import EMBEDDING_CHANNELS, EncoderSpec, register_encoder
+from zoo.registry import EMBEDDING_CHANNELS, Cost, EncoderSpec, register_encoder
 
 
 class PatchEmbed(nn.Module):
@@ -225,6 +225,7 @@ def _stage(geometry: TinyViTGeometry, index: int) -> Stage:
         paper="LiteMedSAM, CVPR 2024 MedSAM on Laptop; TinyViT: arXiv:2207.10666",
         licence="Apache-2.0",
         weights_from="github.com/bowang-lab/MedSAM, branch LiteMedSAM",
+        reference_cost=Cost(5.72674, 37.474),
     )
 )
 def tinyvit(spec: EncoderSpec) -> nn.Module:
@@ -244,6 +245,7 @@ def tinyvit(spec: EncoderSpec) -> nn.Module:
         paper="MobileSAM: arXiv:2306.14289; TinyViT: arXiv:2207.10666",
         licence="Apache-2.0",
         weights_from="github.com/ChaoningZhang/MobileSAM",
+        reference_cost=Cost(6.065532, 38.768),
     )
 )
 def mobile_sam(spec: EncoderSpec) -> nn.Module:

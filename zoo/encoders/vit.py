@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers import SamNeck
-from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE, EncoderSpec, register_encoder
+from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE, Cost, EncoderSpec, register_encoder
 
 PATCH_PX = 16
 
@@ -148,6 +148,7 @@ MEDSAM = EncoderSpec(
     licence="Apache-2.0",
     weights_from="github.com/bowang-lab/MedSAM",
     adaptable=True,
+    reference_cost=Cost(89.670912, 486.039),
 )
 
 
