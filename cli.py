@@ -182,7 +182,7 @@ protocol_options = _options(
         type=click.Choice(["truncate", "float"]),
         default="truncate",
         show_default=True,
-        help="Of boxes scaled to the encoder's frame.",
+        help="Of a volume's boxes scaled to the encoder's frame; those of images are truncated.",
     ),
     click.option(
         "--resize",

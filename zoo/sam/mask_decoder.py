@@ -73,16 +73,26 @@ class MaskDecoder(nn.Module):
         Returns:
             Low-resolution logits (B, 1 or 3, 256, 256) and predicted IoU (B, 1 or 3).
         """
-        batch = sparse_prompt_embeddings.shape[0]
-        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
-        tokens = torch.cat([own.expand(batch, -1, -1), sparse_prompt_embeddings], dim=1)
-        image = image_embeddings + dense_prompt_embeddings
-        tokens, features = self.transformer(image, image_pe.expand(batch, -1, -1, -1), tokens)
+        tokens, features = self._attend(image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings)
         wanted = range(1, len(self.output_hypernetworks_mlps)) if multimask_output else range(1)
-        features = features.transpose(1, 2).reshape(image.shape)
         masks = self._masks(features, [(i, tokens[:, 1 + i]) for i in wanted])
         iou = self.iou_prediction_head(tokens[:, 0])
         return masks, iou[:, wanted.start : wanted.stop]
+
+    def all_masks(self, image: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, but all four masks, logits (B, 4, 256, 256) and predicted IoU (B, 4): for export."""
+        tokens, features = self._attend(image, image_pe, sparse, dense)
+        masks = self._masks(features, [(i, tokens[:, 1 + i]) for i in range(len(self.output_hypernetworks_mlps))])
+        return masks, self.iou_prediction_head(tokens[:, 0])
+
+    def _attend(self, embeddings: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (B, T, C) and image features (B, C, 64, 64) after the transformer."""
+        batch = sparse.shape[0]
+        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        tokens = torch.cat([own.expand(batch, -1, -1), sparse], dim=1)
+        image = (embeddings + dense).expand(batch, -1, -1, -1)
+        tokens, features = self.transformer(image, image_pe.expand(batch, -1, -1, -1), tokens)
+        return tokens, features.transpose(1, 2).reshape(image.shape)
 
     def _masks(self, features: Tensor, tokens: list[tuple[int, Tensor]]) -> Tensor:
         """Up-scales the image features and reads one mask off with each token."""

@@ -97,13 +97,19 @@ class PromptEncoder(nn.Module):
         return encoding
 
     def _embed_points(self, coordinates: Tensor, labels: Tensor, pad: bool) -> Tensor:
-        encoding = self._positions(coordinates)
         if pad:
-            encoding = torch.cat([encoding, torch.zeros_like(encoding[:, :1])], dim=1)
+            coordinates = torch.cat([coordinates, torch.zeros_like(coordinates[:, :1])], dim=1)
             labels = torch.cat([labels, -torch.ones_like(labels[:, :1])], dim=1)
+        return self.embed_labelled_points(coordinates, labels)
+
+    def embed_labelled_points(self, coordinates: Tensor, labels: Tensor) -> Tensor:
+        """Points (B, P, 2) in the prompt frame to embeddings (B, P, C).
+
+        Labels (B, P): -1 padding, 0 background, 1 foreground, 2 and 3 the top left and bottom right corner of a box.
+        """
         kind = labels[..., None]
-        encoding = torch.where(kind == -1, self.not_a_point_embed.weight, encoding)
-        for value in (self.BACKGROUND, self.FOREGROUND):
+        encoding = torch.where(kind == -1, self.not_a_point_embed.weight, self._positions(coordinates))
+        for value in range(len(self.point_embeddings)):
             encoding = encoding + (kind == value) * self._kind(value)
         return encoding
 

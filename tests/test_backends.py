@@ -1,0 +1,155 @@
+"""Runtimes: every one computes what torch computes, of every kind of prompt, into arrays of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from tests.fill import smooth_image
+from zoo import cache
+from zoo.backends import Backend, Prompts, create_backend, list_backends
+from zoo.errors import InputError
+from zoo.registry import create_sam
+from zoo.sam.model import Sam
+
+ENCODER = "timm:resnet18@64"
+#: ‖a-b‖/‖b‖ against float32 torch, by precision.
+TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2}
+BOXES = np.array([[10, 12, 40, 44], [0, 0, 63, 63], [30, 5, 50, 20]], np.float32)
+POINTS = np.array([[[20, 20], [50, 12]], [[5, 60], [33, 33]], [[1, 2], [3, 4]]], np.float32)
+LABELS = np.array([[1, 0], [1, 1], [0, -1]], np.int64)
+MASK = (20 * smooth_image(256, seed=3)[:, :1] - 10).astype(np.float32)
+PROMPTS = {
+    "boxes": Prompts(boxes=BOXES),
+    "one box": Prompts(boxes=BOXES[:1]),
+    "points": Prompts(points=POINTS, point_labels=LABELS),
+    "one point": Prompts(points=POINTS[:1, :1], point_labels=LABELS[:1, :1]),
+    "points and boxes": Prompts(boxes=BOXES, points=POINTS, point_labels=LABELS),
+    "boxes and masks": Prompts(boxes=BOXES[:2], masks=np.concatenate([MASK, -MASK])),
+    "a mask": Prompts(masks=MASK),
+}
+
+
+@pytest.fixture(scope="module")
+def sam() -> Sam:
+    return create_sam(ENCODER)
+
+
+@pytest.fixture(scope="module")
+def image() -> NDArray[np.float32]:
+    return smooth_image(64)
+
+
+@pytest.fixture(
+    scope="module", params=[(n, p) for n, precisions in list_backends().items() for p in precisions], ids=str
+)
+def backend(request: pytest.FixtureRequest, sam: Sam, tmp_path_factory: pytest.TempPathFactory) -> Backend:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(cache.FOLDER_VARIABLE, str(tmp_path_factory.getbasetemp() / "cache"))
+        made = create_backend(request.param[0], sam, request.param[1])
+        # The graphs are made when they are first asked for: while the folder is set.
+        embedding = made.encode(smooth_image(64, seed=9))
+        made.decode(embedding, PROMPTS["boxes"])
+        made.decode_boxes(embedding, BOXES)
+    return made
+
+
+def close(found: NDArray[np.float32], expected: NDArray[np.float32], precision: str) -> bool:
+    return bool(np.linalg.norm(found - expected) <= TOLERANCE[precision] * np.linalg.norm(expected))
+
+
+def test_encode(backend: Backend, sam: Sam, image: NDArray[np.float32]) -> None:
+    found = backend.encode(np.concatenate([image, image[:, :, ::-1].copy()]))
+    with torch.inference_mode():
+        expected = sam.image_encoder(torch.from_numpy(image)).numpy()
+    assert found.dtype == np.float32
+    assert found.shape == (2, 256, 64, 64)
+    assert close(found[:1], expected, backend.precision)
+    assert not close(found[1:], expected, backend.precision), "each image gets an embedding of its own"
+
+
+@pytest.mark.parametrize("kind", PROMPTS)
+@pytest.mark.parametrize("multimask", [False, True])
+def test_decode(backend: Backend, sam: Sam, image: NDArray[np.float32], kind: str, multimask: bool) -> None:
+    reference = create_backend("torch", sam)
+    embedding = reference.encode(image)
+    expected, found = (b.decode(embedding, PROMPTS[kind], multimask) for b in (reference, backend))
+    for e, f in zip(expected, found, strict=True):
+        assert f.shape == e.shape
+        assert close(f, e, backend.precision)
+
+
+def test_decode_boxes(backend: Backend, sam: Sam, image: NDArray[np.float32]) -> None:
+    reference = create_backend("torch", sam)
+    embedding = reference.encode(image)
+    for boxes in (BOXES, BOXES[:1], np.tile(BOXES, (3, 1))):
+        expected, _ = reference.decode(embedding, Prompts(boxes=boxes))
+        assert close(backend.decode_boxes(embedding, boxes), expected, backend.precision)
+
+
+def test_results_are_nobody_elses(backend: Backend, image: NDArray[np.float32]) -> None:
+    """What a runtime returned stays as it was when it runs again."""
+    other = image[:, :, ::-1].copy()
+    embedding = backend.encode(image)
+    logits, iou = backend.decode(embedding, PROMPTS["boxes"])
+    fast = backend.decode_boxes(embedding, BOXES)
+    results = (embedding, logits, iou, fast)
+    before = [result.copy() for result in results]
+    again = backend.encode(other)
+    backend.decode(again, PROMPTS["boxes"])
+    backend.decode_boxes(again, BOXES)
+    for result, was in zip(results, before, strict=True):
+        np.testing.assert_array_equal(result, was)
+        result[:] = 0
+    np.testing.assert_array_equal(backend.encode(image), before[0])
+
+
+def test_files_are_made_once_for_what_they_are_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(tmp_path))
+    made: list[Path] = []
+
+    def make(path: Path) -> None:
+        made.append(path)
+        path.touch()
+
+    module = nn.Linear(2, 2)
+    first = cache.cached_file("encoder.onnx", module, make, 20)
+    assert cache.cached_file("encoder.onnx", module, make, 20) == first
+    assert len(made) == 1
+    of_other_weights = cache.cached_file("encoder.onnx", nn.Linear(2, 2), make, 20)
+    of_another_fact = cache.cached_file("encoder.onnx", module, make, 21)
+    assert len({first, of_other_weights, of_another_fact}) == 3
+    assert set(tmp_path.iterdir()) == {first, of_other_weights, of_another_fact}, "no part is left"
+
+
+def test_bf16_on_a_machine_without_it(sam: Sam) -> None:
+    openvino = pytest.importorskip("openvino")
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this machine has bf16")
+    with pytest.raises(InputError, match="without bf16 instructions"):
+        create_backend("openvino", sam, "bf16")
+
+
+def test_a_runtime_that_is_not_installed(sam: Sam, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    with pytest.raises(InputError, match=r"pip install 'rep-medsam\[openvino\]'"):
+        create_backend("openvino", sam)
+
+
+def test_compile_without_a_compiler(sam: Sam, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InputError, match=r"no C\+\+ compiler"):
+        create_backend("compile", sam)
+
+
+def test_unknown_names(sam: Sam) -> None:
+    with pytest.raises(InputError, match="did you mean onnxruntime"):
+        create_backend("onnx", sam)
+    with pytest.raises(InputError, match="precision of backend torch"):
+        create_backend("torch", sam, "int4")

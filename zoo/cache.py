@@ -1,0 +1,53 @@
+"""A folder for what is expensive to make and can be made again: exported graphs, compiled models."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from zoo.files import whole_file
+
+#: Folder of the cache, instead of the user's own.
+FOLDER_VARIABLE = "REPMEDSAM_CACHE"
+
+
+def cache_folder() -> Path:
+    """`$REPMEDSAM_CACHE`, or `rep-medsam` in the user's cache folder."""
+    if folder := os.environ.get(FOLDER_VARIABLE):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rep-medsam"
+
+
+def cached_file(name: str, module: nn.Module, make: Callable[[Path], None], *facts: object) -> Path:
+    """The file that `make` writes for `module`, made once for its weights, structure, code and `facts`.
+
+    Args:
+        name: what the file is called; its suffix stays.
+        module: what it is made of.
+        make: writes the file to the path it is given.
+        facts: whatever else the file depends on.
+    """
+    digest = hashlib.sha256(f"{torch.__version__} {_code_digest()} {facts} {module!r}".encode())
+    for key, value in sorted(module.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().contiguous().numpy().tobytes())
+    path = cache_folder() / f"{Path(name).stem}-{digest.hexdigest()[:20]}{Path(name).suffix}"
+    if not path.is_file():
+        with whole_file(path) as part:
+            make(part)
+    return path
+
+
+@cache
+def _code_digest() -> str:
+    """Of the zoo's sources: graphs of older code are not taken for today's."""
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
