@@ -45,9 +45,16 @@ def image() -> NDArray[np.float32]:
     return smooth_image(64)
 
 
-@pytest.fixture(
-    scope="module", params=[(n, p) for n, precisions in list_backends().items() for p in precisions], ids=str
-)
+#: What this machine can run: bf16 needs its instructions.
+RUNTIMES = [
+    (name, precision)
+    for name, precisions in list_backends().items()
+    for precision in precisions
+    if precision != "bf16" or torch.cpu._is_avx512_bf16_supported()
+]
+
+
+@pytest.fixture(scope="module", params=RUNTIMES, ids=str)
 def backend(request: pytest.FixtureRequest, sam: Sam, tmp_path_factory: pytest.TempPathFactory) -> Backend:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(cache.FOLDER_VARIABLE, str(tmp_path_factory.getbasetemp() / "cache"))
