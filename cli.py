@@ -357,7 +357,8 @@ def _recipes(
     from zoo.errors import InputError
     from zoo.registry import encoder_spec, list_encoders
 
-    names = dict.fromkeys(list_encoders() if "all" in encoders else encoders)
+    asked = [name for item in encoders for name in (list_encoders() if item == "all" else [item])]
+    names = dict.fromkeys(asked)
     chosen = dict(_split_weights(item, list(names)) for item in weights)
     if unused := chosen.keys() - names.keys() - {""}:
         raise InputError("--weights", f"weights for {', '.join(sorted(unused))}", f"one of: {', '.join(names)}")
