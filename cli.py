@@ -19,7 +19,11 @@ DEFAULT_RECORDS = Path("runs/bench.jsonl")
 
 
 #: Commands that live beside what they command, imported when they are asked for.
-COMMANDS = {"weights": "compress.weights_commands"}
+COMMANDS = {
+    "export": "compress.export_commands",
+    "quantize": "compress.export_commands",
+    "weights": "compress.weights_commands",
+}
 
 
 class Commands(click.Group):
@@ -131,6 +135,14 @@ candidate_options = _options(
         help="Runtime, see `list`; repeat to compare.",
     ),
     click.option("--precision", default="fp32", show_default=True, help="Precision of the runtime."),
+    click.option("--sweep", is_flag=True, help="Every runtime and float precision that this machine has."),
+    click.option(
+        "--candidate",
+        "folders",
+        multiple=True,
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        help="Folder that `export` or `quantize` wrote; repeat for more.",
+    ),
     click.option(
         "--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Threads of one operator."
     ),
@@ -233,6 +245,8 @@ def bench(
     variant: str,
     backends: tuple[str, ...],
     precision: str,
+    sweep: bool,
+    folders: tuple[Path, ...],
     threads: int,
     cases: tuple[str, ...],
     max_objects: int | None,
@@ -255,14 +269,18 @@ def bench(
       repmedsam bench --encoder repvit --encoder tinyvit
       repmedsam bench --cases scans/ --protocol per_object --protocol cached --max-objects 6
       repmedsam bench --encoder repvit --weights rep_medsam.pth --cases 'validation/*.npz'
+      repmedsam bench --encoder repvit --sweep --candidate runs/repvit-int8
     """
     from bench.cold import cold_request, spawn_cold_pass
     from bench.progress import TerminalProgress
     from bench.runner import Settings, Sweep
-    from compress.build import build_candidate
+    from compress.build import build_candidate, recipe_of
+    from zoo.backends import runnable_here
     from zoo.sam.rule import Protocol3D
 
-    recipes = _recipes(encoders, weights, variant, backends, precision, threads)
+    runtimes = runnable_here() if sweep else [(backend, precision) for backend in dict.fromkeys(backends)]
+    recipes = _recipes(encoders, weights, variant, runtimes, threads)
+    recipes += [recipe_of(folder, threads=threads) for folder in folders]
     settings = Settings(
         protocols=tuple(Protocol3D(name, **rule) for name in dict.fromkeys(protocols)),
         rounds=rounds,
@@ -276,17 +294,17 @@ def bench(
         return spawn_cold_pass(command, cold_request(recipe, case, protocol))
 
     with TerminalProgress() as progress:
-        sweep = Sweep(recipes, build_candidate, cold_run, settings, out, progress)
+        run = Sweep(recipes, build_candidate, cold_run, settings, out, progress)
         try:
-            sweep.run([source for spec in cases for source in _find_cases(spec, max_objects, max_slices)])
+            run.run([source for spec in cases for source in _find_cases(spec, max_objects, max_slices)])
         except KeyboardInterrupt:
             progress.message(f"stopped; what was measured is in {out}, the same command goes on from there")
             raise SystemExit(130) from None
-    if sweep.skipped:
-        click.echo(f"{sweep.skipped} measurements were in {out} already (delete it, or name another --out, to repeat)")
+    if run.skipped:
+        click.echo(f"{run.skipped} measurements were in {out} already (delete it, or name another --out, to repeat)")
     click.echo(f"records: {out}   next: {Path(sys.argv[0]).name} report {out}")
-    if sweep.failures:
-        raise click.ClickException(f"{sweep.failures} measurements failed; each has an error record in {out}")
+    if run.failures:
+        raise click.ClickException(f"{run.failures} measurements failed; each has an error record in {out}")
 
 
 @main.command("cold-pass", hidden=True)
@@ -340,6 +358,35 @@ def report(records: tuple[Path, ...], out: Path | None, baseline: str | None, re
         click.echo(f"written to {out}", err=True)
 
 
+@main.command()
+@click.argument("records", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.option("--max-latency", type=float, metavar="MS", help="Encoder and one box together, in milliseconds.")
+@click.option("--min-dsc", type=click.FloatRange(0, 1), default=0.0, help="Mean DSC, from 0 to 1.")
+def recommend(records: tuple[Path, ...], max_latency: float | None, min_dsc: float) -> None:
+    """Name the best candidate that was measured on this machine, within limits.
+
+    RECORDS are files or folders of records; by default, what `bench` writes by default. Exit code 1 if none will do.
+
+    \b
+    Example:
+      repmedsam recommend --max-latency 200 --min-dsc 0.8
+    """
+    from bench.machine import describe_machine
+    from reports.recommend import describe
+    from reports.recommend import recommend as choose
+
+    paths = [file for path in records or (DEFAULT_RECORDS,) for file in _record_files(path)]
+    limit_s = float("inf") if max_latency is None else max_latency / 1000
+    try:
+        best, table = choose(paths, describe_machine()["id"], limit_s, min_dsc)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(table)
+    if best is None:
+        raise click.ClickException("no candidate is within the limits")
+    click.echo(f"\n{describe(best.candidate)}")
+
+
 def _record_files(path: Path) -> list[Path]:
     return sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
 
@@ -348,8 +395,7 @@ def _recipes(
     encoders: tuple[str, ...],
     weights: tuple[str, ...],
     variant: str,
-    backends: tuple[str, ...],
-    precision: str,
+    runtimes: list[tuple[str, str]],
     threads: int,
 ) -> list[Recipe]:
     """One recipe for each encoder and runtime."""
@@ -367,7 +413,7 @@ def _recipes(
     return [
         Recipe(name, chosen.get(name, chosen.get("")), variant, backend, precision, threads)
         for name in names
-        for backend in dict.fromkeys(backends)
+        for backend, precision in runtimes
     ]
 
 

@@ -21,6 +21,7 @@ class Recipe:
         backend: name of the runtime.
         precision: `fp32`, `bf16` or `int8`.
         threads: that one operator may use.
+        folder: of an exported or quantised candidate whose encoder's graph is used; None for the model itself.
     """
 
     encoder: str
@@ -29,6 +30,7 @@ class Recipe:
     backend: str = "torch"
     precision: str = "fp32"
     threads: int = 2
+    folder: str | None = None
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from bench.candidate import Candidate, Recipe
+from compress.card import checked_graph, read_card
 from compress.reparam import reparameterise
 from zoo.backends import create_backend
-from zoo.errors import unknown_name
+from zoo.errors import InputError, unknown_name
 from zoo.registry import create_sam
 from zoo.sam.model import Sam
 from zoo.weights import MismatchError, load_card_or_file
@@ -20,12 +23,44 @@ def build_candidate(recipe: Recipe) -> Candidate:
     Raises:
         InputError: an unknown name, or weights that do not fit.
     """
+    if recipe.folder:
+        return _exported(recipe, Path(recipe.folder))
     if recipe.variant not in VARIANTS:
         raise unknown_name("variant", recipe.variant, VARIANTS)
     sam = _sam(recipe)
     if sam.weights is None:
         raise RuntimeError("create_sam left the weights without an identity")
     backend = create_backend(recipe.backend, sam, recipe.precision, recipe.threads)
+    return Candidate(recipe, sam.weights, sam, backend)
+
+
+def recipe_of(folder: Path, weights: str | None = None, backend: str | None = None, threads: int = 2) -> Recipe:
+    """The recipe of a candidate that `export` or `quantize` wrote.
+
+    Args:
+        folder: with the card and the graph.
+        weights: checkpoint of the decoder; by default the one that the card names.
+        backend: runtime; by default the card's.
+        threads: that one operator may use.
+
+    Raises:
+        InputError: no card, or not one of this format.
+    """
+    card = read_card(folder)
+    name, decoder = f"{card.variant}-{card.file_sha256[:8]}", weights or card.weights
+    return Recipe(card.encoder, decoder, name, backend or card.backend, card.precision, threads, str(folder))
+
+
+def _exported(recipe: Recipe, folder: Path) -> Candidate:
+    """A candidate whose encoder is a graph; its decoder comes from the weights that the graph was made of."""
+    card = read_card(folder)
+    graph = checked_graph(folder, card)
+    sam = create_sam(card.encoder, recipe.weights)
+    if sam.weights is None or sam.weights.sha256 != card.weights_sha256:
+        found = f"weights {recipe.weights or 'random:0'} with another sha256"
+        raise InputError(folder, found, f"those that the graph was made of, sha256 {card.weights_sha256}")
+    sam.image_encoder = reparameterise(sam.image_encoder)
+    backend = create_backend(recipe.backend, sam, recipe.precision, recipe.threads, graph)
     return Candidate(recipe, sam.weights, sam, backend)
 
 

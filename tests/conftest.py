@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from fill import fill_state_dict
 
+from zoo import cache
 from zoo.backends import Backend, create_backend
 from zoo.data.case import Case
 from zoo.registry import create_sam
@@ -25,6 +27,14 @@ def filled_sam(encoder: str, layout: str) -> Sam:
     sam = create_sam(encoder)
     sam.load_state_dict(fill_state_dict(json.loads((GOLDEN / f"{layout}.json").read_text())), strict=True)
     return sam
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Graphs are exported once for all tests, and the user's cache is left alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(cache.FOLDER_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(autouse=True)

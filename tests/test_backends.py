@@ -12,12 +12,12 @@ from torch import nn
 
 from tests.fill import smooth_image
 from zoo import cache
-from zoo.backends import Backend, Prompts, create_backend, list_backends
+from zoo.backends import Backend, Prompts, create_backend, runnable_here
 from zoo.errors import InputError
 from zoo.registry import create_sam
 from zoo.sam.model import Sam
 
-ENCODER = "timm:resnet18@64"
+ENCODER = "timm:mobilenetv4_conv_small@64"
 #: ‖a-b‖/‖b‖ against float32 torch, by precision.
 TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2}
 BOXES = np.array([[10, 12, 40, 44], [0, 0, 63, 63], [30, 5, 50, 20]], np.float32)
@@ -45,25 +45,16 @@ def image() -> NDArray[np.float32]:
     return smooth_image(64)
 
 
-#: What this machine can run: bf16 needs its instructions.
+#: Compiling takes half a minute.
 RUNTIMES = [
-    (name, precision)
-    for name, precisions in list_backends().items()
-    for precision in precisions
-    if precision != "bf16" or torch.cpu._is_avx512_bf16_supported()
+    pytest.param(pair, marks=pytest.mark.slow if pair[0] == "compile" else (), id="-".join(pair))
+    for pair in runnable_here()
 ]
 
 
-@pytest.fixture(scope="module", params=RUNTIMES, ids=str)
-def backend(request: pytest.FixtureRequest, sam: Sam, tmp_path_factory: pytest.TempPathFactory) -> Backend:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(cache.FOLDER_VARIABLE, str(tmp_path_factory.getbasetemp() / "cache"))
-        made = create_backend(request.param[0], sam, request.param[1])
-        # The graphs are made when they are first asked for: while the folder is set.
-        embedding = made.encode(smooth_image(64, seed=9))
-        made.decode(embedding, PROMPTS["boxes"])
-        made.decode_boxes(embedding, BOXES)
-    return made
+@pytest.fixture(scope="module", params=RUNTIMES)
+def backend(request: pytest.FixtureRequest, sam: Sam) -> Backend:
+    return create_backend(request.param[0], sam, request.param[1])
 
 
 def close(found: NDArray[np.float32], expected: NDArray[np.float32], precision: str) -> bool:
@@ -134,12 +125,18 @@ def test_files_are_made_once_for_what_they_are_made_of(tmp_path: Path, monkeypat
     assert set(tmp_path.iterdir()) == {first, of_other_weights, of_another_fact}, "no part is left"
 
 
-def test_bf16_on_a_machine_without_it(sam: Sam) -> None:
-    openvino = pytest.importorskip("openvino")
-    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        pytest.skip("this machine has bf16")
-    with pytest.raises(InputError, match="without bf16 instructions"):
-        create_backend("openvino", sam, "bf16")
+def test_precisions_that_the_machine_lacks(sam: Sam, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert ("torch", "bf16") not in runnable_here()
+    with pytest.raises(InputError, match="bf16 on a CPU without bf16 instructions; expected fp32"):
+        create_backend("torch", sam, "bf16")
+
+
+def test_int8_needs_a_graph_and_a_runtime_of_graphs(sam: Sam, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="int8 without a quantised graph; expected a candidate"):
+        create_backend("onnxruntime", sam, "int8")
+    with pytest.raises(InputError, match="an exported graph; expected onnxruntime or openvino"):
+        create_backend("torch", sam, "fp32", encoder_graph=tmp_path / "encoder.onnx")
 
 
 def test_a_runtime_that_is_not_installed(sam: Sam, monkeypatch: pytest.MonkeyPatch) -> None:

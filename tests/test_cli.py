@@ -146,9 +146,9 @@ def test_killed_in_the_middle_and_run_again(tmp_path: Path) -> None:
 def test_random_weights_for_all_or_for_one() -> None:
     from cli import _recipes
 
-    recipes = _recipes(("repvit", "tinyvit"), ("random:3",), "train", ("torch",), "fp32", 2)
+    recipes = _recipes(("repvit", "tinyvit"), ("random:3",), "train", [("torch", "fp32")], 2)
     assert [recipe.weights for recipe in recipes] == ["random:3", "random:3"]
-    recipes = _recipes(("repvit", "tinyvit"), ("tinyvit=a.pth",), "train", ("torch",), "fp32", 2)
+    recipes = _recipes(("repvit", "tinyvit"), ("tinyvit=a.pth",), "train", [("torch", "fp32")], 2)
     assert [recipe.weights for recipe in recipes] == [None, "a.pth"]
     assert len(_recipes(("all",), (), "train", ("torch",), "fp32", 1)) > 10
 

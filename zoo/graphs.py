@@ -18,12 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from zoo.cache import cached_file
 from zoo.files import whole_file
 from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE
 from zoo.sam.fast_decoder import FastDecoder
 from zoo.sam.model import Sam
 
 GraphName = Literal["encoder", "boxes", "prompts"]
+GRAPHS: tuple[GraphName, ...] = ("encoder", "boxes", "prompts")
 #: Of the ONNX operators that the graphs are made of.
 OPSET = 20
 #: Side of a mask prompt and of the low-resolution logits.
@@ -103,6 +105,12 @@ def graph_of(sam: Sam, name: GraphName) -> Graph:
     batch, points = Dim("B"), Dim("P")
     dynamic = {"embedding": {}, "points": {0: batch, 1: points}, "labels": {0: batch, 1: points}, "mask": {0: batch}}
     return Graph(name, PromptDecoder(sam).eval(), examples, {**dynamic, "has_mask": {}}, ("logits", "iou"))
+
+
+def onnx_file(sam: Sam, name: GraphName) -> Path:
+    """ONNX file of one of a model's graphs, exported once for these weights."""
+    graph = graph_of(sam, name)
+    return cached_file(f"{name}.onnx", graph.module, lambda path: write_onnx(graph, path), OPSET)
 
 
 def write_onnx(graph: Graph, path: Path) -> None:

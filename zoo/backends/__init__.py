@@ -10,7 +10,8 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,17 +78,42 @@ class Backend(Protocol):
         ...
 
 
-#: Makes a backend of a model: (sam, precision, threads).
-BackendFactory = Callable[["Sam", str, int], Backend]
+#: Makes a backend of a model: (sam, precision, threads), and for runtimes of graphs the encoder's own one.
+BackendFactory = Callable[..., Backend]
 
-_BACKENDS: dict[str, tuple[BackendFactory, tuple[str, ...]]] = {}
+#: Tells what this machine lacks for a precision, and what would do; None if nothing.
+Lacking = Callable[[str], tuple[str, str] | None]
 
 
-def register_backend(name: str, precisions: tuple[str, ...]) -> Callable[[BackendFactory], BackendFactory]:
-    """Decorator: registers what makes the backend `name`, and the precisions it offers."""
+@dataclass(frozen=True)
+class _Entry:
+    factory: BackendFactory
+    precisions: tuple[str, ...]
+    lacking: Lacking
 
-    def register(factory: BackendFactory) -> BackendFactory:
-        _BACKENDS[name] = (factory, precisions)
+
+_BACKENDS: dict[str, _Entry] = {}
+
+T = TypeVar("T", bound=BackendFactory)
+
+
+def lacking_bf16(precision: str) -> tuple[str, str] | None:
+    """What a CPU without bfloat16 instructions lacks: emulated, it would be far slower than float32."""
+    import torch
+
+    if precision == "bf16" and not torch.cpu._is_avx512_bf16_supported():
+        return "bf16 on a CPU without bf16 instructions", "fp32 on this machine"
+    return None
+
+
+def register_backend(name: str, precisions: tuple[str, ...], lacking: Lacking = lacking_bf16) -> Callable[[T], T]:
+    """Decorator: registers what makes the backend `name`, the precisions it offers, and what it asks of a machine.
+
+    `int8` among them says that it runs graphs, and takes the encoder's as a fourth argument.
+    """
+
+    def register(factory: T) -> T:
+        _BACKENDS[name] = _Entry(factory, precisions, lacking)
         return factory
 
     return register
@@ -102,19 +128,43 @@ def _import_backends() -> None:
 def list_backends() -> dict[str, tuple[str, ...]]:
     """Names of all backends, and the precisions of each."""
     _import_backends()
-    return {name: precisions for name, (_, precisions) in sorted(_BACKENDS.items())}
+    return {name: entry.precisions for name, entry in sorted(_BACKENDS.items())}
 
 
-def create_backend(name: str, sam: Sam, precision: str = "fp32", threads: int = 2) -> Backend:
+def runnable_here() -> list[tuple[str, str]]:
+    """Every runtime and float precision that this machine has; int8 depends on a candidate's graph."""
+    pairs = [(name, precision) for name, precisions in list_backends().items() for precision in precisions]
+    return [(name, p) for name, p in pairs if p != "int8" and _BACKENDS[name].lacking(p) is None]
+
+
+def create_backend(
+    name: str, sam: Sam, precision: str = "fp32", threads: int = 2, encoder_graph: Path | None = None
+) -> Backend:
     """The model `sam` in the runtime `name`.
 
+    Args:
+        name: of `list_backends()`.
+        sam: the model; its decoder is used in any case.
+        precision: that the runtime offers. `int8` is of the encoder, whose quantised graph must be given.
+        threads: that one operator may use.
+        encoder_graph: ONNX file that takes the encoder's place, for runtimes of exported graphs.
+
     Raises:
-        InputError: unknown runtime, or a precision that it does not offer.
+        InputError: unknown runtime, a precision that it does not offer or that this machine lacks.
     """
     _import_backends()
     if name not in _BACKENDS:
         raise unknown_name("backend", name, _BACKENDS)
-    factory, precisions = _BACKENDS[name]
-    if precision not in precisions:
-        raise unknown_name(f"precision of backend {name}", precision, precisions)
-    return factory(sam, precision, threads)
+    entry = _BACKENDS[name]
+    if precision not in entry.precisions:
+        raise unknown_name(f"precision of backend {name}", precision, entry.precisions)
+    if lack := entry.lacking(precision):
+        raise InputError(f"backend {name}", *lack)
+    if encoder_graph is None:
+        if precision == "int8":
+            way_on = "a candidate that `repmedsam quantize` wrote, with --candidate"
+            raise InputError(f"precision of backend {name}", "int8 without a quantised graph", way_on)
+        return entry.factory(sam, precision, threads)
+    if "int8" not in entry.precisions:
+        raise InputError(f"backend {name}", "an exported graph", "onnxruntime or openvino, which run graphs")
+    return entry.factory(sam, precision, threads, encoder_graph)

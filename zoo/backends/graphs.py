@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.backends import Floats, Prompts
-from zoo.cache import cached_file
-from zoo.graphs import LOGITS_SIZE, OPSET, GraphName, graph_of, write_onnx
+from zoo.graphs import LOGITS_SIZE, GraphName, onnx_file
 from zoo.sam.model import Sam
 
 #: Runs a loaded graph: inputs by name to outputs in order, as arrays that nothing else holds.
@@ -31,19 +30,29 @@ class GraphBackend:
         threads: as in `Backend`.
         version: of the runtime.
         load: loads an ONNX file.
+        encoder_graph: ONNX file that takes the encoder's place.
     """
 
     name: str
 
-    def __init__(self, sam: Sam, precision: str, threads: int, version: str, load: Callable[[Path], Run]) -> None:
+    def __init__(
+        self,
+        sam: Sam,
+        precision: str,
+        threads: int,
+        version: str,
+        load: Callable[[Path], Run],
+        encoder_graph: Path | None,
+    ) -> None:
         self.version, self.precision, self.threads = version, precision, threads
         self.spec = sam.spec
         cv2.setNumThreads(threads)
 
         @cache
         def run(name: GraphName) -> Run:
-            graph = graph_of(sam, name)
-            return load(cached_file(f"{name}.onnx", graph.module, lambda path: write_onnx(graph, path), OPSET))
+            if name == "encoder" and encoder_graph:
+                return load(encoder_graph)
+            return load(onnx_file(sam, name))
 
         self._graph = run
 

@@ -14,14 +14,16 @@ from zoo.backends.graphs import GraphBackend, Run
 from zoo.sam.model import Sam
 
 
-@register_backend("onnxruntime", precisions=("fp32",))
+@register_backend("onnxruntime", precisions=("fp32", "int8"))
 class OnnxRuntimeBackend(GraphBackend):
     """`Backend` in ONNX Runtime: graphs are optimised when they are loaded, results are fresh arrays."""
 
     name = "onnxruntime"
 
-    def __init__(self, sam: Sam, precision: str, threads: int) -> None:
-        super().__init__(sam, precision, threads, ort.__version__, lambda path: load_session(path, threads))
+    def __init__(self, sam: Sam, precision: str, threads: int, encoder_graph: Path | None = None) -> None:
+        super().__init__(
+            sam, precision, threads, ort.__version__, lambda path: load_session(path, threads), encoder_graph
+        )
 
 
 def load_session(path: Path, threads: int) -> Run:

@@ -12,25 +12,38 @@ from numpy.typing import NDArray
 from zoo.backends import Floats, register_backend
 from zoo.backends.graphs import GraphBackend, Run
 from zoo.cache import cache_folder
-from zoo.errors import InputError
 from zoo.sam.model import Sam
 
-#: What OpenVINO calls the precisions that it computes in.
-HINTS = {"fp32": "f32", "bf16": "bf16"}
+#: What OpenVINO calls the precisions that it computes in; int8 is in the graph, what is left of it float32.
+HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
-@register_backend("openvino", precisions=("fp32", "bf16"))
+def _lacking(precision: str) -> tuple[str, str] | None:
+    try:
+        import openvino
+    except ImportError:
+        return "openvino not installed", "pip install 'rep-medsam[openvino]'"
+    if precision == "bf16" and "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return "bf16 on a CPU without bf16 instructions", "fp32 on this machine"
+    return None
+
+
+@register_backend("openvino", precisions=("fp32", "bf16", "int8"), lacking=_lacking)
 class OpenVinoBackend(GraphBackend):
     """`Backend` in OpenVINO: compiled models are kept in the cache folder, results are copies."""
 
     name = "openvino"
 
-    def __init__(self, sam: Sam, precision: str, threads: int) -> None:
-        openvino = _openvino()
-        if precision == "bf16" and "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise InputError("precision of openvino", "bf16 on a CPU without bf16 instructions", "fp32 on this machine")
+    def __init__(self, sam: Sam, precision: str, threads: int, encoder_graph: Path | None = None) -> None:
+        import openvino
+
         super().__init__(
-            sam, precision, threads, openvino.__version__, lambda path: load_compiled(path, precision, threads)
+            sam,
+            precision,
+            threads,
+            openvino.__version__,
+            lambda path: load_compiled(path, precision, threads),
+            encoder_graph,
         )
 
 
@@ -42,18 +55,12 @@ def load_compiled(path: Path, precision: str, threads: int) -> Run:
         "PERFORMANCE_HINT": "LATENCY",
         "CACHE_DIR": str(cache_folder() / "openvino"),
     }
-    compiled = _openvino().Core().compile_model(str(path), "CPU", settings)
+    import openvino
+
+    compiled = openvino.Core().compile_model(str(path), "CPU", settings)
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> list[Floats]:
         # The request's output tensors are the runtime's own and are written again by the next call.
         return [np.array(value, np.float32) for value in compiled(dict(inputs)).values()]
 
     return run
-
-
-def _openvino() -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise InputError("backend openvino", "openvino not installed", "pip install 'rep-medsam[openvino]'") from error
-    return openvino

@@ -9,17 +9,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from zoo.backends import Floats, register_backend
+from zoo.backends import Floats, lacking_bf16, register_backend
 from zoo.backends.torch_eager import TorchBackend
 from zoo.cache import cache_folder
-from zoo.errors import InputError
 from zoo.sam.model import Sam
 
 #: Any of these makes the kernels.
 COMPILERS = ("g++", "clang++", "c++")
 
 
-@register_backend("compile", precisions=("fp32", "bf16"))
+def _lacking(precision: str) -> tuple[str, str] | None:
+    if not (os.environ.get("CXX") or any(map(shutil.which, COMPILERS))):
+        return "no C++ compiler", f"one of {', '.join(COMPILERS)}, or $CXX"
+    return lacking_bf16(precision)
+
+
+@register_backend("compile", precisions=("fp32", "bf16"), lacking=_lacking)
 class CompiledBackend(TorchBackend):
     """`Backend` whose encoder is compiled at its first call; kernels stay in the cache folder.
 
@@ -29,8 +34,6 @@ class CompiledBackend(TorchBackend):
     name = "compile"
 
     def __init__(self, sam: Sam, precision: str, threads: int) -> None:
-        if not (os.environ.get("CXX") or any(map(shutil.which, COMPILERS))):
-            raise InputError("backend compile", "no C++ compiler", f"one of {', '.join(COMPILERS)}, or $CXX")
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
         super().__init__(sam, precision, threads)
         options: Any = {"freezing": True}

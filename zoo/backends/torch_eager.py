@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.backends import Floats, Prompts, register_backend
-from zoo.errors import InputError
 from zoo.sam.fast_decoder import FastDecoder
 from zoo.sam.model import Sam
 
@@ -27,10 +26,6 @@ class TorchBackend:
     name = "torch"
 
     def __init__(self, sam: Sam, precision: str, threads: int) -> None:
-        if precision == "bf16" and not torch.cpu._is_avx512_bf16_supported():
-            raise InputError(
-                f"precision of {self.name}", "bf16 on a CPU without bf16 instructions", "fp32 on this machine"
-            )
         self.version: str = str(torch.__version__)
         self.precision, self.threads = precision, threads
         self.spec = sam.spec

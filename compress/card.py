@@ -1,0 +1,92 @@
+"""The card beside an exported graph: whose it is, what it takes, how it was made and checked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import InputError
+from zoo.files import whole_file
+from zoo.registry import EncoderSpec
+from zoo.weights import sha256_of
+
+CARD_FILE, GRAPH_FILE = "candidate.json", "encoder.onnx"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class CandidateCard:
+    """What `export` and `quantize` write beside the encoder's graph.
+
+    Attributes:
+        encoder: name in the registry.
+        weights: checkpoint, weight card or `random:SEED` that the graph was made of.
+        weights_sha256: of these.
+        variant: `reparam`, or `int8-METHOD`.
+        backend: runtime that it was made for.
+        precision: of the encoder.
+        file_sha256: of the graph.
+        spec: what surrounds the encoder.
+        opset: of the graph.
+        inputs: shape by name; a string is a dimension of any size.
+        outputs: as `inputs`.
+        versions: of the packages that made it.
+        checks: figures of the comparison with the model it was made of.
+        quantisation: how it was quantised and whether that was worth it; empty for float graphs.
+        schema: of this card.
+    """
+
+    encoder: str
+    weights: str | None
+    weights_sha256: str
+    variant: str
+    backend: str
+    precision: str
+    file_sha256: str
+    spec: EncoderSpec
+    opset: int
+    inputs: dict[str, list[int | str]]
+    outputs: dict[str, list[int | str]]
+    versions: dict[str, str]
+    checks: dict[str, float]
+    quantisation: dict[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+
+def write_card(card: CandidateCard, folder: Path) -> None:
+    """Writes the card into a candidate's folder."""
+    with whole_file(folder / CARD_FILE) as part:
+        part.write_text(json.dumps(asdict(card), indent=2) + "\n", encoding="utf-8")
+
+
+def read_card(folder: Path) -> CandidateCard:
+    """The card of a candidate's folder.
+
+    Raises:
+        InputError: no card there, or none that this version reads.
+    """
+    path = folder / CARD_FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        spec = EncoderSpec(**{**found["spec"], "reference_cost": None})
+        return CandidateCard(**{**found, "spec": spec})
+    except FileNotFoundError as error:
+        raise InputError(path, "no such file", "a folder that `export` or `quantize` wrote") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(path, f"no candidate's card ({error})", f"JSON of schema {SCHEMA}") from error
+
+
+def checked_graph(folder: Path, card: CandidateCard) -> Path:
+    """The graph of a candidate's folder.
+
+    Raises:
+        InputError: it is missing, or not the one that the card was written for.
+    """
+    path = folder / GRAPH_FILE
+    if not path.is_file():
+        raise InputError(path, "no such file", "the graph beside its card")
+    if (digest := sha256_of(path)) != card.file_sha256:
+        raise InputError(path, f"sha256 {digest}", f"{card.file_sha256}, as its card says")
+    return path

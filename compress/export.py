@@ -1,0 +1,119 @@
+"""Exporting a model as ONNX graphs that stock ONNX Runtime runs, checked against the model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from bench.candidate import Candidate
+from bench.machine import package_versions
+from compress.card import GRAPH_FILE, CandidateCard, write_card
+from zoo.backends import Floats, Prompts
+from zoo.backends.graphs import prompt_inputs
+from zoo.backends.onnx_runtime import load_session
+from zoo.errors import InputError
+from zoo.files import whole_file
+from zoo.graphs import GRAPHS, OPSET, onnx_file
+from zoo.weights import sha256_of
+
+#: ‖a-b‖/‖b‖ that an exported float graph may differ by.
+TOLERANCE = 1e-4
+
+
+def relative_error(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    """‖a-b‖/‖b‖ in float64."""
+    reference = expected.astype(np.float64)
+    return float(np.linalg.norm(found - reference) / np.linalg.norm(reference))
+
+
+def cosine(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Cosine of the angle between two arrays as vectors."""
+    a, b = found.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def export_candidate(candidate: Candidate, folder: Path, images: Sequence[Floats]) -> CandidateCard:
+    """Writes `encoder.onnx`, `boxes.onnx`, `prompts.onnx` and the card `candidate.json`.
+
+    Args:
+        candidate: in torch; its graph (as trained or folded) is what is exported.
+        folder: made if it is not there.
+        images: normalised inputs (1, 3, S, S) to check with, beside random ones.
+
+    Raises:
+        InputError: the graphs do not compute what the model does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in GRAPHS:
+        with whole_file(folder / f"{name}.onnx") as part:
+            shutil.copyfile(onnx_file(candidate.sam, name), part)
+    checks = check_graphs(candidate, folder, images)
+    card = describe(candidate, folder, candidate.recipe.variant, "onnxruntime", "fp32", checks)
+    write_card(card, folder)
+    return card
+
+
+def describe(
+    candidate: Candidate,
+    folder: Path,
+    variant: str,
+    backend: str,
+    precision: str,
+    checks: Mapping[str, float],
+    quantisation: Mapping[str, Any] | None = None,
+) -> CandidateCard:
+    """The card of the encoder's graph in `folder`."""
+    graph = onnx.load(folder / GRAPH_FILE, load_external_data=False).graph
+    return CandidateCard(
+        encoder=candidate.recipe.encoder,
+        weights=candidate.recipe.weights,
+        weights_sha256=candidate.weights.sha256,
+        variant=variant,
+        backend=backend,
+        precision=precision,
+        file_sha256=sha256_of(folder / GRAPH_FILE),
+        spec=candidate.sam.spec,
+        opset=OPSET,
+        inputs={value.name: _shape(value) for value in graph.input},
+        outputs={value.name: _shape(value) for value in graph.output},
+        versions=package_versions(),
+        checks=dict(checks),
+        quantisation=dict(quantisation or {}),
+    )
+
+
+def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
+    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+def check_graphs(candidate: Candidate, folder: Path, images: Sequence[Floats]) -> dict[str, float]:
+    """Largest relative error of each graph in `folder`, on random and on real images, against torch.
+
+    Raises:
+        InputError: one is above `TOLERANCE`.
+    """
+    backend, spec = candidate.backend, candidate.sam.spec
+    run = {name: load_session(folder / f"{name}.onnx", backend.threads) for name in GRAPHS}
+    random = np.random.default_rng(0).random((1, 3, spec.image_size, spec.image_size), np.float32)
+    errors: dict[str, float] = {}
+    for kind, chosen in (("random", [random]), ("real", images)):
+        pairs = [(run["encoder"]({"image": image})[0], backend.encode(image)) for image in chosen]
+        errors |= {f"encoder_{kind}": max(relative_error(*pair) for pair in pairs)} if pairs else {}
+    embedding = backend.encode(random)
+    boxes = np.array([[0.2, 0.3, 0.6, 0.7], [0.1, 0.1, 0.9, 0.5]], np.float32) * spec.prompt_frame
+    for count in (1, 2):
+        prompts = Prompts(boxes=boxes[:count])
+        expected, _ = backend.decode(embedding, prompts)
+        fast = run["boxes"]({"embedding": embedding, "boxes": boxes[:count]})[0]
+        plain = run["prompts"]({"embedding": embedding, **prompt_inputs(prompts)})[0][:, :1]
+        errors[f"boxes_{count}"] = relative_error(fast, expected)
+        errors[f"prompts_{count}"] = relative_error(plain, expected)
+    if bad := {name: error for name, error in errors.items() if not error <= TOLERANCE}:
+        raise InputError(folder, f"graphs that differ from the model: {bad}", f"relative errors <= {TOLERANCE}")
+    return errors

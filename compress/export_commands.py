@@ -1,0 +1,131 @@
+"""`repmedsam export` and `repmedsam quantize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from bench.candidate import Candidate
+    from zoo.data.cases import CaseSource
+
+
+def _model_options(command: Any) -> Any:
+    """Which model, and where the result goes."""
+    for option in reversed((
+        click.option("--encoder", required=True, metavar="NAME", help="Encoder, see `list`."),
+        click.option("--weights", metavar="WEIGHTS", help="Checkpoint, weight card or random:SEED (the default)."),
+        click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Of one operator."),
+        click.option("-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder."),
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@click.command()
+@_model_options
+@click.option("--variant", type=click.Choice(["train", "reparam"]), default="reparam", show_default=True)
+@click.option("--cases", multiple=True, default=["phantom"], show_default=True, help="Real images to check with.")
+def export(encoder: str, weights: str | None, threads: int, out: Path, variant: str, cases: tuple[str, ...]) -> None:
+    """Write a model as ONNX graphs with a card, checked against the model.
+
+    encoder.onnx takes a normalised image to its embedding; boxes.onnx takes the embedding and boxes to one mask each,
+    by the fast path; prompts.onnx takes points, boxes and masks. Stock ONNX Runtime runs them.
+
+    \b
+    Example:
+      repmedsam export --encoder repvit --weights rep_medsam -o runs/rep_medsam-onnx
+    """
+    from compress.calibration import calibration_inputs
+    from compress.export import export_candidate
+
+    candidate = _candidate(encoder, weights, threads, variant)
+    images = calibration_inputs(_sources(cases), candidate.sam.spec, most=4)
+    card = export_candidate(candidate, out, images)
+    for name, error in card.checks.items():
+        click.echo(f"{name:15} relative error {error:.1e}")
+    click.echo(f"{out}   next: bench --candidate {out}")
+
+
+@click.command()
+@_model_options
+@click.option(
+    "--calib", "cases", multiple=True, required=True, metavar="CASES", help="Cases to calibrate and gate with."
+)
+@click.option(
+    "--calib-images", type=click.IntRange(min=1), default=16, show_default=True, help="Images of them at most."
+)
+@click.option("--max-objects", type=click.IntRange(min=1), help="Keep only the largest objects of a case.")
+@click.option("--max-slices", type=click.IntRange(min=1), help="Keep only so many slices of a volume.")
+@click.option(
+    "--method",
+    type=click.Choice(["minmax", "percentile", "entropy", "dynamic"]),
+    default="minmax",
+    show_default=True,
+    help="How the ranges of activations are chosen; dynamic: anew for each image, products only.",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(["onnxruntime", "openvino"]),
+    default="onnxruntime",
+    show_default=True,
+    help="Runtime that it is for.",
+)
+@click.option("--max-dsc-drop", type=float, default=0.5, show_default=True, help="Points of DSC that may be lost.")
+@click.option(
+    "--min-cosine", type=float, default=0.99, show_default=True, help="Of the embeddings with the float ones."
+)
+def quantize(
+    encoder: str,
+    weights: str | None,
+    threads: int,
+    out: Path,
+    cases: tuple[str, ...],
+    calib_images: int,
+    max_objects: int | None,
+    max_slices: int | None,
+    method: Any,
+    backend: str,
+    max_dsc_drop: float,
+    min_cosine: float,
+) -> None:
+    """Quantise an encoder to int8, leaving in float the layers that the accuracy gate asks for.
+
+    The result is a candidate for `bench --candidate` whose card tells the method, the calibration, what each layer
+    costs, and whether the quantisation is worth it: a graph that is not faster, or fails the gate, says so.
+
+    \b
+    Example:
+      repmedsam quantize --encoder repvit --weights rep_medsam --calib scans/ --backend openvino -o runs/repvit-int8
+    """
+    from rich.console import Console
+
+    from compress.quantize_run import Options, quantise_candidate
+
+    candidate = _candidate(encoder, weights, threads, "reparam")
+    sources = [source.limited(max_objects, max_slices) for source in _sources(cases)]
+    options = Options(method, backend, calib_images, max_dsc_drop, min_cosine)
+    console = Console(stderr=True)
+    with console.status("starting") as status:
+        card = quantise_candidate(candidate, out, sources, options, status.update)
+    told = card.quantisation
+    in_float = f"{len(told['excluded'])} of {told['layers']} layers in float"
+    click.echo(f"cosine of embeddings {card.checks['embedding_cosine']:.5f}, {in_float}")
+    if told["dsc_drop"] is None:
+        click.echo("DSC was not gated: the weights are random, or no case has labels")
+    click.echo(f"{told['verdict']}   next: bench --candidate {out}")
+
+
+def _candidate(encoder: str, weights: str | None, threads: int, variant: str) -> Candidate:
+    from bench.candidate import Recipe
+    from compress.build import build_candidate
+
+    return build_candidate(Recipe(encoder, weights, variant, "torch", "fp32", threads))
+
+
+def _sources(cases: tuple[str, ...]) -> list[CaseSource]:
+    from zoo.data.cases import find_cases
+
+    return [source for spec in cases for source in find_cases(spec)]

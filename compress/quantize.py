@@ -1,0 +1,256 @@
+"""int8 encoders: calibrated on real cases, the most sensitive layers left in float until the masks survive.
+
+Weights are int8 per output channel and symmetric, activations uint8 per tensor, as QDQ nodes that ONNX Runtime and
+OpenVINO both read (Jacob et al., arXiv:1712.05877; ONNX Runtime's quantisation guide).
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import torch
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from compress.export import cosine
+from zoo.backends import Floats
+from zoo.backends.onnx_runtime import load_session
+from zoo.errors import InputError
+
+Method = Literal["minmax", "percentile", "entropy", "dynamic"]
+CALIBRATIONS: Mapping[str, Any] = {
+    "minmax": CalibrationMethod.MinMax,
+    "percentile": CalibrationMethod.Percentile,
+    "entropy": CalibrationMethod.Entropy,
+}
+#: Operators with weights: the convolutions and products are where the time is.
+OPERATORS = ("Conv", "MatMul", "Gemm")
+
+OnStep = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Quantiser:
+    """Quantises one float graph again and again, with other layers left in float each time; calibrates once.
+
+    Attributes:
+        source: the float graph, shapes inferred.
+        inputs: calibration inputs.
+        method: how ranges of activations are chosen.
+        reduced_range: 7-bit weights, which keep sums of products from saturating where the CPU lacks VNNI.
+        folder: for the calibration and trial graphs.
+    """
+
+    source: Path
+    inputs: Sequence[Floats]
+    method: Method
+    reduced_range: bool
+    folder: Path
+
+    def layers(self) -> list[str]:
+        """Names of the nodes that can be quantised: those with weights of their own."""
+        graph = onnx.load(self.source).graph
+        weights = {tensor.name for tensor in graph.initializer}
+        return [n.name for n in graph.node if n.op_type in OPERATORS and any(i in weights for i in n.input[1:2])]
+
+    def write(self, path: Path, *, only: Sequence[str] = (), without: Sequence[str] = ()) -> None:
+        """Writes the quantised graph: of the layers `only` (all if empty), but not of those `without`."""
+        chosen = [name for name in (only or self.layers()) if name not in set(without)]
+        with _quiet():
+            if self.method == "dynamic":
+                quantize_dynamic(
+                    self.source, path, per_channel=True, reduce_range=self.reduced_range, nodes_to_quantize=chosen
+                )
+                return
+            quantize_static(
+                self.source,
+                path,
+                _Reader(self.input_name(), self.inputs),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(OPERATORS),
+                per_channel=True,
+                reduce_range=self.reduced_range,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_quantize=chosen,
+                calibrate_method=CALIBRATIONS[self.method],
+                calibration_cache_path=self.folder / f"ranges-{self.method}.json",
+                extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
+            )
+
+    def input_name(self) -> str:
+        """Of the graph's only input."""
+        return str(onnx.load(self.source).graph.input[0].name)
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """Feeds the calibration inputs one by one."""
+
+    def __init__(self, name: str, inputs: Sequence[Floats]) -> None:
+        self._inputs = iter([{name: image} for image in inputs])
+
+    def get_next(self) -> dict[str, Floats] | None:
+        return next(self._inputs, None)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A quantised graph that was tried.
+
+    Attributes:
+        excluded: layers left in float.
+        cosine: of its embeddings with the float ones, the mean over the inputs.
+        dsc_drop: points of DSC (0 to 100) lost against the float graph; NaN where no case has labels or the weights
+            are random.
+        holds: whether it passes the gate.
+    """
+
+    excluded: tuple[str, ...]
+    cosine: float
+    dsc_drop: float
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a quantised graph must hold.
+
+    Attributes:
+        max_dsc_drop: points of mean DSC that may be lost.
+        min_cosine: of the embeddings.
+        dsc_of: mean DSC (0 to 100) of a graph over the labelled cases, or None where there is nothing to score.
+    """
+
+    max_dsc_drop: float
+    min_cosine: float
+    dsc_of: Callable[[Path], float] | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a quantisation came to.
+
+    Attributes:
+        trials: in the order they were made; the last is the graph that was written.
+        sensitivity: by layer, the most sensitive first: what quantising it alone takes off the cosine.
+        layers: how many could be quantised.
+    """
+
+    trials: tuple[Trial, ...]
+    sensitivity: dict[str, float] = field(default_factory=dict)
+    layers: int = 0
+
+
+def needs_reduced_range() -> bool:
+    """Whether this CPU adds int8 products in 16 bits, which saturate: x86 without VNNI."""
+    return torch.cpu._is_avx2_supported() and not torch.cpu._is_vnni_supported()
+
+
+def quantise_within(
+    graph: Path, target: Path, inputs: Sequence[Floats], method: Method, gate: Gate, on_step: OnStep
+) -> Result:
+    """Quantises `graph` into `target`, leaving in float as many of the worst layers as the gate asks for.
+
+    Layers are ranked by what quantising each alone does to the embedding; then the worst 1, 2, 4 ... of them are left
+    in float until the gate holds. At most half of the layers: what is left would not be worth it.
+
+    Args:
+        graph: float ONNX graph of one input and one output.
+        target: where the result goes, whether or not the gate holds.
+        inputs: for calibration and comparison.
+        method: how ranges are chosen.
+        gate: what must hold.
+        on_step: told what is being done.
+
+    Raises:
+        InputError: no inputs, or a graph without a layer that could be quantised.
+    """
+    if not inputs:
+        raise InputError("calibration", "no input", "at least one image")
+    with tempfile.TemporaryDirectory(prefix="quantize.") as scratch:
+        folder = Path(scratch)
+        prepared = folder / "prepared.onnx"
+        with _quiet():
+            quant_pre_process(graph, prepared, skip_symbolic_shape=True)
+        quantiser = Quantiser(prepared, inputs, method, needs_reduced_range(), folder)
+        if not (layers := quantiser.layers()):
+            raise InputError(graph, "no convolution or product with weights", "an encoder's graph")
+        expected = _outputs(graph, quantiser.input_name(), inputs)
+        sensitivity: dict[str, float] = {}
+        trials: list[Trial] = []
+        for excluded in _exclusions(len(layers)):
+            if excluded and not sensitivity:
+                sensitivity = _rank(quantiser, layers, expected, on_step)
+            without = tuple(list(sensitivity)[:excluded])
+            on_step(f"quantising {len(layers) - excluded} of {len(layers)} layers")
+            quantiser.write(target, without=without)
+            trials.append(_try(target, quantiser, expected, gate, graph, without))
+            if trials[-1].holds:
+                break
+        return Result(tuple(trials), sensitivity, len(layers))
+
+
+def _exclusions(layers: int) -> Iterator[int]:
+    """0, 1, 2, 4 ... up to half of the layers."""
+    yield 0
+    count = 1
+    while count <= layers // 2:
+        yield count
+        count *= 2
+
+
+def _try(
+    path: Path, quantiser: Quantiser, expected: Sequence[Floats], gate: Gate, graph: Path, excluded: tuple[str, ...]
+) -> Trial:
+    likeness = _likeness(path, quantiser, expected)
+    drop = gate.dsc_of(graph) - gate.dsc_of(path) if gate.dsc_of else float("nan")
+    holds = likeness >= gate.min_cosine and not drop > gate.max_dsc_drop
+    return Trial(excluded, likeness, drop, holds)
+
+
+def _rank(quantiser: Quantiser, layers: Sequence[str], expected: Sequence[Floats], on_step: OnStep) -> dict[str, float]:
+    """What quantising each layer alone takes off the cosine, over at most two inputs; the worst first."""
+    few = Quantiser(quantiser.source, quantiser.inputs[:2], quantiser.method, quantiser.reduced_range, quantiser.folder)
+    lost = {}
+    for number, layer in enumerate(layers, start=1):
+        on_step(f"sensitivity of layer {number} of {len(layers)}")
+        trial = quantiser.folder / "layer.onnx"
+        quantiser.write(trial, only=[layer])
+        lost[layer] = 1 - _likeness(trial, few, expected)
+    return dict(sorted(lost.items(), key=lambda item: -item[1]))
+
+
+def _likeness(path: Path, quantiser: Quantiser, expected: Sequence[Floats]) -> float:
+    """Mean cosine of a graph's outputs with the float ones."""
+    found = _outputs(path, quantiser.input_name(), quantiser.inputs)
+    return float(np.mean([cosine(a, b) for a, b in zip(found, expected[: len(found)], strict=True)]))
+
+
+def _outputs(path: Path, name: str, inputs: Sequence[Floats]) -> list[Floats]:
+    run = load_session(path, torch.get_num_threads())
+    return [run({name: image})[0] for image in inputs]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the quantiser's advice on the root logger."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,150 @@
+"""`quantize` from candidate to card: export, quantise within the gate, time against float, give a verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.accuracy import measure_accuracy
+from bench.candidate import Candidate
+from bench.latency import run_case
+from bench.timing import interleave
+from compress.calibration import calibration_inputs, digest_of
+from compress.card import GRAPH_FILE, CandidateCard, write_card
+from compress.export import describe
+from compress.quantize import Gate, Method, OnStep, Result, needs_reduced_range, quantise_within
+from zoo.backends import Backend, create_backend
+from zoo.data.case import Case
+from zoo.data.cases import CaseSource
+from zoo.graphs import onnx_file
+from zoo.sam.rule import Protocol3D
+
+#: Rounds of the comparison with float, after the warm-up.
+ROUNDS, WARMUP = 8, 2
+#: A graph that is not faster than float by this much is not worth its loss.
+WORTH_SPEEDUP = 1.05
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to make.
+
+    Attributes:
+        method: how ranges of activations are chosen.
+        backend: runtime that it is for.
+        calibration_images: at most so many.
+        max_dsc_drop: points of DSC that may be lost; looked at where weights are trained and cases have labels.
+        min_cosine: of the embeddings.
+    """
+
+    method: Method = "minmax"
+    backend: str = "onnxruntime"
+    calibration_images: int = 16
+    max_dsc_drop: float = 0.5
+    min_cosine: float = 0.99
+
+
+def quantise_candidate(
+    candidate: Candidate, folder: Path, sources: Sequence[CaseSource], options: Options, on_step: OnStep
+) -> CandidateCard:
+    """Writes the quantised encoder and its card into `folder`.
+
+    Raises:
+        InputError: no cases, or a graph that has nothing to quantise.
+    """
+    inputs = calibration_inputs(sources, candidate.sam.spec, options.calibration_images)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / GRAPH_FILE
+    on_step("exporting the float graph")
+    graph = onnx_file(candidate.sam, "encoder")
+    gate = Gate(options.max_dsc_drop, options.min_cosine, _scorer(candidate, options.backend, sources))
+    result = quantise_within(graph, target, inputs, options.method, gate, on_step)
+    on_step("timing against float")
+    threads = candidate.recipe.threads
+    backends = {
+        "fp32": create_backend(options.backend, candidate.sam, "fp32", threads, graph),
+        "int8": create_backend(options.backend, candidate.sam, "int8", threads, target),
+    }
+    latency = _latency(backends, inputs[0])
+    told = _told(candidate, sources, options, result, latency) | {"calibration_sha256": digest_of(inputs)}
+    checks = {"embedding_cosine": result.trials[-1].cosine}
+    card = describe(candidate, folder, f"int8-{options.method}", options.backend, "int8", checks, told)
+    write_card(card, folder)
+    return card
+
+
+def _scorer(candidate: Candidate, backend: str, sources: Sequence[CaseSource]) -> Any:
+    """Mean DSC (0 to 100) over the labelled cases with a graph as encoder; None where random weights have none."""
+    cases = [case for case in (source.load() for source in sources) if case.labels is not None]
+    if not cases or not candidate.weights.trained:
+        return None
+
+    def mean_dsc(graph: Path) -> float:
+        runtime = create_backend(backend, candidate.sam, "fp32", candidate.recipe.threads, graph)
+        scores: list[float] = []
+        for case in cases:
+            run = run_case(runtime, partial(_same, case), Protocol3D())
+            scores += [dsc for dsc in measure_accuracy(case, run.segmentation)["dsc"] if dsc is not None]
+        return 100 * float(np.mean(scores))
+
+    return mean_dsc
+
+
+def _same(case: Case) -> Case:
+    return case
+
+
+def _latency(backends: dict[str, Backend], image: Any) -> dict[str, float]:
+    timed = interleave({name: partial(b.encode, image) for name, b in backends.items()}, ROUNDS, WARMUP, lambda: None)
+    return {name: float(np.median(result.seconds)) for name, result in timed.items()}
+
+
+def _told(
+    candidate: Candidate,
+    sources: Sequence[CaseSource],
+    options: Options,
+    result: Result,
+    latency: dict[str, float],
+) -> dict[str, Any]:
+    """What the card says of the quantisation."""
+    last = result.trials[-1]
+    speedup = latency["fp32"] / latency["int8"]
+    return {
+        "method": options.method,
+        "reduced_range": needs_reduced_range(),
+        "calibration_cases": [source.case_id for source in sources],
+        "modalities": sorted({source.load().modality for source in sources}),
+        "layers": result.layers,
+        "excluded": list(last.excluded),
+        "sensitivity": result.sensitivity,
+        "trials": [
+            {"excluded": len(t.excluded), "cosine": t.cosine, "dsc_drop": _finite(t.dsc_drop)} for t in result.trials
+        ],
+        "gate": {"min_cosine": options.min_cosine, "max_dsc_drop": options.max_dsc_drop, "holds": last.holds},
+        "dsc_drop": _finite(last.dsc_drop),
+        "latency_s": latency,
+        "speedup": speedup,
+        "verdict": verdict(last.holds, speedup, last.cosine, last.dsc_drop),
+        "weights_trained": candidate.weights.trained,
+    }
+
+
+def verdict(holds: bool, speedup: float, cosine: float, dsc_drop: float) -> str:
+    """`worth it`, or `not worth it` and why."""
+    reasons = []
+    if not holds:
+        lost = "" if math.isnan(dsc_drop) else f" and {dsc_drop:.2f} points of DSC lost"
+        reasons.append(f"the gate does not hold with half of the layers in float (cosine {cosine:.4f}{lost})")
+    if speedup < WORTH_SPEEDUP:
+        reasons.append(f"{speedup:.2f} times the speed of float")
+    return f"not worth it: {'; '.join(reasons)}" if reasons else f"worth it: {speedup:.2f} times the speed of float"
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

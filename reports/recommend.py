@@ -1,0 +1,99 @@
+"""Which measured candidate to take: the most accurate one that is fast enough, or the fastest accurate enough."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reports.candidates import Candidate
+from reports.load import load_records
+from reports.machine import MachineReport, machine_reports
+from reports.tables import NOTHING, markdown_table, significant
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A candidate with what speaks for it.
+
+    Attributes:
+        candidate: what was measured.
+        latency_s: median of the encoder and of one box in the decoder, together: the time to a new image's first mask.
+        dsc: mean over the labels of all cases, 0 to 1; NaN for random weights and where nothing was scored.
+        dominated: whether another one is as fast and as accurate, and better in one of them.
+    """
+
+    candidate: Candidate
+    latency_s: float
+    dsc: float
+    dominated: bool = False
+
+
+def choices(report: MachineReport) -> list[Choice]:
+    """All candidates of a machine that were timed, the fastest first."""
+    timed = [
+        Choice(row.candidate, row.encode_s.median + row.decode_s.median, _mean_dsc(report, row.candidate))
+        for row in report.encoders
+        if math.isfinite(row.encode_s.median)
+    ]
+    marked = [
+        Choice(one.candidate, one.latency_s, one.dsc, any(_beats(other, one) for other in timed)) for one in timed
+    ]
+    return sorted(marked, key=lambda choice: choice.latency_s)
+
+
+def best_choice(among: Sequence[Choice], max_latency_s: float = math.inf, min_dsc: float = 0.0) -> Choice | None:
+    """The most accurate candidate within the limits; the fastest, where none has an accuracy and none is asked for."""
+    within = [choice for choice in among if choice.latency_s <= max_latency_s]
+    if min_dsc > 0 or any(math.isfinite(choice.dsc) for choice in within):
+        within = [choice for choice in within if choice.dsc >= min_dsc]
+        return max(within, key=lambda choice: (choice.dsc, -choice.latency_s), default=None)
+    return min(within, key=lambda choice: choice.latency_s, default=None)
+
+
+def recommend(paths: Sequence[Path], machine: str, max_latency_s: float, min_dsc: float) -> tuple[Choice | None, str]:
+    """The best candidate of the records of one machine, and all of them as a markdown table.
+
+    Raises:
+        ValueError: no record of this machine.
+    """
+    reports = {report.machine: report for report in machine_reports(load_records(paths).records)}
+    if machine not in reports:
+        raise ValueError(f"found records of {', '.join(reports)}; expected some of this machine, {machine}: run bench")
+    among = choices(reports[machine])
+    best = best_choice(among, max_latency_s, min_dsc)
+    return best, markdown_table([_shown(choice, choice is best) for choice in among])
+
+
+def describe(candidate: Candidate) -> str:
+    """A candidate in words."""
+    return f"{candidate.encoder} ({candidate.variant}) in {candidate.backend} {candidate.precision}"
+
+
+def _mean_dsc(report: MachineReport, candidate: Candidate) -> float:
+    """Over the labels of images and volumes, of the candidate's best protocol."""
+    found = [row.dsc for row in report.overall if row.candidate == candidate and row.dsc.n]
+    total = sum(mean.n for mean in found)
+    return sum(mean.mean * mean.n for mean in found) / total if total else math.nan
+
+
+def _beats(other: Choice, one: Choice) -> bool:
+    if not (math.isfinite(other.dsc) and math.isfinite(one.dsc)):
+        return False
+    better = other.latency_s < one.latency_s or other.dsc > one.dsc
+    return better and other.latency_s <= one.latency_s and other.dsc >= one.dsc
+
+
+def _shown(choice: Choice, is_best: bool) -> dict[str, str]:
+    who = choice.candidate
+    return {
+        "": "**>**" if is_best else "",
+        "encoder": who.encoder,
+        "variant": who.variant,
+        "runtime": f"{who.backend} {who.precision}",
+        "threads": str(who.threads),
+        "encoder + one box (ms)": significant(1000 * choice.latency_s),
+        "DSC": significant(choice.dsc) if math.isfinite(choice.dsc) else NOTHING,
+        "on the Pareto front": "" if choice.dominated or math.isnan(choice.dsc) else "yes",
+    }

@@ -1,0 +1,205 @@
+"""Exported and quantised candidates: they run without this package, equal the model, and keep within the gate."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import nn
+
+from bench.candidate import Candidate, Recipe
+from cli import main
+from compress.build import build_candidate, recipe_of
+from compress.calibration import calibration_inputs, digest_of
+from compress.card import CARD_FILE, GRAPH_FILE, read_card
+from compress.export import check_graphs, cosine, export_candidate, relative_error
+from compress.quantize import Gate, quantise_within
+from compress.quantize_run import verdict
+from tests.fill import smooth_image
+from zoo.backends.onnx_runtime import load_session
+from zoo.data.cases import find_cases
+from zoo.errors import InputError
+from zoo.graphs import Graph, write_onnx
+
+ENCODER = "timm:mobilenetv4_conv_small@64"
+
+
+@pytest.fixture(scope="module")
+def candidate() -> Candidate:
+    return build_candidate(Recipe(ENCODER))
+
+
+@pytest.fixture(scope="module")
+def exported(candidate: Candidate, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    export_candidate(candidate, folder, [smooth_image(64, seed=s) for s in range(2)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five layers, so that ranking them is quick."""
+    torch.manual_seed(0)
+    widths = (3, 8, 8, 16, 16, 4)
+    layers = [m for a, b in itertools.pairwise(widths) for m in (nn.Conv2d(a, b, 3, padding=1), nn.GELU())]
+    path = tmp_path_factory.mktemp("graph") / "float.onnx"
+    examples = {"image": torch.zeros(1, 3, 64, 64)}
+    write_onnx(Graph("encoder", nn.Sequential(*layers).eval(), examples, {"image": {}}, ("embedding",)), path)
+    return path
+
+
+INPUTS = [smooth_image(64, seed=seed) for seed in range(3)]
+
+
+def test_graphs_equal_the_model(exported: Path) -> None:
+    card = read_card(exported)
+    assert card.checks.keys() == {"encoder_random", "encoder_real", "boxes_1", "boxes_2", "prompts_1", "prompts_2"}
+    assert max(card.checks.values()) <= 1e-4
+    assert card.inputs == {"image": [1, 3, 64, 64]}
+    assert card.outputs == {"embedding": [1, 256, 64, 64]}
+    assert card.spec.image_size == 64
+    onnx.checker.check_model(exported / GRAPH_FILE)
+
+
+def test_a_graph_that_differs_is_refused(candidate: Candidate, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = candidate.backend.encode
+    monkeypatch.setattr(candidate.backend, "encode", lambda images: 1.001 * encode(images))
+    with pytest.raises(InputError, match="graphs that differ from the model"):
+        check_graphs(candidate, exported, [])
+
+
+def test_stock_onnx_runtime_runs_the_example_of_the_docs(exported: Path, candidate: Candidate, tmp_path: Path) -> None:
+    """The README's lines, in a process that cannot import this package."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    example = readme.split("<!-- example: onnx -->\n```python\n")[1].split("```")[0]
+    image = smooth_image(64)
+    np.save(tmp_path / "image.npy", image)
+    program = f"{example}\nnp.save('logits.npy', logits)\nimport sys\nassert 'zoo' not in sys.modules\n"
+    program = program.replace("onnx/", f"{exported}/").replace("[[60, 80, 150, 170]]", "[[10, 12, 40, 44]]")
+    subprocess.run([sys.executable, "-I", "-c", program], cwd=tmp_path, check=True)
+    embedding = candidate.backend.encode(image)
+    expected = candidate.backend.decode_boxes(embedding, np.array([[10, 12, 40, 44]], np.float32))
+    assert relative_error(np.load(tmp_path / "logits.npy"), expected) <= 1e-4
+
+
+def test_an_exported_candidate_is_measured_like_any_other(exported: Path) -> None:
+    recipe = recipe_of(exported)
+    made = build_candidate(recipe)
+    assert (made.backend.name, made.backend.precision) == ("onnxruntime", "fp32")
+    assert made.recipe.variant.startswith("reparam-")
+    with torch.inference_mode():
+        expected = made.sam.image_encoder(torch.from_numpy(INPUTS[0])).numpy()
+    assert relative_error(made.backend.encode(INPUTS[0]), expected) <= 1e-4
+    with pytest.raises(InputError, match="another sha256"):
+        build_candidate(replace(recipe, weights="random:1"))
+
+
+def test_a_damaged_candidate_is_named(exported: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"candidate\.json: found no such file"):
+        recipe_of(tmp_path)
+    (tmp_path / CARD_FILE).write_text((exported / CARD_FILE).read_text())
+    with pytest.raises(InputError, match=r"encoder\.onnx: found no such file"):
+        build_candidate(recipe_of(tmp_path))
+    (tmp_path / GRAPH_FILE).write_bytes(b"other")
+    with pytest.raises(InputError, match="as its card says"):
+        build_candidate(recipe_of(tmp_path))
+    (tmp_path / CARD_FILE).write_text(json.dumps({"encoder": "repvit"}))
+    with pytest.raises(InputError, match="no candidate's card"):
+        recipe_of(tmp_path)
+
+
+def test_a_lenient_gate_takes_all_layers(graph: Path, tmp_path: Path) -> None:
+    result = quantise_within(graph, tmp_path / "q.onnx", INPUTS, "minmax", Gate(0.5, 0.0), lambda step: None)
+    (trial,) = result.trials
+    assert trial.holds
+    assert trial.excluded == ()
+    assert result.sensitivity == {}, "nothing was ranked, nothing had to be left out"
+    model = onnx.load(tmp_path / "q.onnx")
+    scales = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name.endswith("_scale")}
+    per_channel = [tensor for tensor in scales.values() if len(tensor.dims) == 1 and tensor.dims[0] > 1]
+    assert len(per_channel) >= result.layers, "a scale for each output channel of each layer's weights"
+
+
+def test_a_strict_gate_leaves_the_worst_layers_in_float(graph: Path, tmp_path: Path) -> None:
+    steps: list[str] = []
+    all_in = quantise_within(graph, tmp_path / "all.onnx", INPUTS, "minmax", Gate(0.5, 0.0), lambda step: None)
+    strict = Gate(0.5, all_in.trials[0].cosine + 1e-6)
+    result = quantise_within(graph, tmp_path / "q.onnx", INPUTS, "minmax", strict, steps.append)
+    assert [len(trial.excluded) for trial in result.trials[:2]] == [0, 1]
+    ranked = list(result.sensitivity)
+    assert list(result.trials[-1].excluded) == ranked[: len(result.trials[-1].excluded)]
+    assert list(result.sensitivity.values()) == sorted(result.sensitivity.values(), reverse=True)
+    assert any(step.startswith("sensitivity of layer") for step in steps)
+
+
+def test_the_gate_counts_points_of_dsc(graph: Path, tmp_path: Path) -> None:
+    scores = iter([80.0, 79.0, 80.0, 79.8])
+    gate = Gate(0.5, 0.0, lambda path: next(scores))
+    result = quantise_within(graph, tmp_path / "q.onnx", INPUTS, "minmax", gate, lambda step: None)
+    assert [(trial.holds, pytest.approx(trial.dsc_drop)) for trial in result.trials] == [(False, 1.0), (True, 0.2)]
+
+
+@pytest.mark.parametrize("method", ["percentile", "entropy"])
+def test_methods(graph: Path, tmp_path: Path, method: str) -> None:
+    quantise_within(graph, tmp_path / "q.onnx", INPUTS, method, Gate(0.5, 0.0), lambda step: None)  # type: ignore[arg-type]
+    found = load_session(tmp_path / "q.onnx", 2)({"image": INPUTS[0]})[0]
+    expected = load_session(graph, 2)({"image": INPUTS[0]})[0]
+    assert cosine(found, expected) > 0.8
+
+
+def test_nothing_to_calibrate_with(graph: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no input; expected at least one image"):
+        quantise_within(graph, tmp_path / "q.onnx", [], "minmax", Gate(0.5, 0.9), lambda step: None)
+
+
+def test_calibration_inputs_are_those_that_boxes_reach(candidate: Candidate) -> None:
+    sources = [*find_cases("phantom:ct3d"), *find_cases("phantom:rgb2d")]
+    inputs = calibration_inputs(sources, candidate.sam.spec, most=5)
+    assert [image.shape for image in inputs] == [(1, 3, 64, 64)] * 4, "three slices of five, and the image"
+    assert digest_of(inputs) == digest_of(calibration_inputs(sources, candidate.sam.spec, most=5))
+    assert digest_of(inputs) != digest_of(inputs[::-1])
+    with pytest.raises(InputError, match="no case"):
+        calibration_inputs([], candidate.sam.spec, most=5)
+
+
+@pytest.mark.parametrize(("holds", "speedup", "told"), [
+    (True, 1.8, "worth it: 1.80 times"),
+    (True, 0.9, "not worth it: 0.90 times"),
+    (False, 1.8, r"not worth it: the gate does not hold .*cosine 0\.9500 and 0\.70 points"),
+])  # fmt: skip
+def test_verdict(holds: bool, speedup: float, told: str) -> None:
+    assert re.match(told, verdict(holds, speedup, 0.95, 0.7))
+
+
+def test_quantize_then_bench(tmp_path: Path) -> None:
+    """The whole way by command: a card, a verdict, records of the candidate beside the float one."""
+    folder, records = tmp_path / "int8", tmp_path / "bench.jsonl"
+    arguments = ["--encoder", ENCODER, "--calib", "phantom:rgb2d", "--min-cosine", "0", "-o", str(folder)]
+    result = CliRunner().invoke(main, ["quantize", *arguments])
+    assert result.exit_code == 0, result.output
+    assert "DSC was not gated: the weights are random" in result.output
+    assert "worth it" in result.output
+    card = read_card(folder)
+    assert card.precision == "int8"
+    assert card.quantisation["modalities"] == ["Dermoscopy"]
+    assert len(card.quantisation["calibration_sha256"]) == 64
+    bench = ["bench", "--encoder", ENCODER, "--backend", "onnxruntime", "--candidate", str(folder), "--no-cold"]
+    result = CliRunner().invoke(
+        main, [*bench, "--cases", "phantom:rgb2d", "--rounds", "2", "--passes", "1", "--out", str(records)]
+    )
+    assert result.exit_code == 0, result.output
+    found = [json.loads(line) for line in records.read_text().splitlines()]
+    precisions = {record["candidate"]["precision"] for record in found if "precision" in record["candidate"]}
+    assert precisions == {"fp32", "int8"}
+    timed = [record for record in found if record["kind"] == "latency" and record["case"] is None]
+    assert len({record["run_id"] for record in timed}) == 1, "interleaved in one run"

@@ -1,0 +1,69 @@
+"""Recommending a candidate: limits, the Pareto front, and what cannot be said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bench import machine
+from cli import main
+from reports.recommend import recommend
+from tests.test_reports import FLOOR, Book, candidate
+
+SLOW, FAST, WORSE = (candidate(name, trained=True) for name in ("slow", "fast", "worse"))
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Book:
+    """The decoder takes 80 ms in all of them; `worse` is slower than `fast` and less accurate."""
+    book = Book(tmp_path / "records.jsonl")
+    for who, encode_s, dsc in ((SLOW, 0.4, 0.9), (FAST, 0.1, 0.8), (WORSE, 0.2, 0.7)):
+        book.parts(who, [encode_s] * 8)
+        book.scores(who, [dsc, dsc])
+    book.scores(FLOOR, [0.6, 0.6])
+    return book
+
+
+def chosen(book: Book, max_latency_s: float = float("inf"), min_dsc: float = 0.0) -> str | None:
+    best, _ = recommend([book.path], "m1", max_latency_s, min_dsc)
+    return best and best.candidate.encoder
+
+
+def test_the_most_accurate_within_the_limit(book: Book) -> None:
+    assert chosen(book) == "slow"
+    assert chosen(book, max_latency_s=0.481) == "slow", "0.4 s of the encoder and 0.08 s of the decoder"
+    assert chosen(book, max_latency_s=0.47) == "fast"
+    assert chosen(book, max_latency_s=0.47, min_dsc=0.85) is None
+    assert chosen(book, max_latency_s=0.1) is None
+
+
+def test_the_table_tells_what_is_dominated(book: Book) -> None:
+    _, table = recommend([book.path], "m1", float("inf"), 0.0)
+    on_front = {line.split("|")[2].strip(): "yes" in line for line in table.splitlines()[2:]}
+    assert on_front == {"fast": True, "worse": False, "slow": True}
+
+
+def test_random_weights_are_chosen_by_speed_alone(tmp_path: Path) -> None:
+    book = Book(tmp_path / "records.jsonl")
+    for name, encode_s in (("slow", 0.4), ("fast", 0.1)):
+        book.parts(candidate(name), [encode_s] * 8)
+        book.scores(candidate(name), [0.9])
+    assert chosen(book) == "fast"
+    assert chosen(book, min_dsc=0.5) is None, "random weights have no accuracy"
+
+
+def test_records_of_another_machine_are_no_advice(book: Book) -> None:
+    with pytest.raises(ValueError, match="found records of m1; expected some of this machine, m2"):
+        recommend([book.path], "m2", float("inf"), 0.0)
+
+
+def test_command(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "describe_machine", lambda: {"id": "m1"})
+    result = CliRunner().invoke(main, ["recommend", str(book.path), "--max-latency", "200"])
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines()[-1] == "fast (reparam) in torch fp32"
+    result = CliRunner().invoke(main, ["recommend", str(book.path), "--min-dsc", "0.95"])
+    assert result.exit_code == 1
+    assert "no candidate is within the limits" in result.output
