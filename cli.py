@@ -69,7 +69,7 @@ def list_command() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from zoo.backends import list_backends
+    from zoo.backends import list_backends, runnable_here
     from zoo.registry import encoder_spec, list_encoders
 
     encoders = Table("name", "input px", "model", "published weights", "their licence", title="Encoders")
@@ -80,11 +80,13 @@ def list_command() -> None:
         spec = encoder_spec(name)
         size = f"{spec.image_size} or {name}@SIZE" if spec.adaptable else str(spec.image_size)
         encoders.add_row(name, size, spec.title, spec.weights_from, spec.licence)
-    runtimes = Table("name", "precisions", title="Runtimes (--backend)")
+    runtimes = Table("name", "precisions", "on this machine", title="Runtimes (--backend)")
+    here = runnable_here()
     for name, precisions in list_backends().items():
-        runtimes.add_row(name, ", ".join(precisions))
+        runtimes.add_row(name, ", ".join(precisions), ", ".join(p for n, p in here if n == name) or "nothing")
     console = Console()
     console.print(encoders, runtimes)
+    console.print("int8: of graphs that `quantize` wrote (bench --candidate).")
     console.print(
         "Any feature backbone of timm: timm:NAME or timm:NAME@SIZE; with a tag, timm:NAME.TAG, its published weights.\n"
         "Weights (--weights): a checkpoint's path, a card of `weights list`, or random:SEED, good for timing only."

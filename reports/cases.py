@@ -23,6 +23,8 @@ from reports.tables import NOTHING, SPEEDUP, Table, flatten, significant, speedu
 
 #: Of one pass, in the order they come in; keys of a record's measurements are `STAGE_s`.
 STAGES = ("load", "preprocess", "encode", "decode", "postprocess")
+#: Figures and READMEs show a case with more rows in its main ones.
+MAX_ROWS = 12
 STAGES_NOTE = (
     "Median seconds of each stage over the warm passes (of the cold one where there are none), and its part of the "
     "five together."
@@ -139,9 +141,25 @@ def _tables(suffix: str, title: str, rows: Sequence[CaseRow], shared: str) -> li
 
 
 def short_case_rows(rows: Sequence[CaseRow]) -> list[dict[str, str]]:
-    """The columns of the tables of totals that a README has room for."""
+    """The rows and columns of the tables of totals that a README has room for."""
     dropped = ("cold (s), of it start-up", "peak RSS (MiB)")
-    return _merge_cells([{name: cell for name, cell in _totals(row).items() if name not in dropped} for row in rows])
+    shown = [{name: cell for name, cell in _totals(row).items() if name not in dropped} for row in main_rows(rows)]
+    return _merge_cells(shown)
+
+
+def main_rows(rows: Sequence[CaseRow]) -> list[CaseRow]:
+    """All rows; of a case with more than `MAX_ROWS`, the baseline and each candidate under its fastest protocol."""
+    by_case: dict[CaseInfo, list[CaseRow]] = {}
+    for row in rows:
+        by_case.setdefault(row.case, []).append(row)
+    return [
+        row for of_case in by_case.values() for row in of_case if len(of_case) <= MAX_ROWS or _is_main(row, of_case)
+    ]
+
+
+def _is_main(row: CaseRow, of_case: Sequence[CaseRow]) -> bool:
+    same = [other.median_s for other in of_case if other.candidate == row.candidate]
+    return row.is_baseline or row.median_s <= min(same)
 
 
 def shared_settings(records: Iterable[Record]) -> str:

@@ -38,6 +38,9 @@ class EncoderRow:
         decoder_params: of prompt encoder and mask decoder.
         decoder_gmacs: multiply-adds of one prompt.
         uncounted: operators that fvcore passed over, with how often.
+        title: the published model.
+        licence: of its weights.
+        weights_from: where users get them.
         run_id: the run that timed it.
         encode_samples: seconds of each encoder call.
         encode_s: their spread.
@@ -55,6 +58,9 @@ class EncoderRow:
     decoder_params: float = math.nan
     decoder_gmacs: float = math.nan
     uncounted: str = ""
+    title: str = ""
+    licence: str = ""
+    weights_from: str = ""
     run_id: str = ""
     encode_samples: Samples = field(default_factory=Samples)
     encode_s: Spread = field(default_factory=Spread)
@@ -150,6 +156,9 @@ def _with_cost(row: EncoderRow, record: Record) -> EncoderRow:
         decoder_params=number(found.get("decoder_params")),
         decoder_gmacs=number(found.get("decoder_gmacs")),
         uncounted=", ".join(f"{str(name).removeprefix('aten::')} {count}" for name, count in uncounted.items()),
+        title=str(found.get("title") or ""),
+        licence=str(found.get("licence") or ""),
+        weights_from=str(found.get("weights_from") or ""),
     )
 
 
@@ -233,10 +242,10 @@ def _notes(rows: Sequence[EncoderRow]) -> tuple[str, ...]:
         if rounds
         else []
     )
-    # An operator list belongs to the encoder's graph: one line each, however many runtimes it was measured in.
-    uncounted = {f"{row.candidate.encoder} ({row.uncounted})": None for row in rows if row.uncounted}
+    uncounted = sorted({item.split()[0] for row in rows for item in row.uncounted.split(", ") if item})
     if uncounted:
-        notes.append(f"GMACs by fvcore, which does not count these operators and their calls: {'; '.join(uncounted)}.")
+        where = "how often each encoder calls them is in encoders.csv"
+        notes.append(f"GMACs by fvcore, which does not count these operators: {', '.join(uncounted)} ({where}).")
     differing = {f"{r.candidate.encoder} {significant(r.second_gmacs)}": None for r in rows if r.counters_differ}
     if differing:
         notes.append(f"\\* torch's own counter differs by more than 1 %: {', '.join(differing)} GMACs.")

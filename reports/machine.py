@@ -14,6 +14,7 @@ from reports.cases import CaseRow, case_rows, case_tables, shared_settings
 from reports.encoders import EncoderRow, encoder_rows, encoder_tables
 from reports.provenance import by_machine, describe_machine, error_tables, run_tables, weights_tables
 from reports.tables import Table
+from reports.zoo import zoo_tables
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class MachineReport:
     def tables(self) -> list[Table]:
         """All tables, in the order of the report."""
         return [
+            *zoo_tables(self.encoders),
             *encoder_tables(self.encoders),
             *case_tables(self.cases, shared_settings(self.records)),
             *accuracy_tables(self.by_modality, self.by_case),

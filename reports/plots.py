@@ -13,10 +13,11 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from reports.accuracy import AccuracyRow
 from reports.candidates import label_candidates
-from reports.cases import STAGES, CaseRow
+from reports.cases import STAGES, CaseRow, main_rows
 from reports.encoders import EncoderRow
 from reports.machine import MachineReport
 from reports.tables import milliseconds, significant
@@ -24,6 +25,8 @@ from reports.tables import milliseconds, significant
 WIDTH_IN, DPI = 8.0, 150
 #: Figures stay readable up to so many cases; the tables hold all.
 MAX_CASES = 8
+#: Latencies further apart than this many times are drawn on a logarithmic axis.
+LOG_SCALE_FROM = 20
 #: Okabe and Ito's palette as seaborn has it: apart for colour-blind eyes, and in grey.
 PALETTE = "colorblind"
 INK = "0.15"
@@ -84,7 +87,13 @@ def encoder_figure(report: MachineReport) -> Figure | None:
         axes.annotate(text, (max(samples_ms), place), (8, 0), textcoords="offset points", va="center", color=INK)
     axes.set_yticks(range(len(rows)), [labels[row.candidate] for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlim(0, 1.45e3 * max(max(row.encode_samples.values) for row in rows))
+    fastest_ms, slowest_ms = (1e3 * bound(bound(row.encode_samples.values) for row in rows) for bound in (min, max))
+    if slowest_ms > LOG_SCALE_FROM * fastest_ms:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.set_xlim(0.8 * fastest_ms, slowest_ms * (slowest_ms / fastest_ms) ** 0.4)
+    else:
+        axes.set_xlim(0, 1.45 * slowest_ms)
     axes.set_xlabel("encoder latency of one image (ms): samples, quartiles, median")
     _title(figure, "Image encoders", report, rows, f"{_counts(row.encode_s.n for row in rows)} calls")
     return figure
@@ -173,7 +182,7 @@ def _timed(rows: Sequence[EncoderRow]) -> list[EncoderRow]:
 
 
 def _volumes(rows: Sequence[CaseRow]) -> list[CaseRow]:
-    return [row for row in rows if row.case.is_volume and math.isfinite(row.median_s)]
+    return main_rows([row for row in rows if row.case.is_volume and math.isfinite(row.median_s)])
 
 
 def _points(report: MachineReport) -> list[tuple[AccuracyRow, EncoderRow]]:

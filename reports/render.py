@@ -16,6 +16,7 @@ from reports.provenance import file_table, provenance, reading_notes
 from reports.published import HEADING, quoted_tables
 from reports.statistics import MIN_SAMPLES
 from reports.tables import UNPAIRED, Table, markdown_table
+from reports.zoo import short_runtime_rows, short_zoo_rows
 
 HOW_TO_READ = (
     "Latencies are medians; [IQR] are the quartiles. A speed-up is the baseline's median over the row's: above 1 is "
@@ -54,7 +55,7 @@ def render_report(record_paths: Sequence[Path], out_dir: Path | None = None, *, 
 
 
 def readme_block(record_paths: Sequence[Path], *, baseline: str | None = None) -> str:
-    """The tables that a README shows, of each machine: encoders, volumes, images.
+    """The tables that a README shows, of each machine: volumes, runtimes, the zoo.
 
     Args:
         record_paths: as for `render_report`.
@@ -69,8 +70,8 @@ def readme_block(record_paths: Sequence[Path], *, baseline: str | None = None) -
         threads = "/".join(str(n) for n in sorted({row.candidate.threads for row in report.encoders}))
         parts.append(f"Measured on {report.title}; {settings or f'{threads} threads'}; machine `{report.machine}`.")
         volumes = [row for row in report.cases if row.case.is_volume]
-        images = [row for row in report.cases if not row.case.is_volume]
-        tables = (short_encoder_rows(report.encoders), short_case_rows(volumes), short_case_rows(images))
+        encoders = short_zoo_rows(report.encoders) or short_encoder_rows(report.encoders)
+        tables = (short_case_rows(volumes), short_runtime_rows(report.encoders), encoders)
         parts += [markdown_table(rows) for rows in tables if rows]
     return "\n\n".join(parts) + "\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from typing import Any
@@ -34,6 +35,8 @@ class CompiledBackend(TorchBackend):
     name = "compile"
 
     def __init__(self, sam: Sam, precision: str, threads: int) -> None:
+        # It tells a user without a GPU that there is no GPU.
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
         super().__init__(sam, precision, threads)
         options: Any = {"freezing": True}

@@ -1,0 +1,103 @@
+"""The zoo table: every encoder once, with its cost, its fastest runtime here, its licence and its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reports.encoders import EncoderRow
+from reports.statistics import ratio_of_medians
+from reports.tables import NOTHING, Table, milliseconds, significant, speedup_cell, whole
+
+#: The runtime that encoders are compared in: what runs everywhere.
+COMMON = ("torch", "fp32")
+
+
+def zoo_tables(rows: Sequence[EncoderRow]) -> list[Table]:
+    """The zoo table and, of encoders that were timed in several runtimes, the table of runtimes.
+
+    Their data are in the encoder table's CSV.
+    """
+    shown = short_zoo_rows(rows)
+    tables = [Table("zoo", "The zoo", shown, (), (ZOO_NOTE,))] if shown else []
+    runtimes = short_runtime_rows(rows)
+    return tables + ([Table("runtimes", "Runtimes and precisions", runtimes, (), (RUNTIMES_NOTE,))] if runtimes else [])
+
+
+ZOO_NOTE = (
+    "Parameters and GMACs are of the image encoder at its input size. Fastest: of the runtimes and precisions that "
+    "were timed here. Weights with a non-commercial licence are not for commercial use."
+)
+RUNTIMES_NOTE = "Speed-up: over the same encoder in torch fp32, timed in the same rounds unless marked u."
+
+
+def short_zoo_rows(rows: Sequence[EncoderRow]) -> list[dict[str, str]]:
+    """A row for each encoder of which a licence is known, the slowest first; empty if there is none."""
+    shown = []
+    for group in _by_encoder(rows):
+        common, fastest = _common(group), min(group, key=_latency)
+        if not (facts := next((row for row in group if row.licence), None)):
+            continue
+        runtime = f" ({fastest.candidate.backend} {fastest.candidate.precision})"
+        shown.append(
+            {
+                "encoder": facts.candidate.encoder,
+                "model": facts.title,
+                "input (px)": whole(facts.input_px),
+                "params (M)": significant(facts.encoder_params / 1e6),
+                "GMACs": significant(facts.encoder_gmacs),
+                "torch fp32 (ms)": milliseconds(common.median_s) if common else NOTHING,
+                "fastest (ms)": milliseconds(fastest.median_s) + runtime if fastest is not common else NOTHING,
+                "weights": facts.weights_from,
+                "licence": facts.licence,
+            }
+        )
+    return shown
+
+
+def short_runtime_rows(rows: Sequence[EncoderRow]) -> list[dict[str, str]]:
+    """Encoder by runtime by precision, of encoders timed in more than one; the slowest of an encoder first."""
+    shown: list[dict[str, str]] = []
+    for group in _by_encoder(rows):
+        common = _common(group)
+        if common is None or len(group) < 2:
+            continue
+        for row in sorted(group, key=_latency, reverse=True):
+            ratio = ratio_of_medians(common.encode_samples, row.encode_samples)
+            shown.append(
+                {
+                    "encoder": row.candidate.encoder if not shown or row.candidate.encoder != _last(shown) else "",
+                    "variant": row.candidate.variant,
+                    "runtime": row.candidate.backend,
+                    "precision": row.candidate.precision,
+                    "encoder (ms)": milliseconds(row.median_s),
+                    "decoder, one box (ms)": milliseconds(row.decode_s.median),
+                    "speed-up": speedup_cell(ratio, is_baseline=row is common),
+                }
+            )
+    return shown
+
+
+def _last(shown: Sequence[dict[str, str]]) -> str:
+    """The encoder that the last rows belong to."""
+    return next((row["encoder"] for row in reversed(shown) if row["encoder"]), "")
+
+
+def _by_encoder(rows: Sequence[EncoderRow]) -> list[list[EncoderRow]]:
+    """Timed rows of each encoder, at the number of threads that most rows have, in the order of `rows`."""
+    timed = [row for row in rows if row.encode_s.n]
+    threads = [row.candidate.threads for row in timed]
+    usual = max(threads, key=threads.count, default=0)
+    groups: dict[str, list[EncoderRow]] = {}
+    for row in timed:
+        if row.candidate.threads == usual:
+            groups.setdefault(row.candidate.encoder, []).append(row)
+    return list(groups.values())
+
+
+def _common(group: Sequence[EncoderRow]) -> EncoderRow | None:
+    found = [row for row in group if (row.candidate.backend, row.candidate.precision) == COMMON]
+    return min(found, key=_latency, default=None)
+
+
+def _latency(row: EncoderRow) -> float:
+    return row.median_s
