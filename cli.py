@@ -389,6 +389,52 @@ def recommend(records: tuple[Path, ...], max_latency: float | None, min_dsc: flo
     click.echo(f"\n{describe(best.candidate)}")
 
 
+class Percent(click.ParamType[float]):
+    """`5%` or `5`: percent as a part of one."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The part of one."""
+        try:
+            return float(str(value).removesuffix("%")) / 100
+        except ValueError:
+            self.fail(f"found {value!r}; expected a percentage such as 5%", param, ctx)
+
+
+@main.command()
+@click.argument("before", type=click.Path(exists=True, path_type=Path))
+@click.argument("after", type=click.Path(exists=True, path_type=Path))
+@click.option("--across-machines", is_flag=True, help="Compare records of different machines all the same.")
+@click.option(
+    "--fail-if-slower", type=Percent(), metavar="PERCENT", help="Exit 1 if a latency is shown to grow by more."
+)
+@click.option(
+    "--fail-if-dsc-drop", type=float, metavar="POINTS", help="Exit 1 if a mean DSC loses more points (0-100)."
+)
+def compare(
+    before: Path, after: Path, across_machines: bool, fail_if_slower: float | None, fail_if_dsc_drop: float | None
+) -> None:
+    """Compare two files or folders of records: ratios of medians, DSC label by label.
+
+    A difference counts where its 95 % interval leaves out 1, and a DSC's where Wilcoxon's test over the labels says so
+    (p < 0.05); otherwise "no difference shown". For a CI job: the exit code is 1 beyond the limits.
+
+    \b
+    Example:
+      repmedsam compare main.jsonl branch.jsonl --fail-if-slower 5% --fail-if-dsc-drop 0.5
+    """
+    from reports.compare import compare as compare_records
+
+    try:
+        result = compare_records(_record_files(before), _record_files(after), across_machines=across_machines)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(result.to_markdown())
+    if failures := result.failures(fail_if_slower, fail_if_dsc_drop):
+        raise click.ClickException("; ".join(failures))
+
+
 def _record_files(path: Path) -> list[Path]:
     return sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
 
