@@ -124,8 +124,8 @@ def _fluorescence(canvas: Canvas, rng: np.random.Generator) -> Field:
     priors = {**ANYTHING, "air": (ground, ground), "organ": (0.25, 0.8), "lesion": (0.5, 1.0)}
     means = part_means(canvas, rng, priors, rng.uniform(0.02, 0.2))
     depth = cv2.distanceTransform((canvas.region > 0).view(np.uint8), cv2.DIST_L2, 3)
-    rim = np.float32(rng.uniform(0.4, 1))
-    shade = rim + (1 - rim) * np.minimum(depth / np.float32(canvas.side * 0.03), 1)
+    thick_px, rim = np.float32(canvas.side * 0.03), np.float32(rng.uniform(0.4, 1))
+    shade = rim + (1 - rim) * np.minimum(depth, thick_px) / thick_px
     image = np.take(np.maximum(means, 0), canvas.region) * shade + part_textures(canvas, rng, rng.uniform(0.01, 0.08))
     haze = artefacts.blur(cv2.resize(image, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA), 3)
     image = artefacts.blur(image, rng.uniform(0.5, 1.8))
