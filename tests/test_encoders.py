@@ -94,7 +94,7 @@ def test_images_of_a_batch_do_not_mix(name: str) -> None:
         torch.testing.assert_close(encoder(images)[1:], encoder(images[1:]), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["repvit", "tinyvit", "repvit_sam", "edge_sam", "efficientvit_sam_l0"])
+@pytest.mark.parametrize("name", ["repvit", "tinyvit", "repvit_sam", "edge_sam", "efficientvit_sam_l0", "light_repvit"])
 def test_folding_changes_nothing(name: str) -> None:
     encoder = create_encoder(name)
     randomise_statistics(encoder)

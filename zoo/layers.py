@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -56,3 +57,29 @@ class SamNeck(nn.Sequential):
             nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
             LayerNorm2d(outputs),
         )
+
+
+class SummingNeck(nn.Module):
+    """A backbone's stages, each projected to the embedding's channels, brought to one resolution, added, and mixed.
+
+    Args:
+        widths: channels of the stages.
+        outputs: channels of the embedding.
+    """
+
+    def __init__(self, widths: list[int], outputs: int) -> None:
+        super().__init__()
+        self.projections = nn.ModuleList(ConvBn(width, outputs) for width in widths)
+        self.mix = nn.Sequential(
+            ConvBn(outputs, outputs, kernel=3, padding=1, groups=outputs),
+            nn.GELU(),
+            ConvBn(outputs, outputs),
+            LayerNorm2d(outputs),
+        )
+
+    def forward(self, maps: list[Tensor], side: int) -> Tensor:
+        """Maps (B, C_i, H_i, W_i), one a stage, to (B, outputs, side, side)."""
+        projected = [projection(m) for projection, m in zip(self.projections, maps, strict=True)]
+        raised = [p if p.shape[-1] == side else F.interpolate(p, (side, side), mode="bilinear") for p in projected]
+        embedding: Tensor = self.mix(torch.stack(raised).sum(0))
+        return embedding

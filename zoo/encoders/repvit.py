@@ -137,7 +137,7 @@ class RepViTEncoder(nn.Module):
 
     def __init__(self, geometry: RepViTGeometry) -> None:
         super().__init__()
-        self.features = nn.ModuleList([_stem(geometry), *_blocks(geometry)])
+        self.features = nn.ModuleList([stem(geometry), *mixing_blocks(geometry)])
         self.neck = SamNeck(geometry.widths[-1], EMBEDDING_CHANNELS)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -148,7 +148,8 @@ class RepViTEncoder(nn.Module):
         return embedding
 
 
-def _stem(geometry: RepViTGeometry) -> nn.Sequential:
+def stem(geometry: RepViTGeometry) -> nn.Sequential:
+    """The two convolutions before the first stage."""
     width, stride = geometry.widths[0], geometry.stem_stride
     return nn.Sequential(
         ConvBn(3, width // 2, kernel=3, stride=stride, padding=1),
@@ -157,8 +158,11 @@ def _stem(geometry: RepViTGeometry) -> nn.Sequential:
     )
 
 
-def _blocks(geometry: RepViTGeometry) -> list[nn.Module]:
-    """All blocks in order. Squeeze-excitation sits in every other block of a stage, but not in its last."""
+def mixing_blocks(geometry: RepViTGeometry) -> list[nn.Module]:
+    """All blocks in order, each stage's behind the one that leads to it.
+
+    Squeeze-excitation sits in every other block of a stage, but not in its last.
+    """
     blocks: list[nn.Module] = []
     for stage, (width, depth) in enumerate(zip(geometry.widths, geometry.depths, strict=True)):
         if stage > 0:
@@ -175,7 +179,7 @@ class EdgeSamEncoder(nn.Module):
 
     def __init__(self, geometry: RepViTGeometry) -> None:
         super().__init__()
-        self.features = nn.ModuleList([_stem(geometry), *_blocks(geometry)])
+        self.features = nn.ModuleList([stem(geometry), *mixing_blocks(geometry)])
         self.last_stage = len(self.features) - geometry.depths[-1] - 1
         self.fuse_stage2 = nn.Conv2d(geometry.widths[2], EMBEDDING_CHANNELS, 1, bias=False)
         self.fuse_stage3 = nn.ModuleDict(

@@ -11,12 +11,10 @@ import warnings
 from dataclasses import replace
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.errors import InputError, unknown_name
-from zoo.layers import ConvBn, LayerNorm2d
+from zoo.layers import SummingNeck
 from zoo.registry import (
     EMBEDDING_CHANNELS,
     EMBEDDING_SIZE,
@@ -56,19 +54,11 @@ class TimmEncoder(nn.Module):
         self.image_size = image_size
         self.pretrained = pretrained
         self.backbone = backbone
-        self.projections = nn.ModuleList(ConvBn(width, EMBEDDING_CHANNELS) for width in widths)
-        self.neck = nn.Sequential(
-            ConvBn(EMBEDDING_CHANNELS, EMBEDDING_CHANNELS, kernel=3, padding=1, groups=EMBEDDING_CHANNELS),
-            ConvBn(EMBEDDING_CHANNELS, EMBEDDING_CHANNELS),
-            LayerNorm2d(EMBEDDING_CHANNELS),
-        )
+        self.neck = SummingNeck(widths, EMBEDDING_CHANNELS)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images to embeddings."""
-        maps = self.backbone(x)[-STAGES:]
-        size = (EMBEDDING_SIZE, EMBEDDING_SIZE)
-        projected = [projection(m) for projection, m in zip(self.projections, maps, strict=True)]
-        embedding: Tensor = self.neck(torch.stack([F.interpolate(p, size, mode="bilinear") for p in projected]).sum(0))
+        embedding: Tensor = self.neck(self.backbone(x)[-STAGES:], EMBEDDING_SIZE)
         return embedding
 
 

@@ -30,21 +30,26 @@ from zoo.sam.transformer import Attention, TwoWayAttentionBlock
 class FastDecoder(nn.Module):
     """Prompt encoder and mask decoder for one box a prompt, one mask a box.
 
-    Shares the parameters of `sam`; equal to its plain decoder up to rounding.
+    Shares the parameters of `sam`; equal to its plain decoder up to rounding, and as good to train with.
+
+    Args:
+        sam: whose prompt encoder and mask decoder it runs.
+        side: of the embedding in positions; smaller than 64 when training on smaller images.
     """
 
     image_pe: Tensor
 
-    def __init__(self, sam: Sam) -> None:
+    def __init__(self, sam: Sam, side: int = EMBEDDING_SIZE) -> None:
         super().__init__()
+        self.side = side
         self.prompt_encoder, self.decoder = sam.prompt_encoder, sam.mask_decoder
-        self.register_buffer("image_pe", _positions_first(sam.prompt_encoder.get_dense_pe().detach()))
+        self.register_buffer("image_pe", _positions_first(sam.prompt_encoder.pe_layer.grid(side)[None].detach()))
 
     def forward(self, embedding: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Masks of B boxes on one image.
+        """Masks of B boxes on one image, or on one image each.
 
         Args:
-            embedding: (1, 256, 64, 64).
+            embedding: (1 or B, 256, 64, 64).
             boxes: (B, 4) xyxy in the prompt frame.
 
         Returns:
@@ -91,7 +96,7 @@ class FastDecoder(nn.Module):
         second: nn.ConvTranspose2d
         norm: LayerNorm2d
         first, norm, _, second, _ = self.decoder.output_upscaling  # type: ignore[assignment]
-        batch, side, quarter = image.shape[0], EMBEDDING_SIZE, first.out_channels
+        batch, side, quarter = image.shape[0], self.side, first.out_channels
         x = _transposed_convolution(first, image)
         x = F.gelu(F.layer_norm(x, (quarter,), norm.weight, norm.bias, norm.eps))
         x = F.gelu(_transposed_convolution(second, x.view(batch, -1, quarter)))

@@ -74,11 +74,13 @@ class SyntheticSample:
         image: uint8 (H, W, 3), min-max scaled to 0-255; zero below or right of an image that is not square.
         labels: uint16 (H, W), 0 for background, then 1 to N, N >= 1, one visible instance each, of at least
             `MIN_AREA_PX` pixels; an instance may consist of several pieces.
+        content_shape: (height, width) of the image without what was padded.
         look: one of `LOOK_NAMES`.
     """
 
     image: NDArray[np.uint8]
     labels: NDArray[np.uint16]
+    content_shape: tuple[int, int]
     look: str
 
 
@@ -122,7 +124,9 @@ def _draw(rng: np.random.Generator, size: int, look: str | None) -> SyntheticSam
     stored = storage(rng, to_uint8(rendered))
     region = canvas.region if view is None else canvas.region * view
     wanted = np.array([part.labelled for part in canvas.parts]) & told_apart(region, stored, len(canvas.parts))
-    return SyntheticSample(_fit_image(rng, stored, size), _fit_labels(region, wanted, size), name)
+    width, height = _fitted(region.shape[:2], size)
+    labels = _fit_labels(region, wanted, size)
+    return SyntheticSample(_fit_image(rng, stored, size), labels, (height, width), name)
 
 
 def _acquisition(rng: np.random.Generator, size: int) -> tuple[int, int]:

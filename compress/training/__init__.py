@@ -1,0 +1,1 @@
+"""Training: box-prompt fine-tuning and distillation, resumable anywhere."""

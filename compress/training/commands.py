@@ -1,0 +1,222 @@
+"""`train` and `distill` on the command line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from compress.training.config import TrainConfig
+
+DEFAULTS = {field.name: field.default for field in fields(TrainConfig)}
+
+
+def setting(name: str, help_text: str, **options: Any) -> Any:
+    """A click option for a field of `TrainConfig`."""
+    options.setdefault("default", DEFAULTS[name])
+    flag = f"--{name.replace('_', '-')}"
+    flags = f"{flag}/--no-{flag[2:]}" if isinstance(DEFAULTS[name], bool) else flag
+    return click.option(flags, name, help=help_text, show_default=True, **options)
+
+
+SETTINGS = (
+    setting("steps", "Updates of the weights.", type=click.IntRange(min=1)),
+    setting("batch_size", "Images a step, over all processes.", type=click.IntRange(min=1)),
+    setting("accumulate", "Parts that a step's images are computed in, to save memory.", type=click.IntRange(min=1)),
+    setting("objects", "Prompts an image.", type=click.IntRange(min=1)),
+    setting(
+        "size", "Side of the input while training; convolutional encoders only.  [default: the encoder's]", type=int
+    ),
+    setting("box_jitter_px", "How loose boxes may be, in a frame of 256 px.", type=click.FloatRange(min=0)),
+    setting("loss", "How Dice, cross-entropy and IoU add up.", type=click.Choice(["squared_sum", "sum", "boxed"])),
+    setting("lr", "Highest learning rate.", type=click.FloatRange(min=0, min_open=True)),
+    setting("weight_decay", "Of matrices and kernels.", type=click.FloatRange(min=0)),
+    setting("warmup_steps", "Steps of rising learning rate.", type=click.IntRange(min=0)),
+    setting("schedule", "Of the learning rate.", type=click.Choice(["cosine", "plateau", "constant"])),
+    setting(
+        "clip_percentile", "Longer gradients than this percentile so far are cut to it.", type=click.FloatRange(0, 100)
+    ),
+    setting("ema_decay", "Of the averaged weights, which are kept; 0 for none.", type=click.FloatRange(0, 1)),
+    setting("precision", "Of the arithmetic.", type=click.Choice(["32-true", "bf16-mixed", "16-mixed"])),
+    setting("channels_last", "Memory layout of images."),
+    setting(
+        "freeze",
+        "Part that is not trained; repeat for more.",
+        multiple=True,
+        type=click.Choice(["image_encoder", "prompt_encoder", "mask_decoder", "batch_norm"]),
+    ),
+    setting("validate_every", "Steps between validations, each with a checkpoint.", type=click.IntRange(min=1)),
+    setting("patience", "Validations without gain until the run stops; 0 for never.", type=click.IntRange(min=0)),
+    setting("seed", "Of all that is drawn.", type=click.IntRange(min=0)),
+    setting("workers", "Processes that make data.", type=click.IntRange(min=0)),
+)
+
+
+def with_settings(command: Any) -> Any:
+    """Adds all of `SETTINGS`, in their order."""
+    for option in reversed(SETTINGS):
+        command = option(command)
+    return command
+
+
+RUN_OPTIONS = (
+    click.option(
+        "--data",
+        multiple=True,
+        default=["synthetic"],
+        show_default=True,
+        metavar="SOURCE",
+        help="synthetic, a folder with imgs/ and gts/ (npy), or challenge npz; repeat to take turns.",
+    ),
+    click.option(
+        "--validation",
+        multiple=True,
+        default=["synthetic"],
+        show_default=True,
+        metavar="SOURCE",
+        help="As --data; synthetic samples are others than those of training.",
+    ),
+    click.option(
+        "--validation-count", type=click.IntRange(min=1), default=64, show_default=True, help="Images of a validation."
+    ),
+    click.option(
+        "--devices",
+        default=1,
+        show_default=True,
+        type=click.IntRange(min=1),
+        help="Processes or GPUs; under torchrun, its --nproc-per-node.",
+    ),
+    click.option(
+        "-o",
+        "--out",
+        type=click.Path(file_okay=False, path_type=Path),
+        required=True,
+        help="Folder of the run; one that was begun is gone on with.",
+    ),
+)
+
+
+def with_run_options(command: Any) -> Any:
+    """Adds all of `RUN_OPTIONS`, in their order."""
+    for option in reversed(RUN_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.option("--encoder", default="light_repvit", show_default=True, metavar="NAME", help="Encoder, see `list`.")
+@click.option("--weights", metavar="WEIGHTS", help="What to begin with: checkpoint, card, or random:SEED, the default.")
+@with_run_options
+@with_settings
+def train(
+    encoder: str,
+    weights: str | None,
+    data: tuple[str, ...],
+    validation: tuple[str, ...],
+    validation_count: int,
+    devices: int,
+    out: Path,
+    **settings: Any,
+) -> None:
+    """Train a model to answer box prompts.
+
+    By default on synthetic images, which need no files. The folder holds last.pth, to go on from; best.safetensors, the
+    averaged weights that validated best; log.jsonl; and TensorBoard's files. Ctrl-C or even kill -9 loses nothing that
+    was saved: the same command goes on.
+
+    \b
+    Examples:
+      repmedsam train --encoder light_repvit_m0_9 --size 64 --loss boxed --steps 2000 -o runs/small
+      repmedsam train --encoder repvit --weights rep_medsam --data train_npz/ --validation val_npz/ -o runs/tuned
+      torchrun --nproc-per-node 2 cli.py train --devices 2 --encoder tinyvit -o runs/two
+    """
+    from compress.training.finetune import Finetuning, training_geometry
+    from compress.training.run import run_training
+    from zoo.registry import create_sam
+
+    config = TrainConfig(**settings)
+    sam = create_sam(encoder, weights)
+    prompting, side = training_geometry(sam, config)
+    assert sam.weights is not None
+    origin = {"weights": sam.weights.name, "weights_sha256": sam.weights.sha256, "data": list(data)}
+    task = Finetuning(sam, config.loss, side)
+    progress = run_training(task, sam, prompting, config, data, validation, validation_count, devices, out, origin)
+    click.echo(json.dumps({"step": progress.step, "best_dsc": progress.best, "best_step": progress.best_step}))
+
+
+@click.command()
+@click.option("--student", default="light_repvit", show_default=True, metavar="NAME", help="Encoder that learns.")
+@click.option("--weights", metavar="WEIGHTS", help="What the student begins with; by default random:0.")
+@click.option("--teacher", default="vit_b", show_default=True, metavar="NAME", help="Encoder that is learned from.")
+@click.option("--teacher-weights", metavar="WEIGHTS", required=True, help="The teacher's checkpoint or card.")
+@click.option(
+    "--distance",
+    type=click.Choice(["mse", "cosine", "both"]),
+    default="mse",
+    show_default=True,
+    help="Between the two embeddings.",
+)
+@click.option(
+    "--mask-weight",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Of the difference of the masks that the frozen decoder makes of the two embeddings.",
+)
+@with_run_options
+@with_settings
+def distill(
+    student: str,
+    weights: str | None,
+    teacher: str,
+    teacher_weights: str,
+    distance: str,
+    mask_weight: float,
+    data: tuple[str, ...],
+    validation: tuple[str, ...],
+    validation_count: int,
+    devices: int,
+    out: Path,
+    **settings: Any,
+) -> None:
+    """Teach a small encoder the embeddings of a large one.
+
+    The student takes over the teacher's prompt encoder and mask decoder, so that what comes out is a whole model;
+    `train --weights OUT/best.safetensors` tunes it further. Input sizes and frames may differ. The folder is that of
+    `train`, and goes on in the same way.
+
+    \b
+    Examples:
+      repmedsam distill --student repvit --teacher vit_b --teacher-weights medsam -o runs/distilled
+      repmedsam distill --student light_repvit --teacher repvit --teacher-weights rep_medsam -o runs/light
+    """
+    from compress.training.distill import Distillation
+    from compress.training.finetune import training_geometry
+    from compress.training.run import run_training
+    from zoo.errors import InputError
+    from zoo.registry import create_sam
+
+    config = TrainConfig(**settings)
+    sam, master = create_sam(student, weights), create_sam(teacher, teacher_weights)
+    if config.size not in (None, sam.spec.image_size):
+        raise InputError("--size", f"{config.size} px", f"{sam.spec.image_size}: embeddings are compared at full size")
+    assert sam.weights is not None
+    assert master.weights is not None
+    origin = {
+        "weights_sha256": sam.weights.sha256,
+        "teacher": master.spec.name,
+        "teacher_weights": master.weights.name,
+        "teacher_sha256": master.weights.sha256,
+        "distance": distance,
+        "mask_weight": mask_weight,
+        "data": list(data),
+    }
+    prompting, _ = training_geometry(sam, config)
+    task = Distillation(sam, master, distance, mask_weight)
+    progress = run_training(
+        task, sam, prompting, config, data, validation, validation_count, devices, out, origin, master.spec
+    )
+    click.echo(json.dumps({"step": progress.step, "best_dsc": progress.best, "best_step": progress.best_step}))

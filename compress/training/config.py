@@ -1,0 +1,70 @@
+"""Settings of a training run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train; the same settings and seed give the same weights on one machine.
+
+    Attributes:
+        steps: updates of the weights.
+        batch_size: images a step, over all processes and accumulated parts.
+        accumulate: parts that a step's images are computed in, to save memory.
+        objects: prompts an image.
+        size: side of the input in pixels while training; None is the encoder's own.
+        box_jitter_px: looseness of the boxes, in a frame of 256 px.
+        loss: one of `LOSSES`.
+        lr: highest learning rate.
+        weight_decay: of weights with more than one dimension.
+        warmup_steps: over which the learning rate rises from 0.
+        schedule: `cosine` falls to a hundredth; `plateau` halves when validation stops improving; or `constant`.
+        clip_percentile: gradients longer than this percentile of those so far are shortened to it.
+        ema_decay: of the averaged weights, which are those that are validated and kept; 0 for none.
+        precision: of the arithmetic.
+        channels_last: memory layout of images.
+        freeze: parts that are not trained: of `image_encoder`, `prompt_encoder`, `mask_decoder`, `batch_norm`.
+        validate_every: steps between validations.
+        patience: validations without improvement until the run stops; 0 for never.
+        seed: of all that is drawn.
+        workers: processes that make data.
+    """
+
+    steps: int = 1000
+    batch_size: int = 16
+    accumulate: int = 1
+    objects: int = 4
+    size: int | None = None
+    box_jitter_px: float = 5
+    loss: str = "squared_sum"
+    lr: float = 6e-4
+    weight_decay: float = 0.01
+    warmup_steps: int = 100
+    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
+    clip_percentile: float = 90
+    ema_decay: float = 0.999
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    channels_last: bool = True
+    freeze: tuple[str, ...] = ()
+    validate_every: int = 250
+    patience: int = 0
+    seed: int = 0
+    workers: int = 1
+
+
+#: The cosine schedule ends at this share of the highest learning rate.
+FINAL_SHARE = 0.01
+
+
+def learning_rate(config: TrainConfig, step: int, plateau_factor: float = 1) -> float:
+    """The learning rate of a step: a linear rise, then as `schedule` says."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    if config.schedule == "cosine":
+        progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+        return config.lr * (FINAL_SHARE + (1 - FINAL_SHARE) * (1 + math.cos(math.pi * min(1, progress))) / 2)
+    return config.lr * (plateau_factor if config.schedule == "plateau" else 1)

@@ -1,0 +1,101 @@
+"""Distillation: a student's encoder learns to give a teacher's embeddings, with the teacher's decoder behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compress.training.finetune import Finetuning
+from zoo.errors import unknown_name
+from zoo.sam.model import Sam
+
+#: From student's and teacher's embeddings (B, C, H, W) to the difference at each position (B, H, W).
+DISTANCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": lambda student, teacher: (student - teacher).square().mean(1),
+    "cosine": lambda student, teacher: 1 - F.cosine_similarity(student, teacher, dim=1),
+    "both": lambda student, teacher: (
+        (student - teacher).square().mean(1) + 1 - F.cosine_similarity(student, teacher, dim=1)
+    ),
+}
+
+
+class Distillation(nn.Module):
+    """A student's loss against a teacher that does not change.
+
+    Args:
+        sam: the student; it takes over the teacher's prompt encoder and mask decoder, which stay as they are.
+        teacher: any model of the zoo.
+        distance: one of `DISTANCES`.
+        mask_weight: of the masks' difference behind the frozen decoder, prompted alike (EdgeSAM, arXiv:2312.06660).
+
+    Raises:
+        InputError: an unknown distance.
+    """
+
+    def __init__(self, sam: Sam, teacher: Sam, distance: str = "mse", mask_weight: float = 0.0) -> None:
+        super().__init__()
+        if distance not in DISTANCES:
+            raise unknown_name("distance", distance, DISTANCES)
+        sam.prompt_encoder.load_state_dict(teacher.prompt_encoder.state_dict())
+        sam.mask_decoder.load_state_dict(teacher.mask_decoder.state_dict())
+        sam.prompt_encoder.requires_grad_(False)
+        sam.mask_decoder.requires_grad_(False)
+        self.sam, self.distance, self.mask_weight = sam, DISTANCES[distance], mask_weight
+        self.finetuning = Finetuning(sam)
+        self.teacher = teacher.image_encoder.eval().requires_grad_(False)
+        self.teacher_fit = teacher.spec.fit
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A batch of `PairedImages`, to the loss and its parts: ()."""
+        with torch.no_grad():
+            self.teacher.eval()
+            target = self.teacher(batch["teacher_image"])
+            if self.teacher_fit != self.sam.spec.fit:
+                target = reframe(target, batch["teacher_content"], batch["content"])
+        found = self.sam.image_encoder(batch["image"])
+        inside = content_mask(batch["content"], found.shape[-1])
+        embedding_loss = (self.distance(found, target) * inside).sum() / inside.sum()
+        numbers = {"embedding": embedding_loss.detach()}
+        loss = embedding_loss
+        if self.mask_weight:
+            masks = self._mask_loss(found, target, batch["boxes"])
+            loss, numbers["masks"] = loss + self.mask_weight * masks, masks.detach()
+        return {"loss": loss, **numbers}
+
+    def _mask_loss(self, found: Tensor, target: Tensor, boxes: Tensor) -> Tensor:
+        """Cross-entropy of the student's masks against the teacher's, both from the frozen decoder."""
+        objects, prompts = boxes.shape[1], boxes.flatten(0, 1)
+        logits, _ = self.finetuning.decoder(found.repeat_interleave(objects, 0), prompts)
+        with torch.no_grad():
+            wanted, _ = self.finetuning.decoder(target.repeat_interleave(objects, 0), prompts)
+        return F.binary_cross_entropy_with_logits(logits, wanted.sigmoid())
+
+    def dsc(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Dice of the student's masks against labels: (B * K,)."""
+        return self.finetuning.dsc(batch)
+
+
+def content_mask(content: Tensor, side: int) -> Tensor:
+    """Positions of an embedding that show image and not padding: content (B, 2) in (0, 1] to float (B, side, side)."""
+    centres = (torch.arange(side, device=content.device) + 0.5) / side
+    rows, columns = (centres < content[:, axis, None] for axis in (0, 1))
+    return (rows[:, :, None] & columns[:, None, :]).float()
+
+
+def reframe(embedding: Tensor, has: Tensor, wants: Tensor) -> Tensor:
+    """Moves embeddings (B, C, H, W) from a frame in which the image takes up `has` to one where it takes up `wants`.
+
+    Args:
+        embedding: of images that lie at the top left of their frame.
+        has: (B, 2) height and width of the image's part of the embedding's frame, in (0, 1].
+        wants: (B, 2), of the frame that is wanted; what lies beyond is zero.
+    """
+    side = embedding.shape[-1]
+    centres = (torch.arange(side, device=embedding.device) + 0.5) / side
+    y, x = (centres[None] * (has[:, axis] / wants[:, axis])[:, None] for axis in (0, 1))
+    grid = torch.stack([x[:, None, :].expand(-1, side, -1), y[:, :, None].expand(-1, -1, side)], dim=-1)
+    moved = F.grid_sample(embedding, 2 * grid - 1, mode="bilinear", padding_mode="border", align_corners=False)
+    return moved * content_mask(wants, side)[:, None]

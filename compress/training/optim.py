@@ -1,0 +1,75 @@
+"""Optimiser, gradient clipping, averaged weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+#: Gradient norms that a percentile is taken of.
+NORMS_KEPT = 1000
+
+
+def adamw(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW over all parameters that are trained; biases, norms and scales are not decayed."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr)
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], norms: list[float], percentile: float) -> float:
+    """Shortens the gradient to a percentile of the norms so far (AutoClip: Seetharaman et al., arXiv:2007.14469).
+
+    Args:
+        parameters: with gradients.
+        norms: of the steps so far; this one's is added, and old ones dropped.
+        percentile: 0 to 100.
+
+    Returns:
+        The norm before clipping; where it is not finite, nothing is clipped or added.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = float(torch.nn.utils.get_total_norm(gradients))
+    if np.isfinite(norm):
+        norms.append(norm)
+        del norms[:-NORMS_KEPT]
+        limit = float(np.percentile(norms, percentile))
+        if norm > limit:
+            torch._foreach_mul_(gradients, limit / norm)
+    return norm
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Moves the averaged state towards the model's; in the first steps faster, so that the start is forgotten."""
+    share = 1 - min(decay, (1 + step) / (10 + step))
+    for mean, value in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(value, share)
+        else:
+            mean.copy_(value)
+
+
+def freeze(sam: nn.Module, parts: Iterable[str]) -> None:
+    """Stops training of whole parts of a model, and with `batch_norm` of the statistics of its encoder."""
+    for part in parts:
+        if part != "batch_norm":
+            module: nn.Module = getattr(sam, part)
+            module.requires_grad_(False)
+
+
+def keep_statistics(module: nn.Module) -> None:
+    """Puts every BatchNorm into eval mode, whatever mode the rest is in."""
+    for child in module.modules():
+        if isinstance(child, nn.BatchNorm2d):
+            child.eval()
+
+
+def all_finite(values: Iterable[Tensor]) -> bool:
+    """Whether no value is NaN or infinite."""
+    return all(bool(torch.isfinite(value).all()) for value in values)

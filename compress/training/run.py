@@ -1,0 +1,112 @@
+"""A training run as users start it: data, device, progress, TensorBoard, pictures."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from torch import nn
+
+from compress.training.config import TrainConfig
+from compress.training.loop import fit, validation_on
+from compress.training.state import Progress
+from zoo.data.dataset import PairedImages, PromptedImages, Prompting, open_source
+from zoo.registry import EncoderSpec
+from zoo.sam.model import Sam
+
+#: Of validation's synthetic samples: an offset that no training run comes to.
+VALIDATION_SEED = 1
+VALIDATION_BATCH = 8
+
+
+def run_training(
+    task: nn.Module,
+    sam: Sam,
+    prompting: Prompting,
+    config: TrainConfig,
+    data: Sequence[str],
+    validation: Sequence[str],
+    validation_count: int,
+    devices: int,
+    out: Path,
+    origin: Mapping[str, Any],
+    teacher: EncoderSpec | None = None,
+) -> Progress:
+    """Trains `task` on one device or several, and tells of it; with a `teacher`, on images prepared for both.
+
+    Raises:
+        InputError: as `fit` and `open_source`.
+    """
+    size = prompting.spec.image_size
+    images = open_source(data, size, 2 * config.seed)
+    train_set = PairedImages(images, prompting, teacher) if teacher else PromptedImages(images, prompting)
+    unseen = open_source(validation, size, 2 * config.seed + VALIDATION_SEED)
+    held_out = PromptedImages(unseen, replace(prompting, augment=False))
+    fabric = Fabric(
+        accelerator="auto" if torch.cuda.is_available() else "cpu",
+        devices=devices,
+        strategy="auto" if devices == 1 else DDPStrategy(find_unused_parameters=True),
+        precision=config.precision,
+    )
+    fabric.launch()
+    validate = validation_on(held_out, range(validation_count), VALIDATION_BATCH, fabric.device)
+    with _Teller(config.steps, out, quiet=not fabric.is_global_zero) as teller:
+        return fit(task, sam, train_set, validate, config, out, fabric, teller.listen, origin)
+
+
+class _Teller:
+    """Shows progress on the terminal, and writes TensorBoard's files."""
+
+    def __init__(self, steps: int, out: Path, quiet: bool) -> None:
+        self.steps, self.out, self.quiet = steps, out, quiet
+        self.console = Console(stderr=True, quiet=quiet)
+        self.bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=quiet,
+        )
+
+    def __enter__(self) -> _Teller:
+        self.writer = None if self.quiet else _summary_writer(self.out)
+        self.bar.start()
+        self.task = self.bar.add_task("training", total=self.steps)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.bar.stop()
+        if self.writer:
+            self.writer.close()
+
+    def listen(self, kind: str, what: dict[str, Any]) -> None:
+        """Hears of a step, a validation or a note."""
+        if kind == "note":
+            self.console.print(what["text"])
+            return
+        step = what["step"]
+        if self.writer:
+            for name, value in what.items():
+                if name != "step":
+                    self.writer.add_scalar(f"{kind}/{name}", value, step)
+        if kind == "step":
+            self.bar.update(self.task, completed=step, description=f"loss {what['loss']:.3f}")
+        else:
+            self.console.print(f"step {step}: " + ", ".join(f"{k} {v:.4f}" for k, v in what.items() if k != "step"))
+
+
+def _summary_writer(folder: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torch.utils.tensorboard import SummaryWriter
+    return SummaryWriter(str(folder))

@@ -1,0 +1,125 @@
+"""What a run keeps on disk: everything to go on from, the best weights, and a log of every step."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from zoo.errors import InputError
+from zoo.files import whole_file
+from zoo.registry import EncoderSpec
+from zoo.weights.convert import write_state_dict
+
+LAST, BEST, LOG = "last.pth", "best.safetensors", "log.jsonl"
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        step: updates that were made.
+        norms: gradient norms of the last steps, for clipping.
+        best: highest validation score.
+        best_step: when it was reached.
+        stale: validations since.
+        plateau_factor: what the learning rate is multiplied by under the `plateau` schedule.
+    """
+
+    step: int = 0
+    norms: list[float] = field(default_factory=list)
+    best: float = -1
+    best_step: int = 0
+    stale: int = 0
+    plateau_factor: float = 1
+
+
+def save_state(
+    path: Path,
+    average: nn.Module,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    identity: dict[str, Any],
+) -> None:
+    """Writes a checkpoint whole or not at all; its `model` holds the averaged weights, so that any tool reads those.
+
+    Args:
+        path: of the checkpoint.
+        average: the averaged model.
+        model: the model as it is trained.
+        optimizer: of the model.
+        progress: of the run.
+        identity: what must be the same to go on: encoder, settings.
+    """
+    state = {
+        "model": average.state_dict(),
+        "trained": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "progress": asdict(progress),
+        "identity": json.dumps(identity, sort_keys=True),
+    }
+    try:
+        with whole_file(path) as part:
+            torch.save(state, part)
+    except (OSError, RuntimeError) as error:
+        raise InputError(path, f"no room or no right to write ({error})", "a folder with space left") from error
+
+
+def load_state(
+    path: Path, average: nn.Module, model: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any]
+) -> Progress:
+    """Brings everything back to where `save_state` left it.
+
+    Raises:
+        InputError: an unreadable checkpoint, or one of other settings; the message names what differs.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        found = json.loads(state["identity"])
+    except Exception as error:
+        raise InputError(
+            path, f"no checkpoint of a run ({type(error).__name__})", "one that this command wrote"
+        ) from error
+    if differing := sorted(key for key in identity.keys() | found.keys() if identity.get(key) != found.get(key)):
+        told = ", ".join(f"{key} {found.get(key)!r} instead of {identity.get(key)!r}" for key in differing)
+        raise InputError(path, f"a run with {told}", "the same settings to go on, or another --out")
+    average.load_state_dict(state["model"])
+    model.load_state_dict(state["trained"])
+    optimizer.load_state_dict(state["optimizer"])
+    return Progress(**state["progress"])
+
+
+def save_best(path: Path, average: nn.Module, spec: EncoderSpec, training: dict[str, Any]) -> None:
+    """Writes the averaged weights as safetensors, with what they are and how they came about."""
+    metadata = {
+        "encoder": spec.name,
+        "variant": "train",
+        "part": "whole",
+        "spec": json.dumps(asdict(spec)),
+        "training": json.dumps(training, sort_keys=True),
+    }
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in average.state_dict().items()}
+    with whole_file(path) as part:
+        write_state_dict(state, part, metadata, is_safetensors=True)
+
+
+def cut_log(path: Path, step: int) -> None:
+    """Drops the log's lines of steps that a resumed run will make again, and a torn last line."""
+    if not path.exists():
+        return
+    kept = [line for line in path.read_text().splitlines(keepends=True) if _step_of(line) <= step]
+    with whole_file(path) as part:
+        part.write_text("".join(kept))
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return float("inf")

@@ -1,0 +1,426 @@
+"""Training: losses by hand, runs that go on as if never cut off, and what happens when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from compress.training.config import TrainConfig, learning_rate
+from compress.training.distill import Distillation, reframe
+from compress.training.finetune import Finetuning, training_geometry
+from compress.training.loop import StepBatches, fit
+from compress.training.losses import LOSSES, boxed_cross_entropy, cross_entropy, dice_loss, iou_loss
+from compress.training.optim import clip_gradients, update_average
+from compress.training.state import BEST, LAST, LOG
+from zoo.data.dataset import (
+    FileImages,
+    LabelledImage,
+    PairedImages,
+    PromptedImages,
+    Prompting,
+    SyntheticImages,
+    augment,
+    open_source,
+)
+from zoo.errors import InputError
+from zoo.registry import create_sam, encoder_spec
+from zoo.sam.fast_decoder import FastDecoder
+from zoo.sam.model import Sam
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_dice_by_hand() -> None:
+    """Half of two pixels found for sure: 1 - 2 * 1 / (1 + 2)."""
+    masks = torch.tensor([[[1, 1], [0, 0]]])
+    logits = torch.tensor([[[100.0, -100.0], [-100.0, -100.0]]])
+    assert dice_loss(logits, masks).item() == pytest.approx(1 / 3, abs=1e-4)
+    assert dice_loss(200.0 * masks - 100, masks).item() == pytest.approx(0, abs=1e-4)
+
+
+def test_cross_entropy_by_hand() -> None:
+    """Logits of 0 say one half of everything: log 2 a pixel, in and out of the box."""
+    masks = torch.zeros(1, 16, 16, dtype=torch.bool)
+    masks[0, 4:8, 4:8] = True
+    boxes = torch.tensor([[0.25, 0.25, 0.5, 0.5]])
+    assert cross_entropy(torch.zeros(1, 16, 16), masks).item() == pytest.approx(math.log(2))
+    assert boxed_cross_entropy(torch.zeros(1, 16, 16), masks, boxes).item() == pytest.approx(math.log(2))
+    # A mistake far from the box counts in the one only.
+    logits = torch.where(masks, 20.0, -20.0)
+    logits[0, 15, 15] = 20
+    assert cross_entropy(logits, masks).item() == pytest.approx(20 / 256, rel=1e-3)
+    assert boxed_cross_entropy(logits, masks, boxes).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_iou_loss_by_hand() -> None:
+    masks = torch.tensor([[[1, 1], [0, 0]]])
+    logits = torch.tensor([[[1.0, -1.0], [1.0, -1.0]]])
+    assert iou_loss(torch.tensor([1.0]), logits, masks).item() == pytest.approx((1 - 1 / 3) ** 2)
+
+
+def test_combinations() -> None:
+    parts = {
+        name: torch.tensor([value]) for name, value in (("dice", 0.5), ("bce", 0.25), ("boxed_bce", 2.0), ("iou", 0.25))
+    }
+    assert {name: float(combine(parts)) for name, combine in LOSSES.items()} == {
+        "squared_sum": 1.0,
+        "sum": 1.0,
+        "boxed": pytest.approx(2.875),
+    }
+    assert float(LOSSES["squared_sum"]({name: 2 * part for name, part in parts.items()})) == 4.0
+
+
+def test_learning_rate() -> None:
+    cosine = TrainConfig(steps=110, warmup_steps=10, lr=1.0)
+    rates = [learning_rate(cosine, step) for step in (0, 9, 10, 60, 110)]
+    assert rates == pytest.approx([0.1, 1, 1, 0.505, 0.01])
+    assert learning_rate(TrainConfig(schedule="plateau", warmup_steps=0, lr=1.0), 50, 0.25) == 0.25
+
+
+def test_long_gradients_are_cut_to_the_percentile() -> None:
+    parameter = nn.Parameter(torch.zeros(2))
+    norms = [1.0] * 9
+    parameter.grad = torch.tensor([30.0, 40.0])
+    assert clip_gradients([parameter], norms, 50) == pytest.approx(50)
+    assert parameter.grad.norm().item() == pytest.approx(1)
+    assert norms[-1] == pytest.approx(50)
+    parameter.grad = torch.tensor([float("nan"), 0])
+    assert math.isnan(clip_gradients([parameter], norms, 50))
+    assert len(norms) == 10
+
+
+def test_average_follows_and_forgets_the_start() -> None:
+    average, model = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
+    model.weight.data.fill_(3)
+    update_average(average, model, 0.999, step=0)
+    assert average.weight.item() == pytest.approx(1 + 2 * 0.9), "fast at first"
+    update_average(average, model, 0.5, step=10_000)
+    assert average.weight.item() == pytest.approx(2.9)
+
+
+def square(height: int, width: int, box: tuple[int, int, int, int]) -> LabelledImage:
+    labels = np.zeros((height, width), np.uint16)
+    x0, y0, x1, y1 = box
+    labels[y0 : y1 + 1, x0 : x1 + 1] = 1
+    return LabelledImage(np.repeat((labels * 200).astype(np.uint8)[..., None], 3, axis=2), labels, "square")
+
+
+def test_prompts_lie_in_the_encoders_frame() -> None:
+    """A 100 x 200 image: scaled by 1.28, padded below."""
+    prompting = Prompting(encoder_spec("repvit"), objects=2, box_jitter_px=0, augment=False)
+    prompted = prompting.apply(square(100, 200, (50, 25, 149, 74)), 0)
+    assert prompted is not None
+    assert prompted["image"].shape == (3, 256, 256)
+    assert prompted["boxes"].tolist() == [[64, 32, 190, 94]] * 2, "149 * 1.28 = 190.7, cut as when predicting"
+    assert prompted["content"].tolist() == [0.5, 1]
+    rows, columns = np.flatnonzero(prompted["masks"][0].any(1)), np.flatnonzero(prompted["masks"][0].any(0))
+    assert (columns[0], rows[0], columns[-1], rows[-1]) == (64, 32, 191, 95)
+
+
+def test_smaller_training_keeps_the_prompt_frame() -> None:
+    sam = create_sam("light_repvit_m0_9")
+    prompting, side = training_geometry(sam, TrainConfig(size=64))
+    assert (prompting.spec.image_size, prompting.spec.prompt_frame, prompting.mask_size, side) == (64, 256, 64, 16)
+    with pytest.raises(InputError, match="--size"):
+        training_geometry(sam, TrainConfig(size=512))
+
+
+def test_boxes_hold_their_masks_and_jitter_stays_in_the_image() -> None:
+    prompting = Prompting(encoder_spec("repvit"), box_jitter_px=20)
+    data = PromptedImages(SyntheticImages(96), prompting)
+    loose = 0
+    for index in range(20):
+        prompted = data[index]
+        for box, mask in zip(prompted["boxes"], prompted["masks"], strict=True):
+            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            assert box[0] <= columns[0] + 2
+            assert box[1] <= rows[0] + 2
+            assert box[2] >= columns[-1] - 3
+            assert box[3] >= rows[-1] - 3
+            assert box.min() >= 0
+            assert box.max() <= 256
+            loose += int(box[0] < columns[0] - 3)
+    assert loose > 5
+
+
+def test_augmentation_moves_labels_with_the_image() -> None:
+    drawn = square(40, 60, (5, 10, 20, 30))
+    seen = set()
+    for seed in range(30):
+        changed = augment(drawn, np.random.default_rng(seed))
+        inside, outside = changed.image[changed.labels == 1], changed.image[changed.labels == 0]
+        assert inside.min() > outside.max()
+        rows, columns = np.nonzero(changed.labels)
+        seen.add((changed.labels.shape, int(rows[0]), int(columns[0])))
+    assert len(seen) == 8, "all flips and transpositions"
+
+
+def npy_folder(root: Path, count: int = 3) -> Path:
+    for part in ("imgs", "gts"):
+        (root / part).mkdir(parents=True)
+    for i in range(count):
+        drawn = square(64, 64, (10, 10, 40, 20 + i))
+        np.save(root / "imgs" / f"{i}.npy", drawn.image.astype(np.float32) / 255)
+        np.save(root / "gts" / f"{i}.npy", drawn.labels)
+    return root
+
+
+def test_npy_folders(tmp_path: Path) -> None:
+    source = open_source([str(npy_folder(tmp_path))], 64)
+    assert isinstance(source, FileImages)
+    first, second = ([source.image(epoch * 3 + i).name for i in range(3)] for epoch in (0, 1))
+    assert sorted(first) == sorted(second), "each image once an epoch"
+    assert source.image(0).image.max() == 200
+    mixed = open_source([str(tmp_path), "synthetic"], 64)
+    assert [mixed.image(i).name.startswith("seed") for i in range(4)] == [False, True, False, True]
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda root: (root / "gts" / "0.npy").unlink(), "no readable array"),
+    (lambda root: (root / "imgs" / "0.npy").write_bytes(b"\x93NUMPY"), "no readable array"),
+    (lambda root: np.save(root / "imgs" / "0.npy", np.full((64, 64), np.nan)), r"floats in \[0, 1\]"),
+    (lambda root: np.save(root / "imgs" / "0.npy", np.zeros((64, 64), np.int32)), "uint8 or float"),
+    (lambda root: np.save(root / "gts" / "0.npy", np.zeros((32, 64), np.uint8)), "labels uint8"),
+    (lambda root: np.save(root / "gts" / "0.npy", np.zeros((64, 64), np.uint8)), "100 images in a row"),
+])  # fmt: skip
+def test_bad_training_images(tmp_path: Path, change: object, message: str) -> None:
+    source = open_source([str(npy_folder(tmp_path, 1))], 64)
+    change(tmp_path)  # type: ignore[operator]
+    with pytest.raises(InputError, match=message):
+        PromptedImages(source, Prompting(encoder_spec("repvit")))[0]
+
+
+def test_training_sees_what_inference_computes() -> None:
+    """In eval mode the task's masks are those of the plain model."""
+    sam = create_sam("light_repvit_m0_9")
+    prompting, side = training_geometry(sam, TrainConfig())
+    prompted = PromptedImages(SyntheticImages(256), prompting)[0]
+    with torch.inference_mode():
+        logits, iou = Finetuning(sam, "sum", side).eval().predict(prompted["image"][None], prompted["boxes"][None])
+        sparse, dense = sam.prompt_encoder(None, prompted["boxes"], None)
+        embedding = sam.image_encoder(prompted["image"][None])
+        plain, plain_iou = sam.mask_decoder(embedding, sam.prompt_encoder.get_dense_pe(), sparse, dense, False)
+    torch.testing.assert_close(logits, plain[:, 0], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(iou, plain_iou[:, 0], rtol=1e-3, atol=1e-3)
+
+
+def test_gradients_are_those_of_the_plain_decoder() -> None:
+    """The fast path in float64 against the published formulation, of every parameter that a box reaches."""
+    sam = create_sam("light_repvit_m0_9").double()
+    embedding = torch.randn(2, 256, 64, 64, dtype=torch.float64)
+    boxes = torch.tensor([[10.0, 20, 90, 80], [100, 30, 200, 220]], dtype=torch.float64)
+    gradients = []
+    for fast in (True, False):
+        sam.zero_grad()
+        if fast:
+            logits, iou = FastDecoder(sam)(embedding, boxes)
+        else:
+            sparse, dense = sam.prompt_encoder(None, boxes, None)
+            logits, iou = sam.mask_decoder(embedding, sam.prompt_encoder.get_dense_pe(), sparse, dense, False)
+        (logits.square().mean() + iou.sum()).backward()
+        gradients.append({name: p.grad for name, p in sam.named_parameters() if p.grad is not None})
+    shared = gradients[0].keys() & gradients[1].keys()
+    assert len(shared) > 80
+    for name in shared:
+        torch.testing.assert_close(gradients[0][name], gradients[1][name], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(("accumulate", "world"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+def test_every_image_is_seen_once(accumulate: int, world: int) -> None:
+    config = TrainConfig(steps=5, batch_size=8, accumulate=accumulate)
+    parts = [list(StepBatches(config, 2, rank, world)) for rank in range(world)]
+    assert sorted(i for rank in parts for part in rank for i in part) == list(range(16, 40))
+    assert {len(part) for rank in parts for part in rank} == {8 // accumulate // world}
+    with pytest.raises(InputError, match="--batch-size"):
+        StepBatches(TrainConfig(batch_size=3), 0, 0, 2)
+
+
+def test_reframing_moves_content_between_frames() -> None:
+    """A ramp over a squashed image, moved to a frame that the image fills by half: the ramp, twice as steep, then 0."""
+    ramp = ((torch.arange(64) + 0.5) / 64)[None, None, :, None].expand(1, 1, 64, 64).contiguous()
+    moved = reframe(ramp, torch.tensor([[1.0, 1.0]]), torch.tensor([[0.5, 1.0]]))[0, 0, :, 0]
+    torch.testing.assert_close(moved[1:31], (torch.arange(1, 31) + 0.5) / 32)
+    assert moved[32:].eq(0).all()
+    same = reframe(ramp, torch.tensor([[0.7, 1.0]]), torch.tensor([[0.7, 1.0]]))
+    torch.testing.assert_close(same[0, 0, :44], ramp[0, 0, :44])
+
+
+def test_distillation_learns_from_the_teacher_alone() -> None:
+    """A student that is its teacher has nothing to learn; another one comes nearer, and only its encoder changes."""
+    teacher = create_sam("light_repvit_m0_9", "random:1")
+    prompting, _ = training_geometry(teacher, SMALL_DISTILLED)
+    data = PairedImages(SyntheticImages(256), prompting, teacher.spec)
+    batch = {key: value[None] for key, value in data[0].items()}
+    torch.testing.assert_close(batch["teacher_image"], batch["image"])
+    same = Distillation(create_sam("light_repvit_m0_9", "random:1"), teacher, "both", mask_weight=1).eval()
+    assert same(batch)["embedding"].item() == pytest.approx(0, abs=1e-6)
+    other = Distillation(create_sam("light_repvit_m0_9", "random:2"), teacher).eval()
+    before = {key: value.clone() for key, value in other.state_dict().items()}
+    assert torch.equal(other.sam.mask_decoder.iou_token.weight, teacher.mask_decoder.iou_token.weight)
+    optimizer = torch.optim.AdamW([p for p in other.parameters() if p.requires_grad], lr=1e-3)
+    losses = []
+    for _ in range(4):
+        optimizer.zero_grad()
+        loss = other(batch)["loss"]
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.9 * losses[0]
+    changed = {key for key, value in other.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed
+    assert all("sam.image_encoder" in key for key in changed)
+
+
+SMALL_DISTILLED = TrainConfig(objects=1)
+SMALL = TrainConfig(
+    steps=6, batch_size=2, objects=1, size=64, warmup_steps=2, validate_every=2, ema_decay=0.5, workers=0, loss="sum"
+)
+
+
+def run(out: Path, config: TrainConfig = SMALL, task_of: object = Finetuning) -> list[float]:
+    """The losses that the log holds after a run."""
+    sam = create_sam("light_repvit_m0_9")
+    prompting, side = training_geometry(sam, config)
+    task = task_of(sam, config.loss, side)  # type: ignore[operator]
+    fit(
+        task,
+        sam,
+        PromptedImages(SyntheticImages(64), prompting),
+        lambda task: {"dsc": 0.5},
+        config,
+        out,
+        Fabric(accelerator="cpu", devices=1),
+    )
+    return losses(out)
+
+
+def losses(out: Path) -> list[float]:
+    lines = [json.loads(line) for line in (out / LOG).read_text().splitlines()]
+    return [line["loss"] for line in lines if line["kind"] == "step"]
+
+
+def test_a_resumed_run_is_an_uninterrupted_one(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole")
+    assert len(whole) == 6
+
+    class Interrupted(Finetuning):
+        calls = 0
+
+        def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:  # type: ignore[override]
+            Interrupted.calls += 1
+            if Interrupted.calls == 4:
+                raise RuntimeError("pulled plug")
+            return super().forward(batch)
+
+    with pytest.raises(RuntimeError, match="pulled plug"):
+        run(tmp_path / "cut", task_of=Interrupted)
+    assert len(losses(tmp_path / "cut")) == 3, "one more than was saved"
+    assert run(tmp_path / "cut") == whole
+    first, second = (torch.load(tmp_path / name / LAST, weights_only=True) for name in ("whole", "cut"))
+    for key, value in first["trained"].items():
+        torch.testing.assert_close(value, second["trained"][key], rtol=0, atol=0)
+
+
+def test_checkpoints_are_weights_of_the_zoo(tmp_path: Path) -> None:
+    run(tmp_path)
+    last, best = (create_sam("light_repvit_m0_9", tmp_path / name) for name in (LAST, BEST))
+    assert last.weights is not None
+    assert last.weights.trained
+    assert best.state_dict().keys() == last.state_dict().keys()
+
+
+def test_a_run_of_other_settings_is_refused(tmp_path: Path) -> None:
+    run(tmp_path)
+    with pytest.raises(InputError, match=r"lr 0.0006 instead of 0.5"):
+        run(tmp_path, TrainConfig(**{**vars(SMALL), "lr": 0.5}))
+    (tmp_path / LAST).write_bytes(b"torn")
+    with pytest.raises(InputError, match="no checkpoint of a run"):
+        run(tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_good(tmp_path: Path) -> None:
+    class Poisoned(Finetuning):
+        def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:  # type: ignore[override]
+            numbers = super().forward(batch)
+            return {**numbers, "loss": numbers["loss"] * (float("nan") if 7 in batch["index"] else 1)}
+
+    with pytest.raises(InputError, match=r"step 3, images 6, 7: found a loss of nan"):
+        run(tmp_path, task_of=Poisoned)
+    assert torch.load(tmp_path / LAST, weights_only=True)["progress"]["step"] == 2
+
+
+def test_patience_and_best(tmp_path: Path) -> None:
+    sam = create_sam("light_repvit_m0_9")
+    config = TrainConfig(**{**vars(SMALL), "validate_every": 1, "patience": 2, "schedule": "plateau"})
+    prompting, side = training_geometry(sam, config)
+    scores = iter([0.1, 0.3, 0.2, 0.3, 0.9])
+    data = PromptedImages(SyntheticImages(64), prompting)
+    validate = lambda task: {"dsc": next(scores)}  # noqa: E731
+    progress = fit(
+        Finetuning(sam, "sum", side), sam, data, validate, config, tmp_path, Fabric(accelerator="cpu", devices=1)
+    )
+    assert (progress.step, progress.best_step, progress.plateau_factor) == (4, 2, 0.25)
+
+
+def test_frozen_parts_stay(tmp_path: Path) -> None:
+    sam: Sam = create_sam("light_repvit_m0_9")
+    before = {key: value.clone() for key, value in sam.state_dict().items()}
+    config = TrainConfig(**{**vars(SMALL), "steps": 2, "freeze": ("mask_decoder", "batch_norm")})
+    prompting, side = training_geometry(sam, config)
+    data = PromptedImages(SyntheticImages(64), prompting)
+    fit(
+        Finetuning(sam, "sum", side),
+        sam,
+        data,
+        lambda task: {"dsc": 0.5},
+        config,
+        tmp_path,
+        Fabric(accelerator="cpu", devices=1),
+    )
+    changed = {key for key, value in sam.state_dict().items() if not torch.equal(value, before[key])}
+    assert not any(key.startswith("mask_decoder") or "running" in key for key in changed)
+    assert any(key.startswith("image_encoder") for key in changed)
+
+
+COMMAND = [sys.executable, "cli.py", "train", "--encoder", "light_repvit_m0_9", "--size", "64", "--batch-size", "2"]
+COMMAND += ["--objects", "1", "--workers", "0", "--validation-count", "2", "--validate-every", "2"]
+
+
+@pytest.mark.slow
+def test_kill_9_loses_nothing_that_was_saved(tmp_path: Path) -> None:
+    command = [*COMMAND, "--steps", "8", "-o"]
+    process = subprocess.Popen([*command, str(tmp_path / "killed")], cwd=ROOT, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "killed" / LAST).exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    for name in ("killed", "whole"):
+        subprocess.run([*command, str(tmp_path / name)], cwd=ROOT, check=True, capture_output=True)
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
+    """BatchNorm's statistics are each process's own, so they are frozen here; the rest must agree."""
+    options = ["--steps", "3", "--freeze", "batch_norm", "--loss", "sum", "-o"]
+    subprocess.run([*COMMAND, *options, str(tmp_path / "one")], cwd=ROOT, check=True, capture_output=True)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *COMMAND[1:]]
+    two = [*torchrun, "--devices", "2", *options, str(tmp_path / "two")]
+    done = subprocess.run(two, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, other = (torch.load(tmp_path / name / LAST, weights_only=True)["trained"] for name in ("one", "two"))
+    for key, value in one.items():
+        torch.testing.assert_close(value, other[key], rtol=1e-3, atol=1e-4)

@@ -1,0 +1,309 @@
+"""Training data: labelled images by index, and the prompts that are put on them.
+
+Everything is a pure function of an index and a seed, so that a run that was cut off goes on with the very samples it
+would have drawn.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zoo.data.npz import load_challenge_npz
+from zoo.data.synthetic import sample
+from zoo.errors import InputError
+from zoo.registry import EncoderSpec
+from zoo.transforms import LOW_RES_PX, fit_image, preprocess_image, scale_boxes
+
+#: An object with fewer pixels, at the resolution of the loss, is not asked for.
+MIN_AREA_PX = 10
+#: Empty images are passed over; after so many in a row something is wrong with the data.
+MOST_EMPTY = 100
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image with labelled objects.
+
+    Attributes:
+        image: uint8 (H, W, 3).
+        labels: uint16 (H, W), 0 for background.
+        name: where it came from, for messages.
+    """
+
+    image: NDArray[np.uint8]
+    labels: NDArray[np.uint16]
+    name: str
+
+
+class ImageSource(Protocol):
+    """Labelled images by index, without end: finite ones begin anew, in another order."""
+
+    def image(self, index: int) -> LabelledImage:
+        """The image of this index, >= 0: always the same."""
+        ...
+
+
+@dataclass(frozen=True)
+class SyntheticImages:
+    """The generator's samples, one a seed.
+
+    Attributes:
+        size: side in pixels.
+        first_seed: of index 0.
+    """
+
+    size: int
+    first_seed: int = 0
+
+    def image(self, index: int) -> LabelledImage:
+        """Sample `first_seed + index`, without its padding."""
+        drawn = sample(self.first_seed + index, self.size)
+        height, width = drawn.content_shape
+        return LabelledImage(drawn.image[:height, :width], drawn.labels[:height, :width], f"seed {index}")
+
+
+@dataclass(frozen=True)
+class FileImages:
+    """Images of files, each epoch in an order of its own.
+
+    Attributes:
+        items: (path, slice or None) of images.
+        seed: of the orders.
+    """
+
+    items: Sequence[tuple[Path, int | None]]
+    seed: int = 0
+
+    def image(self, index: int) -> LabelledImage:
+        """The image that epoch `index // N` has at its place `index % N`."""
+        epoch, place = divmod(index, len(self.items))
+        path, z = self.items[int(np.random.default_rng((self.seed, epoch)).permutation(len(self.items))[place])]
+        return _read_npy_pair(path) if path.suffix == ".npy" else _read_npz(path, z)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Several sources, in turns."""
+
+    sources: Sequence[ImageSource]
+
+    def image(self, index: int) -> LabelledImage:
+        """The image that source `index % N` has at `index // N`."""
+        return self.sources[index % len(self.sources)].image(index // len(self.sources))
+
+
+def open_source(specs: Sequence[str], size: int, seed: int = 0) -> ImageSource:
+    """The images that `specs` name, in turns.
+
+    Args:
+        specs: `synthetic`, a folder with `imgs/` and `gts/` of npy files, or a file or folder of challenge npz.
+        size: side in pixels of synthetic images.
+        seed: of the order of files, and of the synthetic images' first seed.
+
+    Raises:
+        InputError: nothing is found, or a file cannot be used.
+    """
+    sources = [SyntheticImages(size, seed << 32) if spec == "synthetic" else _open_files(spec, seed) for spec in specs]
+    return sources[0] if len(sources) == 1 else Mixture(sources)
+
+
+def _open_files(spec: str, seed: int) -> FileImages:
+    root = Path(spec)
+    items: list[tuple[Path, int | None]]
+    if (root / "imgs").is_dir():
+        items = [(path, None) for path in sorted((root / "imgs").glob("*.npy"))]
+    else:
+        items = [item for path in _npz_files(root) for item in _npz_items(path)]
+    if not items:
+        raise InputError(root, "no training images", "synthetic, a folder with imgs/ and gts/, or challenge npz files")
+    return FileImages(items, seed)
+
+
+def _npz_files(root: Path) -> list[Path]:
+    return sorted(root.rglob("*.npz")) if root.is_dir() else [root] if root.suffix == ".npz" else []
+
+
+def _npz_items(path: Path) -> list[tuple[Path, int | None]]:
+    """The slices of a case that have labels, or the image itself."""
+    case = load_challenge_npz(path)
+    if case.labels is None:
+        raise InputError(path, "no gts", "labels to train with")
+    if not case.is_volume:
+        return [(path, None)]
+    return [(path, int(z)) for z in np.flatnonzero(case.labels.any(axis=(1, 2)))]
+
+
+def _read_npz(path: Path, z: int | None) -> LabelledImage:
+    case = load_challenge_npz(path)
+    assert case.labels is not None
+    if z is None:
+        return LabelledImage(case.image, case.labels, str(path))
+    return LabelledImage(np.repeat(case.image[z][..., None], 3, axis=2), case.labels[z], f"{path} slice {z}")
+
+
+def _read_npy_pair(path: Path) -> LabelledImage:
+    """An image of the `imgs/ gts/` layout: uint8, or floats in [0, 1], (H, W) or (H, W, 3)."""
+    image, labels = (_read_npy(file) for file in (path, path.parent.parent / "gts" / path.name))
+    if image.dtype.kind == "f":
+        if not np.isfinite(image).all() or image.min() < 0 or image.max() > 1:
+            raise InputError(path, f"floats from {image.min()} to {image.max()}", "floats in [0, 1], or uint8")
+        image = np.round(image * 255).astype(np.uint8)
+    if image.dtype != np.uint8 or image.shape[2:] not in ((), (3,)):
+        raise InputError(path, f"{image.dtype} {image.shape}", "uint8 or float (H, W) or (H, W, 3)")
+    if labels.shape != image.shape[:2] or labels.dtype.kind not in "biu":
+        raise InputError(path, f"labels {labels.dtype} {labels.shape}", f"integers {image.shape[:2]}")
+    rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+    return LabelledImage(rgb, labels.astype(np.uint16), str(path))
+
+
+def _read_npy(path: Path) -> NDArray[Any]:
+    try:
+        return np.asarray(np.load(path, allow_pickle=False))
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(path, f"no readable array ({error})", "a whole .npy file without pickles") from error
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """How images become an encoder's input and prompts.
+
+    Attributes:
+        spec: of the encoder, its `image_size` that of training.
+        mask_size: side in pixels at which masks are compared: four times the embedding's.
+        objects: prompts an image; where it has fewer objects, some are asked for again.
+        box_jitter_px: each side of a box moves outward by up to a limit that is itself drawn up to this, in pixels of
+            a prompt frame of 256.
+        augment: flips, transpositions, brightness, contrast.
+        seed: of all that is drawn.
+    """
+
+    spec: EncoderSpec
+    mask_size: int = LOW_RES_PX
+    objects: int = 4
+    box_jitter_px: float = 5
+    augment: bool = True
+    seed: int = 0
+
+    def apply(self, drawn: LabelledImage, index: int) -> dict[str, Tensor] | None:
+        """What a model is trained on; None where the image has no object to ask for.
+
+        Returns:
+            image: float32 (3, S, S), normalised. boxes: float32 (K, 4) in the prompt frame. masks: bool (K, M, M).
+            content: float32 (2,), height and width of the image's part of the frame, in (0, 1].
+            index: int64 (), for messages.
+        """
+        rng = np.random.default_rng((self.seed, index))
+        if self.augment:
+            drawn = augment(drawn, rng)
+        shape = (drawn.labels.shape[0], drawn.labels.shape[1])
+        small = self._small_labels(drawn.labels, shape)
+        areas = np.bincount(small.ravel())
+        known = np.flatnonzero(areas >= MIN_AREA_PX)
+        known = known[known > 0]
+        if not len(known):
+            return None
+        chosen = rng.permutation(known)[: self.objects]
+        if len(chosen) < self.objects:
+            chosen = np.concatenate([chosen, rng.choice(known, self.objects - len(chosen))])
+        boxes = np.stack([self._box(drawn.labels == label, rng) for label in chosen])
+        content = fit_image(shape, self.spec.image_size, self.spec.fit).new_shape
+        return {
+            "image": torch.from_numpy(preprocess_image(drawn.image, self.spec)[0]),
+            "boxes": torch.from_numpy(boxes),
+            "masks": torch.from_numpy(small == chosen[:, None, None]),
+            "content": torch.tensor(content) / self.spec.image_size,
+            "index": torch.tensor(index),
+        }
+
+    def _small_labels(self, labels: NDArray[np.uint16], shape: tuple[int, int]) -> NDArray[np.uint16]:
+        """Labels at the masks' resolution, padded: (M, M)."""
+        height, width = fit_image(shape, self.mask_size, self.spec.fit).new_shape
+        padded = np.zeros((self.mask_size, self.mask_size), np.uint16)
+        padded[:height, :width] = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        return padded
+
+    def _box(self, mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
+        """A box around a mask, in the prompt frame, sometimes tight and sometimes loose."""
+        frame = self.spec.prompt_frame
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        box = np.array([[columns[0], rows[0], columns[-1], rows[-1]]])
+        fit = fit_image((mask.shape[0], mask.shape[1]), frame, self.spec.fit)
+        looseness = rng.uniform(0, self.box_jitter_px) * frame / LOW_RES_PX
+        outward = rng.uniform(0, looseness, 4) * (-1, -1, 1, 1)
+        limit = np.array([*fit.new_shape[::-1]] * 2)
+        return np.trunc(np.clip(scale_boxes(box, fit, "float")[0] + outward, 0, limit)).astype(np.float32)
+
+
+def augment(drawn: LabelledImage, rng: np.random.Generator) -> LabelledImage:
+    """Flips, transpositions, and a change of gamma, contrast and brightness."""
+    image, labels = drawn.image, drawn.labels
+    if rng.random() < 0.5:
+        image, labels = image[:, ::-1], labels[:, ::-1]
+    if rng.random() < 0.5:
+        image, labels = image[::-1], labels[::-1]
+    if rng.random() < 0.5:
+        image, labels = image.transpose(1, 0, 2), labels.T
+    levels = (np.arange(256) / 255) ** np.exp(rng.uniform(-0.4, 0.4)) * rng.uniform(0.8, 1.2) + rng.uniform(-0.1, 0.1)
+    table = np.round(levels * 255).clip(0, 255).astype(np.uint8)
+    return replace(
+        drawn,
+        image=np.asarray(cv2.LUT(np.ascontiguousarray(image), table), np.uint8),
+        labels=np.ascontiguousarray(labels),
+    )
+
+
+class PromptedImages(torch.utils.data.Dataset[dict[str, Tensor]]):
+    """A source with prompts, as torch's loaders want it.
+
+    Args:
+        source: of images.
+        prompting: of them.
+    """
+
+    def __init__(self, source: ImageSource, prompting: Prompting) -> None:
+        self.source, self.prompting = source, prompting
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """The sample of this index; where the image is empty, that of the next one that is not.
+
+        Raises:
+            InputError: many empty images in a row, or one that cannot be read.
+        """
+        for shift in range(MOST_EMPTY):
+            drawn = self.source.image(index + shift)
+            if prompted := self._prompted(drawn, index + shift):
+                return prompted
+        raise InputError(drawn.name, f"{MOST_EMPTY} images in a row without an object", "labelled images")
+
+    def _prompted(self, drawn: LabelledImage, index: int) -> dict[str, Tensor] | None:
+        return self.prompting.apply(drawn, index)
+
+
+class PairedImages(PromptedImages):
+    """As `PromptedImages`, with the same images, changed alike, as another encoder wants them: to distil from it.
+
+    Args:
+        source: of images.
+        prompting: for the student.
+        teacher: spec of the teacher's encoder.
+    """
+
+    def __init__(self, source: ImageSource, prompting: Prompting, teacher: EncoderSpec) -> None:
+        super().__init__(source, prompting)
+        self.for_teacher = replace(prompting, spec=teacher)
+
+    def _prompted(self, drawn: LabelledImage, index: int) -> dict[str, Tensor] | None:
+        own, other = (prompting.apply(drawn, index) for prompting in (self.prompting, self.for_teacher))
+        if own is None or other is None:
+            return None
+        return {**own, "teacher_image": other["image"], "teacher_content": other["content"]}
