@@ -21,6 +21,7 @@ DEFAULT_RECORDS = Path("runs/bench.jsonl")
 #: Commands that live beside what they command, imported when they are asked for.
 COMMANDS = {
     "distill": "compress.training.commands",
+    "embed": "compress.training.commands",
     "export": "compress.export_commands",
     "quantize": "compress.export_commands",
     "train": "compress.training.commands",

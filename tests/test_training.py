@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from compress.training.config import TrainConfig, learning_rate
 from compress.training.distill import Distillation, reframe
+from compress.training.embed import EmbeddingStore, StoredPairs, shard_paths, write_store
 from compress.training.finetune import Finetuning, training_geometry
 from compress.training.loop import StepBatches, fit
 from compress.training.losses import LOSSES, boxed_cross_entropy, cross_entropy, dice_loss, iou_loss
@@ -134,7 +135,7 @@ def test_smaller_training_keeps_the_prompt_frame() -> None:
     prompting, side = training_geometry(sam, TrainConfig(size=64))
     assert (prompting.spec.image_size, prompting.spec.prompt_frame, prompting.mask_size, side) == (64, 256, 64, 16)
     with pytest.raises(InputError, match="--size"):
-        training_geometry(sam, TrainConfig(size=512))
+        training_geometry(create_sam("vit_b@256"), TrainConfig(size=128))
 
 
 def test_boxes_hold_their_masks_and_jitter_stays_in_the_image() -> None:
@@ -281,6 +282,47 @@ def test_distillation_learns_from_the_teacher_alone() -> None:
     changed = {key for key, value in other.state_dict().items() if not torch.equal(value, before[key])}
     assert changed
     assert all("sam.image_encoder" in key for key in changed)
+
+
+def test_stored_embeddings_are_the_teachers(tmp_path: Path) -> None:
+    teacher = create_sam("light_repvit_m0_9", "random:1")
+    card = write_store(teacher, ["synthetic"], 96, 4, count=5, folder=tmp_path, shard_size=2)
+    first, second, third = shard_paths(tmp_path, card)
+    kept = (first.stat().st_mtime_ns, third.stat().st_mtime_ns)
+    second.unlink()
+    with pytest.raises(InputError, match="1 files missing"):
+        EmbeddingStore(tmp_path)
+    write_store(teacher, ["synthetic"], 96, 4, count=5, folder=tmp_path, shard_size=2)
+    assert (first.stat().st_mtime_ns, third.stat().st_mtime_ns) == kept, "goes on with what is missing"
+    store = EmbeddingStore(tmp_path)
+    prompting = Prompting(teacher.spec, objects=1, augment=False)
+    pairs = StoredPairs(store, prompting)
+    live = PairedImages(SyntheticImages(96, 4 << 32), prompting, teacher.spec)
+    for index in (0, 3, 4, 5):
+        stored = pairs[index]
+        image = live[index % 5]["teacher_image"]
+        torch.testing.assert_close(stored["image"], image)
+        with torch.inference_mode():
+            expected = teacher.image_encoder(image[None])[0]
+        torch.testing.assert_close(stored["teacher_embedding"].float(), expected, rtol=1e-2, atol=1e-2)
+    task = Distillation(create_sam("light_repvit_m0_9", "random:1"), teacher).eval()
+    assert task({key: value[None] for key, value in pairs[3].items()})["loss"].item() < 1e-4
+
+
+def test_a_store_of_another_teacher_is_refused(tmp_path: Path) -> None:
+    teacher, other = (create_sam("light_repvit_m0_9", f"random:{seed}") for seed in (1, 2))
+    write_store(teacher, ["synthetic"], 96, 0, count=1, folder=tmp_path)
+    store = EmbeddingStore(tmp_path)
+    store.check_teacher(teacher)
+    with pytest.raises(InputError, match="embeddings of light_repvit_m0_9 with weights"):
+        store.check_teacher(other)
+    with pytest.raises(InputError, match="another teacher"):
+        write_store(other, ["synthetic"], 96, 0, count=1, folder=tmp_path)
+    shard_paths(tmp_path, store.card)[0].write_bytes(b"torn")
+    with pytest.raises(InputError, match="no readable embeddings"):
+        store.embedding(0)
+    with pytest.raises(InputError, match="no store of embeddings"):
+        EmbeddingStore(tmp_path / "nowhere")
 
 
 SMALL_DISTILLED = TrainConfig(objects=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,8 @@ def train(
       torchrun --nproc-per-node 2 cli.py train --devices 2 --encoder tinyvit -o runs/two
     """
     from compress.training.finetune import Finetuning, training_geometry
-    from compress.training.run import run_training
+    from compress.training.run import run_training, training_seed
+    from zoo.data.dataset import PromptedImages, open_source
     from zoo.registry import create_sam
 
     config = TrainConfig(**settings)
@@ -142,8 +143,9 @@ def train(
     prompting, side = training_geometry(sam, config)
     assert sam.weights is not None
     origin = {"weights": sam.weights.name, "weights_sha256": sam.weights.sha256, "data": list(data)}
+    images = PromptedImages(open_source(data, prompting.spec.image_size, training_seed(config)), prompting)
     task = Finetuning(sam, config.loss, side)
-    progress = run_training(task, sam, prompting, config, data, validation, validation_count, devices, out, origin)
+    progress = run_training(task, sam, images, config, validation, validation_count, devices, out, origin)
     click.echo(json.dumps({"step": progress.step, "best_dsc": progress.best, "best_step": progress.best_step}))
 
 
@@ -166,6 +168,11 @@ def train(
     show_default=True,
     help="Of the difference of the masks that the frozen decoder makes of the two embeddings.",
 )
+@click.option(
+    "--embeddings",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder that `embed` wrote with this teacher: its images, instead of --data.",
+)
 @with_run_options
 @with_settings
 def distill(
@@ -175,6 +182,7 @@ def distill(
     teacher_weights: str,
     distance: str,
     mask_weight: float,
+    embeddings: Path | None,
     data: tuple[str, ...],
     validation: tuple[str, ...],
     validation_count: int,
@@ -194,8 +202,10 @@ def distill(
       repmedsam distill --student light_repvit --teacher repvit --teacher-weights rep_medsam -o runs/light
     """
     from compress.training.distill import Distillation
+    from compress.training.embed import EmbeddingStore, StoredPairs
     from compress.training.finetune import training_geometry
-    from compress.training.run import run_training
+    from compress.training.run import run_training, training_seed
+    from zoo.data.dataset import PairedImages, PromptedImages, open_source
     from zoo.errors import InputError
     from zoo.registry import create_sam
 
@@ -215,8 +225,53 @@ def distill(
         "data": list(data),
     }
     prompting, _ = training_geometry(sam, config)
+    images: PromptedImages
+    if embeddings:
+        store = EmbeddingStore(embeddings)
+        store.check_teacher(master)
+        images = StoredPairs(store, replace(prompting, augment=False))
+        origin = {**origin, "data": store.card.data, "embeddings": store.card.count}
+    else:
+        source = open_source(data, prompting.spec.image_size, training_seed(config))
+        images = PairedImages(source, prompting, master.spec)
     task = Distillation(sam, master, distance, mask_weight)
-    progress = run_training(
-        task, sam, prompting, config, data, validation, validation_count, devices, out, origin, master.spec
-    )
+    progress = run_training(task, sam, images, config, validation, validation_count, devices, out, origin)
     click.echo(json.dumps({"step": progress.step, "best_dsc": progress.best, "best_step": progress.best_step}))
+
+
+@click.command()
+@click.option("--teacher", default="vit_b", show_default=True, metavar="NAME", help="Encoder, see `list`.")
+@click.option("--teacher-weights", metavar="WEIGHTS", required=True, help="Its checkpoint or card.")
+@click.option(
+    "--data", multiple=True, default=["synthetic"], show_default=True, metavar="SOURCE", help="As in `train`."
+)
+@click.option("--count", default=1000, show_default=True, type=click.IntRange(min=1), help="Images.")
+@click.option("--size", default=256, show_default=True, type=click.IntRange(min=64), help="Of synthetic images, in px.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the images and their order.")
+@click.option(
+    "-o", "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the store."
+)
+def embed(
+    teacher: str, teacher_weights: str, data: tuple[str, ...], count: int, size: int, seed: int, out: Path
+) -> None:
+    """Write a teacher's embeddings to disk, for `distill --embeddings`.
+
+    float16, 2 MiB an image, in files of 256; a run that was stopped goes on with the files that are missing. The store
+    knows teacher, weights, preprocessing and images, and is refused with others.
+
+    \b
+    Example:
+      repmedsam embed --teacher vit_b --teacher-weights medsam --data train_npz/ --count 20000 -o runs/embeddings
+    """
+    import torch
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from compress.training.embed import write_store
+    from zoo.registry import create_sam
+
+    master = create_sam(teacher, teacher_weights).to("cuda" if torch.cuda.is_available() else "cpu")
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("embedding", total=count)
+        write_store(master, data, size, 2 * seed, count, out, told=lambda done: progress.update(task, completed=done))
+    click.echo(f"embeddings: {out}")

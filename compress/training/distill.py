@@ -49,10 +49,13 @@ class Distillation(nn.Module):
         self.teacher_fit = teacher.spec.fit
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A batch of `PairedImages`, to the loss and its parts: ()."""
+        """A batch of `PairedImages` or `StoredPairs`, to the loss and its parts: ()."""
         with torch.no_grad():
-            self.teacher.eval()
-            target = self.teacher(batch["teacher_image"])
+            if "teacher_embedding" in batch:
+                target = batch["teacher_embedding"].float()
+            else:
+                self.teacher.eval()
+                target = self.teacher(batch["teacher_image"])
             if self.teacher_fit != self.sam.spec.fit:
                 target = reframe(target, batch["teacher_content"], batch["content"])
         found = self.sam.image_encoder(batch["image"])

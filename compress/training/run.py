@@ -19,37 +19,31 @@ from torch import nn
 from compress.training.config import TrainConfig
 from compress.training.loop import fit, validation_on
 from compress.training.state import Progress
-from zoo.data.dataset import PairedImages, PromptedImages, Prompting, open_source
-from zoo.registry import EncoderSpec
+from zoo.data.dataset import PromptedImages, open_source
 from zoo.sam.model import Sam
 
-#: Of validation's synthetic samples: an offset that no training run comes to.
-VALIDATION_SEED = 1
 VALIDATION_BATCH = 8
 
 
 def run_training(
     task: nn.Module,
     sam: Sam,
-    prompting: Prompting,
+    train_set: PromptedImages,
     config: TrainConfig,
-    data: Sequence[str],
     validation: Sequence[str],
     validation_count: int,
     devices: int,
     out: Path,
     origin: Mapping[str, Any],
-    teacher: EncoderSpec | None = None,
 ) -> Progress:
-    """Trains `task` on one device or several, and tells of it; with a `teacher`, on images prepared for both.
+    """Trains `task` on one device or several, and tells of it.
 
     Raises:
         InputError: as `fit` and `open_source`.
     """
+    prompting = train_set.prompting
     size = prompting.spec.image_size
-    images = open_source(data, size, 2 * config.seed)
-    train_set = PairedImages(images, prompting, teacher) if teacher else PromptedImages(images, prompting)
-    unseen = open_source(validation, size, 2 * config.seed + VALIDATION_SEED)
+    unseen = open_source(validation, size, validation_seed(config))
     held_out = PromptedImages(unseen, replace(prompting, augment=False))
     fabric = Fabric(
         accelerator="auto" if torch.cuda.is_available() else "cpu",
@@ -61,6 +55,16 @@ def run_training(
     validate = validation_on(held_out, range(validation_count), VALIDATION_BATCH, fabric.device)
     with _Teller(config.steps, out, quiet=not fabric.is_global_zero) as teller:
         return fit(task, sam, train_set, validate, config, out, fabric, teller.listen, origin)
+
+
+def training_seed(config: TrainConfig) -> int:
+    """Of the images to train on: even, so that none is ever validated on."""
+    return 2 * config.seed
+
+
+def validation_seed(config: TrainConfig) -> int:
+    """Of the images to validate on: odd."""
+    return 2 * config.seed + 1
 
 
 class _Teller:

@@ -16,15 +16,18 @@ from zoo.encoders.repvit import SIZES, RepViTGeometry, mixing_blocks, stem
 from zoo.layers import SummingNeck
 from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE, Cost, EncoderSpec, register_encoder
 
-#: How many pixels of the input make one position of the embedding: the stride of the first stage.
-STRIDE_PX = 4
-
 
 class LightRepViT(nn.Module):
-    """(B, 3, S, S) to (B, 256, 64, 64); images smaller than 256 px, as in training, to S / 4 a side."""
+    """(B, 3, S, S) to (B, 256, 64, 64); smaller images, as in training, to proportionally smaller embeddings.
 
-    def __init__(self, geometry: RepViTGeometry) -> None:
+    Args:
+        geometry: of the RepViT.
+        image_size: S.
+    """
+
+    def __init__(self, geometry: RepViTGeometry, image_size: int) -> None:
         super().__init__()
+        self.image_size = image_size
         blocks = mixing_blocks(geometry)
         self.stem = stem(geometry)
         self.stages = nn.ModuleList()
@@ -36,7 +39,7 @@ class LightRepViT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images to embeddings."""
-        side = min(EMBEDDING_SIZE, x.shape[-1] // STRIDE_PX)
+        side = EMBEDDING_SIZE * x.shape[-1] // self.image_size
         maps = []
         x = self.stem(x)
         for stage in self.stages:
@@ -55,8 +58,8 @@ SPEC = EncoderSpec(
     normalisation="min_max",
     title="Light RepViT-M1.0: ImageNet strides, stages summed",
     paper="RepViT: arXiv:2307.09283",
-    licence="Apache-2.0",
-    weights_from="this project",
+    licence="none published",
+    weights_from="`train`; none published yet",
     adaptable=True,
     reference_cost=Cost(6.689468, 1.834),
 )
@@ -69,7 +72,7 @@ def _geometry(size: str) -> RepViTGeometry:
 @register_encoder(SPEC)
 def light_repvit(spec: EncoderSpec) -> nn.Module:
     """The light encoder of RepViT-M1.0's size."""
-    return LightRepViT(_geometry("m1_0"))
+    return LightRepViT(_geometry("m1_0"), spec.image_size)
 
 
 @register_encoder(
@@ -82,4 +85,4 @@ def light_repvit(spec: EncoderSpec) -> nn.Module:
 )
 def light_repvit_m0_9(spec: EncoderSpec) -> nn.Module:
     """The light encoder of RepViT-M0.9's size."""
-    return LightRepViT(_geometry("m0_9"))
+    return LightRepViT(_geometry("m0_9"), spec.image_size)
