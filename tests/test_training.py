@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -21,9 +22,10 @@ from compress.training.config import TrainConfig, learning_rate
 from compress.training.distill import Distillation, reframe
 from compress.training.embed import EmbeddingStore, StoredPairs, shard_paths, write_store
 from compress.training.finetune import Finetuning, training_geometry
-from compress.training.loop import StepBatches, fit
-from compress.training.losses import LOSSES, boxed_cross_entropy, cross_entropy, dice_loss, iou_loss
+from compress.training.loop import StepBatches, fit, validation_on
+from compress.training.losses import LOSSES, boxed_cross_entropy, cross_entropy, dice, dice_loss, iou_loss
 from compress.training.optim import clip_gradients, update_average
+from compress.training.pictures import LABEL
 from compress.training.state import BEST, LAST, LOG
 from zoo.data.dataset import (
     FileImages,
@@ -49,6 +51,28 @@ def test_dice_by_hand() -> None:
     logits = torch.tensor([[[100.0, -100.0], [-100.0, -100.0]]])
     assert dice_loss(logits, masks).item() == pytest.approx(1 / 3, abs=1e-4)
     assert dice_loss(200.0 * masks - 100, masks).item() == pytest.approx(0, abs=1e-4)
+
+
+def test_dice_score_by_hand() -> None:
+    masks = torch.tensor([[[True, True], [False, False]], [[False, False], [False, False]]])
+    logits = torch.tensor([[[1.0, -1.0], [-1.0, -1.0]], [[-1.0, -1.0], [-1.0, -1.0]]])
+    assert dice(logits, masks).tolist() == [pytest.approx(2 / 3), 0]
+
+
+def test_validation_scores_and_draws(tmp_path: Path) -> None:
+    sam = create_sam("light_repvit_m0_9")
+    prompting, side = training_geometry(sam, TrainConfig(size=64, objects=2))
+    data = PromptedImages(SyntheticImages(64), prompting)
+    task = Finetuning(sam, "sum", side).eval()
+    picture = tmp_path / "predictions.png"
+    together = validation_on(data, range(5), 2, torch.device("cpu"), picture)(task)["dsc"]
+    alone = [validation_on(data, [i], 1, torch.device("cpu"))(task)["dsc"] for i in range(5)]
+    assert together == pytest.approx(np.mean(alone), abs=1e-6)
+    drawn = cv2.imread(str(picture))
+    assert drawn.shape == (256, 1024, 3), "the first batch: two tiles and two empty ones"
+    green = np.all(drawn[:, :, ::-1] == LABEL, axis=2)
+    assert green[:, :256].any()
+    assert not green[:, 512:].any()
 
 
 def test_cross_entropy_by_hand() -> None:

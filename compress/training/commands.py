@@ -124,8 +124,8 @@ def train(
     """Train a model to answer box prompts.
 
     By default on synthetic images, which need no files. The folder holds last.pth, to go on from; best.safetensors, the
-    averaged weights that validated best; log.jsonl; and TensorBoard's files. Ctrl-C or even kill -9 loses nothing that
-    was saved: the same command goes on.
+    averaged weights that validated best; predictions.png; log.jsonl; and TensorBoard's files. Ctrl-C or even kill -9
+    loses nothing that was saved: the same command goes on.
 
     \b
     Examples:

@@ -76,9 +76,9 @@ class Distillation(nn.Module):
             wanted, _ = self.finetuning.decoder(target.repeat_interleave(objects, 0), prompts)
         return F.binary_cross_entropy_with_logits(logits, wanted.sigmoid())
 
-    def dsc(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Dice of the student's masks against labels: (B * K,)."""
-        return self.finetuning.dsc(batch)
+    def predict(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Finetuning.predict`, by the student."""
+        return self.finetuning.predict(image, boxes)
 
 
 def content_mask(content: Tensor, side: int) -> Tensor:

@@ -57,14 +57,6 @@ class Finetuning(nn.Module):
         parts = parts_of_loss(logits, iou, batch["masks"].flatten(0, 1), self._normalised(batch["boxes"]).flatten(0, 1))
         return {"loss": self.combine(parts).mean(), **{name: part.mean().detach() for name, part in parts.items()}}
 
-    @torch.no_grad()
-    def dsc(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Dice of each object's thresholded mask: (B * K,)."""
-        logits, _ = self.predict(batch["image"], batch["boxes"])
-        found, true = logits > 0, batch["masks"].flatten(0, 1)
-        both = (found & true).flatten(1).sum(1)
-        return 2 * both / (found.flatten(1).sum(1) + true.flatten(1).sum(1)).clamp(min=1)
-
     def _normalised(self, boxes: Tensor) -> Tensor:
         return boxes / self.sam.spec.prompt_frame
 

@@ -19,8 +19,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from compress.training.config import TrainConfig, learning_rate
+from compress.training.losses import dice
 from compress.training.optim import adamw, clip_gradients, freeze, keep_statistics, update_average
+from compress.training.pictures import save_predictions
 from compress.training.state import BEST, LAST, LOG, Progress, cut_log, load_state, save_best, save_state
+from zoo.data.dataset import PromptedImages
 from zoo.errors import InputError
 from zoo.sam.model import Sam
 
@@ -241,17 +244,22 @@ def _plain(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def validation_on(
-    dataset: Dataset[dict[str, Tensor]], indices: Sequence[int], batch_size: int, device: torch.device
+    dataset: PromptedImages, indices: Sequence[int], batch_size: int, device: torch.device, picture: Path | None = None
 ) -> Validation:
-    """Mean Dice of the objects of some samples, drawn once and kept."""
+    """Mean Dice of the objects of some samples, drawn once and kept; the first of them are drawn into `picture`."""
     samples = [dataset[i] for i in indices]
 
+    @torch.no_grad()
     def validate(task: nn.Module) -> dict[str, float]:
         values: list[float] = []
         for start in range(0, len(samples), batch_size):
             part = samples[start : start + batch_size]
             batch = {key: torch.stack([one[key] for one in part]).to(device) for key in part[0]}
-            values += task.dsc(batch).tolist()  # type: ignore[operator]
+            logits, masks = task.predict(batch["image"], batch["boxes"])[0], batch["masks"]  # type: ignore[operator]
+            values += dice(logits, masks.flatten(0, 1)).tolist()
+            if picture and start == 0:
+                first = logits[:: masks.shape[1]]
+                save_predictions(picture, batch, first, dataset.prompting.spec.prompt_frame)
         return {"dsc": float(np.mean(values))}
 
     return validate

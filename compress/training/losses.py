@@ -23,6 +23,13 @@ def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
     return 1 - (2 * (p * t).sum(1) + SMOOTH) / (p.square().sum(1) + t.square().sum(1) + SMOOTH)
 
 
+def dice(logits: Tensor, masks: Tensor) -> Tensor:
+    """Dice of each object's thresholded mask: logits and bool masks (N, M, M) to (N,)."""
+    found = logits > 0
+    both = (found & masks).flatten(1).sum(1)
+    return 2 * both / (found.flatten(1).sum(1) + masks.flatten(1).sum(1)).clamp(min=1)
+
+
 def cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
     """Binary cross-entropy of each object, the mean over its pixels: (N, M, M) to (N,)."""
     return F.binary_cross_entropy_with_logits(logits, masks.to(logits.dtype), reduction="none").mean((1, 2))

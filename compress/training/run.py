@@ -23,6 +23,7 @@ from zoo.data.dataset import PromptedImages, open_source
 from zoo.sam.model import Sam
 
 VALIDATION_BATCH = 8
+PICTURE = "predictions.png"
 
 
 def run_training(
@@ -52,7 +53,8 @@ def run_training(
         precision=config.precision,
     )
     fabric.launch()
-    validate = validation_on(held_out, range(validation_count), VALIDATION_BATCH, fabric.device)
+    picture = out / PICTURE if fabric.is_global_zero else None
+    validate = validation_on(held_out, range(validation_count), VALIDATION_BATCH, fabric.device, picture)
     with _Teller(config.steps, out, quiet=not fabric.is_global_zero) as teller:
         return fit(task, sam, train_set, validate, config, out, fabric, teller.listen, origin)
 
