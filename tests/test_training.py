@@ -479,6 +479,22 @@ def test_kill_9_loses_nothing_that_was_saved(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_ctrl_c_finishes_the_step_and_saves(tmp_path: Path) -> None:
+    command = [*COMMAND, "--workers", "1", "--steps", "1000", "--validate-every", "1000", "-o", str(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not (tmp_path / LOG).exists() or len(losses(tmp_path)) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" not in told
+    done = len(losses(tmp_path))
+    assert f"stopped at step {done};" in " ".join(told.split())
+    assert torch.load(tmp_path / LAST, weights_only=True)["progress"]["step"] == done
+
+
+@pytest.mark.slow
 def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     """BatchNorm's statistics are each process's own, so they are frozen here; the rest must agree."""
     options = ["--steps", "3", "--freeze", "batch_norm", "--loss", "sum", "-o"]

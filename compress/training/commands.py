@@ -40,7 +40,7 @@ SETTINGS = (
         "clip_percentile", "Longer gradients than this percentile so far are cut to it.", type=click.FloatRange(0, 100)
     ),
     setting("ema_decay", "Of the averaged weights, which are kept; 0 for none.", type=click.FloatRange(0, 1)),
-    setting("precision", "Of the arithmetic.", type=click.Choice(["32-true", "bf16-mixed", "16-mixed"])),
+    setting("precision", "Of the arithmetic.", type=click.Choice(["32-true", "bf16-mixed"])),
     setting("channels_last", "Memory layout of images."),
     setting(
         "freeze",

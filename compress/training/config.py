@@ -47,7 +47,7 @@ class TrainConfig:
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
     clip_percentile: float = 90
     ema_decay: float = 0.999
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
     channels_last: bool = True
     freeze: tuple[str, ...] = ()
     validate_every: int = 250

@@ -87,6 +87,11 @@ class Stop:
         self.asked = True
 
 
+def _leave_ctrl_c_to_the_parent(worker: int) -> None:
+    """A terminal sends Ctrl-C to all processes; those that make data must live until the step is done."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def fit(
     task: nn.Module,
     sam: Sam,
@@ -114,6 +119,7 @@ def fit(
     Raises:
         InputError: a checkpoint of another run, a batch that cannot be shared out, a loss that is not finite (the last
             good checkpoint stays), or no room to write.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, when the step is done and saved.
     """
     identity = {
         "encoder": sam.spec.name,
@@ -148,7 +154,11 @@ def fit(
 
     batches = StepBatches(config, progress.step, fabric.global_rank, fabric.world_size)
     loader = DataLoader(
-        dataset, batch_sampler=batches, num_workers=config.workers, persistent_workers=config.workers > 0
+        dataset,
+        batch_sampler=batches,
+        num_workers=config.workers,
+        persistent_workers=config.workers > 0,
+        worker_init_fn=_leave_ctrl_c_to_the_parent,
     )
     stream = iter(loader)
     with Stop() as stop:
@@ -171,6 +181,7 @@ def fit(
         if stop.asked:
             save()
             listen("note", {"text": f"stopped at step {progress.step}; the same command goes on from there"})
+            raise KeyboardInterrupt
     return progress
 
 
