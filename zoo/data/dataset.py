@@ -9,6 +9,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -87,8 +88,13 @@ class FileImages:
     def image(self, index: int) -> LabelledImage:
         """The image that epoch `index // N` has at its place `index % N`."""
         epoch, place = divmod(index, len(self.items))
-        path, z = self.items[int(np.random.default_rng((self.seed, epoch)).permutation(len(self.items))[place])]
+        path, z = self.items[int(_order(self.seed, epoch, len(self.items))[place])]
         return _read_npy_pair(path) if path.suffix == ".npy" else _read_npz(path, z)
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    return np.random.default_rng((seed, epoch)).permutation(count)
 
 
 @dataclass(frozen=True)
