@@ -106,7 +106,7 @@ def _fold_conv_norm(block: EfficientViTConv) -> nn.Module:
 
 
 def _to_conv(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    """A convolution with the geometry of `like` and new weights."""
+    """A convolution with the geometry and precision of `like` and new weights."""
     conv = nn.Conv2d(
         like.in_channels,
         like.out_channels,
@@ -114,6 +114,7 @@ def _to_conv(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
         like.stride,  # type: ignore[arg-type]
         like.padding,  # type: ignore[arg-type]
         groups=like.groups,
+        dtype=like.weight.dtype,
     )
     with torch.no_grad():
         conv.weight.copy_(weight)

@@ -96,15 +96,16 @@ def test_images_of_a_batch_do_not_mix(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["repvit", "tinyvit", "repvit_sam", "edge_sam", "efficientvit_sam_l0", "light_repvit"])
 def test_folding_changes_nothing(name: str) -> None:
-    encoder = create_encoder(name)
+    # In float64, where a deep encoder's own rounding does not hide a wrong fold or look like one.
+    encoder = create_encoder(name).double()
     randomise_statistics(encoder)
     folded = reparameterise(encoder)
-    # A quarter of the pixels shows a wrong fold as well as all of them.
-    size = min(encoder_spec(name).image_size, 512)
-    image = torch.rand(1, 3, size, size)
+    # Some of the pixels show a wrong fold as well as all of them.
+    size = min(encoder_spec(name).image_size, 256)
+    image = torch.rand(1, 3, size, size, dtype=torch.float64)
     with torch.inference_mode():
         before, after = encoder(image), folded(image)
-    assert (after - before).norm() / before.norm() <= 1e-5
+    assert (after - before).norm() / before.norm() <= 1e-12
     assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
     assert any(isinstance(m, nn.BatchNorm2d) for m in encoder.modules()), "works on a copy"
 
