@@ -30,6 +30,11 @@ SLOW = {
 ENCODERS = [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in list_encoders()]
 
 
+@pytest.fixture(autouse=True)
+def _same_weights_every_time() -> None:
+    torch.manual_seed(0)
+
+
 def randomise_statistics(module: nn.Module) -> None:
     """BatchNorms as after training: with fresh statistics a fold that forgets one would go unseen."""
     generator = torch.Generator().manual_seed(0)
