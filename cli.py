@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from compress.options import options
 
 if TYPE_CHECKING:
     from bench.candidate import Recipe
@@ -96,18 +97,7 @@ def list_command() -> None:
     )
 
 
-def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Several click options as one decorator, in the order they are listed in the help."""
-
-    def decorate(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-candidate_options = _options(
+candidate_options = options(
     click.option(
         "--encoder",
         "encoders",
@@ -153,7 +143,7 @@ candidate_options = _options(
     ),
 )
 
-case_options = _options(
+case_options = options(
     click.option(
         "--cases",
         multiple=True,
@@ -170,7 +160,7 @@ case_options = _options(
     ),
 )
 
-protocol_options = _options(
+protocol_options = options(
     click.option(
         "--protocol",
         "protocols",

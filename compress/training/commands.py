@@ -1,4 +1,4 @@
-"""`train` and `distill` on the command line."""
+"""`train`, `distill` and `embed` on the command line."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from compress.options import options
 from compress.training.config import TrainConfig
 
 DEFAULTS = {field.name: field.default for field in fields(TrainConfig)}
@@ -22,7 +23,7 @@ def setting(name: str, help_text: str, **options: Any) -> Any:
     return click.option(flags, name, help=help_text, show_default=True, **options)
 
 
-SETTINGS = (
+with_settings = options(
     setting("steps", "Updates of the weights.", type=click.IntRange(min=1)),
     setting("batch_size", "Images a step, over all processes.", type=click.IntRange(min=1)),
     setting("accumulate", "Parts that a step's images are computed in, to save memory.", type=click.IntRange(min=1)),
@@ -55,14 +56,7 @@ SETTINGS = (
 )
 
 
-def with_settings(command: Any) -> Any:
-    """Adds all of `SETTINGS`, in their order."""
-    for option in reversed(SETTINGS):
-        command = option(command)
-    return command
-
-
-RUN_OPTIONS = (
+with_run_options = options(
     click.option(
         "--data",
         multiple=True,
@@ -97,13 +91,6 @@ RUN_OPTIONS = (
         help="Folder of the run; one that was begun is gone on with.",
     ),
 )
-
-
-def with_run_options(command: Any) -> Any:
-    """Adds all of `RUN_OPTIONS`, in their order."""
-    for option in reversed(RUN_OPTIONS):
-        command = option(command)
-    return command
 
 
 @click.command()

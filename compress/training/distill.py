@@ -70,10 +70,9 @@ class Distillation(nn.Module):
 
     def _mask_loss(self, found: Tensor, target: Tensor, boxes: Tensor) -> Tensor:
         """Cross-entropy of the student's masks against the teacher's, both from the frozen decoder."""
-        objects, prompts = boxes.shape[1], boxes.flatten(0, 1)
-        logits, _ = self.finetuning.decoder(found.repeat_interleave(objects, 0), prompts)
+        logits, _ = self.finetuning.decode(found, boxes)
         with torch.no_grad():
-            wanted, _ = self.finetuning.decoder(target.repeat_interleave(objects, 0), prompts)
+            wanted, _ = self.finetuning.decode(target, boxes)
         return F.binary_cross_entropy_with_logits(logits, wanted.sigmoid())
 
     def predict(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,13 +15,11 @@ from torch import Tensor
 from zoo.data.dataset import ImageSource, PromptedImages, Prompting, open_source
 from zoo.errors import InputError
 from zoo.files import whole_file
-from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE, EncoderSpec
+from zoo.registry import EncoderSpec
 from zoo.sam.model import Sam
 from zoo.transforms import fit_image, preprocess_image
 
 CARD = "store.json"
-#: float16 numbers of one embedding.
-SHAPE = (EMBEDDING_CHANNELS, EMBEDDING_SIZE, EMBEDDING_SIZE)
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,12 @@ class Finetuning(nn.Module):
 
     def predict(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, S, S), boxes (B, K, 4) in the prompt frame, to logits (B * K, M, M) and IoU (B * K,)."""
-        embeddings, objects = self.sam.image_encoder(image), boxes.shape[1]
-        together = len(image)
-        if image.device.type == "cpu":
+        return self.decode(self.sam.image_encoder(image), boxes)
+
+    def decode(self, embeddings: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """As `predict`, of embeddings (B, 256, side, side)."""
+        together, objects = boxes.shape[:2]
+        if embeddings.device.type == "cpu":
             together = max(1, CACHED_POSITIONS // (objects * self.decoder.side**2))
         decoded = [
             self.decoder(few.repeat_interleave(objects, 0), prompts.flatten(0, 1))

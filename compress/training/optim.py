@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 #: Gradient norms that a percentile is taken of.
 NORMS_KEPT = 1000
@@ -56,7 +56,7 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
 
 
 def freeze(sam: nn.Module, parts: Iterable[str]) -> None:
-    """Stops training of whole parts of a model, and with `batch_norm` of the statistics of its encoder."""
+    """Stops training of whole parts of a model; `batch_norm` is no part, see `keep_statistics`."""
     for part in parts:
         if part != "batch_norm":
             module: nn.Module = getattr(sam, part)
@@ -68,8 +68,3 @@ def keep_statistics(module: nn.Module) -> None:
     for child in module.modules():
         if isinstance(child, nn.BatchNorm2d):
             child.eval()
-
-
-def all_finite(values: Iterable[Tensor]) -> bool:
-    """Whether no value is NaN or infinite."""
-    return all(bool(torch.isfinite(value).all()) for value in values)
