@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from compress.options import options
+from reports.commands import DEFAULT_RECORDS, record_files
 
 if TYPE_CHECKING:
     from bench.candidate import Recipe
+    from bench.score import CaseScores
     from zoo.data.cases import CaseSource
-
-DEFAULT_RECORDS = Path("runs/bench.jsonl")
-
 
 #: Commands that live beside what they command, imported when they are asked for.
 COMMANDS = {
+    "compare": "reports.commands",
     "distill": "compress.training.commands",
     "embed": "compress.training.commands",
     "export": "compress.export_commands",
+    "prepare": "zoo.data.commands",
     "quantize": "compress.export_commands",
+    "report": "reports.commands",
     "train": "compress.training.commands",
     "weights": "compress.weights_commands",
 }
@@ -97,6 +101,8 @@ def list_command() -> None:
     )
 
 
+CANDIDATE_HELP = "Folder that `export` or `quantize` wrote"
+
 candidate_options = options(
     click.option(
         "--encoder",
@@ -136,7 +142,7 @@ candidate_options = options(
         "folders",
         multiple=True,
         type=click.Path(exists=True, file_okay=False, path_type=Path),
-        help="Folder that `export` or `quantize` wrote; repeat for more.",
+        help=f"{CANDIDATE_HELP}; repeat for more.",
     ),
     click.option(
         "--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Threads of one operator."
@@ -160,16 +166,10 @@ case_options = options(
     ),
 )
 
-protocol_options = options(
-    click.option(
-        "--protocol",
-        "protocols",
-        multiple=True,
-        type=click.Choice(["per_object", "cached", "batched"]),
-        default=["batched"],
-        show_default=True,
-        help="Volumes: encode slices again for every object, once, or once and decode objects together.",
-    ),
+PROTOCOLS = click.Choice(["per_object", "cached", "batched"])
+PROTOCOL_HELP = "Volumes: encode slices again for every object, once, or once and decode objects together."
+
+rule_options = options(
     click.option(
         "--z-range",
         type=click.Choice(["inclusive", "exclusive"]),
@@ -215,7 +215,16 @@ protocol_options = options(
 @main.command()
 @candidate_options
 @case_options
-@protocol_options
+@click.option(
+    "--protocol",
+    "protocols",
+    multiple=True,
+    type=PROTOCOLS,
+    default=["batched"],
+    show_default=True,
+    help=PROTOCOL_HELP,
+)
+@rule_options
 @click.option(
     "--rounds",
     type=click.IntRange(min=1),
@@ -315,42 +324,181 @@ def cold_pass() -> None:
 
 
 @main.command()
-@click.argument("records", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @click.option(
-    "-o",
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for report.md, a CSV of every table, and the figures.",
+    "-i",
+    "--in",
+    "inputs",
+    multiple=True,
+    required=True,
+    metavar="SCANS",
+    help="File, folder or glob of npz, NIfTI, NRRD, MetaImage, DICOM (a folder a series) or pictures; repeat for more.",
 )
+@click.option("-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
 @click.option(
-    "--baseline", metavar="NAME", help="Encoder that ratios are taken to. [default: tinyvit, else the slowest]"
+    "--boxes", "boxes_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="JSON or CSV of boxes."
 )
-@click.option(
-    "--readme",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Also renew the short tables between the marks `<!-- generated` and `<!-- end` of this file.",
-)
-def report(records: tuple[Path, ...], out: Path | None, baseline: str | None, readme: Path | None) -> None:
-    """Turn records into markdown tables and plots.
+@click.option("--box", "boxes", multiple=True, metavar="X0,Y0,X1,Y1", help="A box; repeat for more objects.")
+@click.option("--encoder", metavar="NAME", help="Encoder, see `list`.  [default: that of the candidate]")
+@click.option("--weights", metavar="WEIGHTS", help="Checkpoint or weight card; random:0 to try the way without any.")
+@click.option("--candidate", type=click.Path(exists=True, file_okay=False, path_type=Path), help=CANDIDATE_HELP)
+@click.option("--backend", default="torch", show_default=True, metavar="NAME", help="Runtime, see `list`.")
+@click.option("--precision", default="fp32", show_default=True, help="Precision of the runtime.")
+@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Threads of one operator.")
+@click.option("--protocol", type=PROTOCOLS, default="batched", show_default=True, help=PROTOCOL_HELP)
+@rule_options
+@click.option("--modality", metavar="NAME", help="CT, MR, ... in place of what name or header tell.")
+@click.option("--window", default="soft_tissue", show_default=True, metavar="NAME|LEVEL/WIDTH", help="Of a CT, in HU.")
+@click.option("--overlay", is_flag=True, help="Also a picture of each case, and an animation of each volume.")
+@click.option("--dicom-seg", is_flag=True, help="Of DICOM series also a DICOM segmentation (extra `dicom`).")
+@click.option("--overwrite", is_flag=True, help="Also segment what OUT holds already.")
+def segment(
+    inputs: tuple[str, ...],
+    out: Path,
+    boxes_file: Path | None,
+    boxes: tuple[str, ...],
+    encoder: str | None,
+    weights: str | None,
+    candidate: Path | None,
+    backend: str,
+    precision: str,
+    threads: int,
+    protocol: str,
+    modality: str | None,
+    window: str,
+    overlay: bool,
+    dicom_seg: bool,
+    overwrite: bool,
+    **rule: Any,
+) -> None:
+    """Segment what boxes ask for: npz to npz, scans to NIfTI in their own geometry, pictures to PNG.
 
-    RECORDS are files or folders of records; by default, what `bench` writes by default.
+    Boxes come from the npz, from --boxes or --box (voxel indices in the file's own axes, both ends included), or from a
+    label file beside the image. Output is whole or not there: a run that was stopped goes on with the same command.
+    Cases that fail are told of, the others are segmented, and the exit code is 1 then.
 
     \b
     Examples:
-      repmedsam report                                 tables on the terminal
-      repmedsam report runs/bench.jsonl -o runs/report
+      repmedsam segment -i inputs/ -o outputs/ --encoder repvit --weights rep_medsam
+      repmedsam segment -i ct.nii.gz --boxes boxes.json -o out --overlay --candidate runs/rep_medsam-onnx
+      repmedsam segment -i photo.png --box 30,40,120,160 -o out --encoder tinyvit --weights lite_medsam
     """
-    from reports.render import render_report, renew_readme
+    from bench.progress import TerminalProgress
+    from compress.build import build_candidate
+    from compress.build import recipe_of as candidate_recipe
+    from zoo.data.cases import distinct
+    from zoo.data.intensity import parse_window
+    from zoo.data.prepare import Preparation
+    from zoo.sam.rule import Protocol3D
+    from zoo.segment import SegmentRun, parse_boxes
 
-    paths = [file for path in records or (DEFAULT_RECORDS,) for file in _record_files(path)]
-    try:
-        click.echo(render_report(paths, out, baseline=baseline))
-        if readme:
-            renew_readme(readme, paths, baseline=baseline)
-    except ValueError as error:
-        raise click.ClickException(str(error)) from error
+    if (encoder is None) == (candidate is None):
+        raise click.UsageError("name one of --encoder and --candidate")
+    sources = distinct([source for spec in inputs for source in _find_cases(spec, None, None)])
+    if candidate:
+        recipe = candidate_recipe(candidate, weights, threads=threads)
+    else:
+        (recipe,) = _recipes((str(encoder),), (weights,) if weights else (), "reparam", [(backend, precision)], threads)
+    run = SegmentRun(
+        out=out,
+        backend=build_candidate(recipe).backend,
+        preparation=Preparation(modality=modality, window=parse_window(window)),
+        protocol=Protocol3D(protocol, **rule),
+        boxes_file=boxes_file,
+        boxes=parse_boxes(boxes),
+        overlay=overlay,
+        dicom_seg=dicom_seg,
+        overwrite=overwrite,
+    )
+    with TerminalProgress() as progress:
+        failures = sum(not run.segment(source, progress) for source in sources)
+    click.echo(f"{len(sources) - failures} of {len(sources)} segmented in {out}")
+    if failures:
+        raise click.ClickException(f"{failures} could not be segmented")
+
+
+@main.command()
+@click.option(
+    "-s", "--segs", required=True, type=click.Path(exists=True, path_type=Path), help="File or folder of segmentations."
+)
+@click.option(
+    "-g", "--labels", required=True, metavar="LABELS", help="Label maps of the same names, or images with their labels."
+)
+@click.option(
+    "-o", "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for CSV, records, markdown."
+)
+@click.option("--against", type=click.Path(exists=True, path_type=Path), help="Other segmentations to compare with.")
+@click.option(
+    "--rules",
+    type=click.Choice(["plain", "cvpr24"]),
+    default="plain",
+    show_default=True,
+    help="cvpr24: labels 1 to the largest, NSD 0 where DSC <= 0.2, 2D spacing 1, as the challenge scored.",
+)
+@click.option("--tolerance-mm", type=click.FloatRange(min=0), default=2.0, show_default=True, help="Of the NSD.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=os.cpu_count() or 1, show_default=True, help="Processes."
+)
+def score(
+    segs: Path, labels: str, out: Path | None, against: Path | None, rules: Any, tolerance_mm: float, workers: int
+) -> None:
+    """Score segmentations against labels: DSC, NSD, HD95 and volume of every label.
+
+    A label in one of the maps only scores 0. With --against, both segmentations are compared label by label: mean
+    difference with a bootstrap interval, and Wilcoxon's signed-rank test.
+
+    \b
+    Examples:
+      repmedsam score -s outputs/ -g npz/
+      repmedsam score -s outputs/ -g npz/ --rules cvpr24 --against baseline/ -o runs/scores
+    """
+    from bench.score import write_records
+    from reports.scores import by_case, paired, score_table, summary
+    from zoo.files import whole_file
+
+    if against and against.resolve() == segs.resolve():
+        raise click.UsageError("--segs and --against are the same")
+    cases, failures = _scores(segs, labels, rules, tolerance_mm, workers)
+    scores = score_table(row for case in cases for row in case.rows)
+    text = f"{summary(scores)}\n\n{by_case(scores)}"
+    if against:
+        others, failed = _scores(against, labels, rules, tolerance_mm, workers)
+        failures += failed
+        names = (segs.name, against.name) if segs.name != against.name else (str(segs), str(against))
+        try:
+            text += f"\n\n{paired(scores, score_table(row for case in others for row in case.rows), names)}"
+        except ValueError as error:
+            raise click.ClickException(str(error)) from error
+    click.echo(text)
     if out:
+        for name, content in (("scores.csv", scores.to_csv(index=False)), ("scores.md", f"{text}\n")):
+            with whole_file(out / name) as part:
+                part.write_text(content, encoding="utf-8")
+        write_records(out / "scores.jsonl", segs.name, cases, rules, tolerance_mm)
         click.echo(f"written to {out}", err=True)
+    if failures:
+        raise click.ClickException(f"{failures} could not be scored")
+
+
+def _scores(segs: Path, labels: str, rules: Any, tolerance_mm: float, workers: int) -> tuple[list[CaseScores], int]:
+    """Scores by case, and how many cases could not be scored, each of which is told of."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from bench.score import find_pairs, score_pair
+    from zoo.parallel import map_items
+
+    console = Console(stderr=True)
+    pairs = find_pairs(segs, labels)
+    done = map_items(partial(score_pair, rules=rules, tolerance_mm=tolerance_mm), pairs, workers)
+    scored: list[CaseScores] = []
+    for _, result in track(done, f"scoring {segs.name}", len(pairs), console=console, transient=True):
+        if isinstance(result, Exception):
+            console.print(str(result), style="red", markup=False, highlight=False, soft_wrap=True)
+        else:
+            scored.append(result)
+    if not any(case.rows for case in scored):
+        raise click.ClickException("no label could be scored")
+    return sorted(scored, key=lambda case: case.pair.case_id), len(pairs) - len(scored)
 
 
 @main.command()
@@ -370,7 +518,7 @@ def recommend(records: tuple[Path, ...], max_latency: float | None, min_dsc: flo
     from reports.recommend import describe
     from reports.recommend import recommend as choose
 
-    paths = [file for path in records or (DEFAULT_RECORDS,) for file in _record_files(path)]
+    paths = [file for path in records or (DEFAULT_RECORDS,) for file in record_files(path)]
     limit_s = float("inf") if max_latency is None else max_latency / 1000
     try:
         best, table = choose(paths, describe_machine()["id"], limit_s, min_dsc)
@@ -380,56 +528,6 @@ def recommend(records: tuple[Path, ...], max_latency: float | None, min_dsc: flo
     if best is None:
         raise click.ClickException("no candidate is within the limits")
     click.echo(f"\n{describe(best.candidate)}")
-
-
-class Percent(click.ParamType[float]):
-    """`5%` or `5`: percent as a part of one."""
-
-    name = "percent"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The part of one."""
-        try:
-            return float(str(value).removesuffix("%")) / 100
-        except ValueError:
-            self.fail(f"found {value!r}; expected a percentage such as 5%", param, ctx)
-
-
-@main.command()
-@click.argument("before", type=click.Path(exists=True, path_type=Path))
-@click.argument("after", type=click.Path(exists=True, path_type=Path))
-@click.option("--across-machines", is_flag=True, help="Compare records of different machines all the same.")
-@click.option(
-    "--fail-if-slower", type=Percent(), metavar="PERCENT", help="Exit 1 if a latency is shown to grow by more."
-)
-@click.option(
-    "--fail-if-dsc-drop", type=float, metavar="POINTS", help="Exit 1 if a mean DSC loses more points (0-100)."
-)
-def compare(
-    before: Path, after: Path, across_machines: bool, fail_if_slower: float | None, fail_if_dsc_drop: float | None
-) -> None:
-    """Compare two files or folders of records: ratios of medians, DSC label by label.
-
-    A difference counts where its 95 % interval leaves out 1, and a DSC's where Wilcoxon's test over the labels says so
-    (p < 0.05); otherwise "no difference shown". For a CI job: the exit code is 1 beyond the limits.
-
-    \b
-    Example:
-      repmedsam compare main.jsonl branch.jsonl --fail-if-slower 5% --fail-if-dsc-drop 0.5
-    """
-    from reports.compare import compare as compare_records
-
-    try:
-        result = compare_records(_record_files(before), _record_files(after), across_machines=across_machines)
-    except ValueError as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(result.to_markdown())
-    if failures := result.failures(fail_if_slower, fail_if_dsc_drop):
-        raise click.ClickException("; ".join(failures))
-
-
-def _record_files(path: Path) -> list[Path]:
-    return sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
 
 
 def _recipes(

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from bench.surface import neighbour_codes, on_surface, surface_areas, unmatched
 from zoo.errors import InputError, unknown_name
@@ -103,6 +104,43 @@ def nsd(
         missed = missed + _histogram(code[unmatched(surface, other, spacing_mm, tolerance_mm)], len(areas))
     # Elements are counted by code and weighted once: exact where all or none agree.
     return float((total - missed) @ areas / (total @ areas))
+
+
+def hd95_mm(prediction: NDArray[np.bool_], reference: NDArray[np.bool_], spacing_mm: Sequence[float]) -> float:
+    """Robust Hausdorff distance: the 95th percentile of the distances between both surfaces, the larger direction's.
+
+    Surface elements are weighted by their size; the number that `compute_robust_hausdorff` of `surface-distance` gives.
+
+    Args:
+        prediction: bool, (H, W) or (D, H, W).
+        reference: bool, the same shape.
+        spacing_mm: voxel size in the order of the axes, each > 0.
+
+    Returns:
+        Millimetres; NaN where both are empty, infinite where one is.
+
+    Raises:
+        InputError: as in `nsd`.
+    """
+    _check_masks(prediction, reference)
+    _check_distances(spacing_mm, 0, prediction.ndim)
+    box = _bounding_box(prediction | reference)
+    if box is None:
+        return math.nan
+    codes = [neighbour_codes(mask[box]) for mask in (prediction, reference)]
+    if not all(code.any() for code in codes):
+        return math.inf
+    surfaces = [np.argwhere(on_surface(code)) * np.asarray(spacing_mm) for code in codes]
+    areas = [surface_areas(spacing_mm)[code[on_surface(code)]] for code in codes]
+    distances = [np.asarray(cKDTree(surfaces[1 - side]).query(surfaces[side])[0]) for side in (0, 1)]
+    return max(_percentile(values, weights, 0.95) for values, weights in zip(distances, areas, strict=True))
+
+
+def _percentile(values: NDArray[np.float64], weights: NDArray[np.float64], part: float) -> float:
+    """The smallest value at which the weights of the values up to it make up `part` of all."""
+    order = np.argsort(values, kind="stable")
+    summed = np.cumsum(weights[order]) / weights.sum()
+    return float(values[order][min(int(np.searchsorted(summed, part)), len(values) - 1)])
 
 
 def score_labels(

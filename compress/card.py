@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import InputError
-from zoo.files import whole_file
+from zoo.files import sha256_of, whole_file
 from zoo.registry import EncoderSpec
-from zoo.weights import sha256_of
 
 CARD_FILE, GRAPH_FILE = "candidate.json", "encoder.onnx"
 SCHEMA = 1

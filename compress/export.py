@@ -18,9 +18,8 @@ from zoo.backends import Floats, Prompts
 from zoo.backends.graphs import prompt_inputs
 from zoo.backends.onnx_runtime import load_session
 from zoo.errors import InputError
-from zoo.files import whole_file
+from zoo.files import sha256_of, whole_file
 from zoo.graphs import GRAPHS, OPSET, onnx_file
-from zoo.weights import sha256_of
 
 #: ‖a-b‖/‖b‖ that an exported float graph may differ by.
 TOLERANCE = 1e-4

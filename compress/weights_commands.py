@@ -69,8 +69,8 @@ def pull(name: str, source: str | None) -> None:
 def verify(names: tuple[str, ...]) -> None:
     """Compare the downloaded files (of the cards NAMES, or of all) with their hashes; exit 1 if one differs."""
     from zoo.errors import InputError
+    from zoo.files import sha256_of
     from zoo.weights.cards import catalog, check_sha256, expected_sha256, weight_card
-    from zoo.weights.identity import sha256_of
 
     bad = 0
     for card in [weight_card(name) for name in names] or catalog().values():
@@ -95,7 +95,8 @@ def verify(names: tuple[str, ...]) -> None:
 def inspect(file: Path) -> None:
     """Tell what is in a checkpoint, and which encoder it loads into; exit 1 if none."""
     from compress.reparam import reparameterise
-    from zoo.weights import read_checkpoint, sha256_of
+    from zoo.files import sha256_of
+    from zoo.weights import read_checkpoint
     from zoo.weights.detect import fitting, nearest
 
     checkpoint = read_checkpoint(file)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from zoo.data.case import Case, boxes_from_labels, validate_boxes
 from zoo.data.cases import find_cases
-from zoo.data.npz import load_challenge_npz, modality_from_name, save_challenge_npz
+from zoo.data.modality import modality_from_name
+from zoo.data.npz import load_challenge_npz, save_challenge_npz
 from zoo.data.phantom import load_phantom
 from zoo.errors import InputError
 

@@ -17,8 +17,9 @@ from compress.build import build_candidate
 from compress.reparam import reparameterise
 from tests.checkpoints import filled
 from zoo.errors import InputError
+from zoo.files import sha256_of
 from zoo.registry import create_sam
-from zoo.weights import read_checkpoint, sha256_of
+from zoo.weights import read_checkpoint
 from zoo.weights.convert import convert
 
 VARIANTS = {"reparam": reparameterise}

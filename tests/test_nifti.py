@@ -11,7 +11,8 @@ import pytest
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 
 from zoo.data.cases import find_cases
-from zoo.data.nifti import load_nifti_pair, to_uint8
+from zoo.data.intensity import to_uint8
+from zoo.data.prepare import load_pair
 from zoo.errors import InputError
 
 AXES = [
@@ -52,7 +53,7 @@ def test_there_are_48_orientations() -> None:
 @pytest.mark.parametrize("codes", AXES)
 def test_every_stored_orientation_reads_alike(tmp_path: Path, codes: str) -> None:
     image, labels = reference()
-    case = load_nifti_pair(save(tmp_path / "ct.nii", image, codes), save(tmp_path / "ct_seg.nii", labels, codes))
+    case = load_pair(save(tmp_path / "ct.nii", image, codes), [save(tmp_path / "ct_seg.nii", labels, codes)])
     np.testing.assert_array_equal(case.labels, labels)  # type: ignore[arg-type]
     np.testing.assert_array_equal(case.image, to_uint8(image, "CT"))
     assert case.spacing_mm == pytest.approx(SPACING_ZYX)
@@ -77,13 +78,13 @@ def test_other_modalities_are_scaled_between_percentiles_of_what_is_not_zero() -
 def test_modality_without_a_telling_name(tmp_path: Path) -> None:
     image, labels = reference()
     label_path = save(tmp_path / "x_seg.nii.gz", labels)
-    assert load_nifti_pair(save(tmp_path / "x.nii.gz", image), label_path).modality == "CT"
-    assert load_nifti_pair(save(tmp_path / "y.nii.gz", np.abs(image)), label_path).modality == "MR"
+    assert load_pair(save(tmp_path / "x.nii.gz", image), [label_path]).modality == "CT"
+    assert load_pair(save(tmp_path / "y.nii.gz", np.abs(image)), [label_path]).modality == "MR"
 
 
 def test_other_orientations_of_image_and_labels_may_differ(tmp_path: Path) -> None:
     image, labels = reference()
-    case = load_nifti_pair(save(tmp_path / "a.nii", image, "RAS"), save(tmp_path / "a_seg.nii", labels, "PIR"))
+    case = load_pair(save(tmp_path / "a.nii", image, "RAS"), [save(tmp_path / "a_seg.nii", labels, "PIR")])
     np.testing.assert_array_equal(case.labels, labels)  # type: ignore[arg-type]
 
 
@@ -132,8 +133,9 @@ def bad_pair(tmp_path: Path, name: str) -> tuple[Path, Path]:
     ],
 )
 def test_bad_pairs_are_named(tmp_path: Path, name: str, message: str) -> None:
+    image_path, labels_path = bad_pair(tmp_path, name)
     with pytest.raises(InputError, match=message):
-        load_nifti_pair(*bad_pair(tmp_path, name))
+        load_pair(image_path, [labels_path])
 
 
 def test_a_huge_header_is_refused(tmp_path: Path) -> None:
@@ -141,8 +143,8 @@ def test_a_huge_header_is_refused(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[42:48] = np.array([20_000, 20_000, 3], np.int16).tobytes()
     path.write_bytes(content)
-    with pytest.raises(InputError, match="1,200,000,000 voxels"):
-        load_nifti_pair(path, path)
+    with pytest.raises(InputError, match="1,200,000,000 elements"):
+        load_pair(path, [path])
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -153,7 +155,8 @@ def touch(folder: Path, *names: str) -> None:
 
 def pairs(folder: Path) -> dict[str, str | None]:
     return {
-        str(s.image_path.relative_to(folder)): s.labels_path and str(s.labels_path.relative_to(folder))  # type: ignore[union-attr,misc]
+        str(s.image_path.relative_to(folder)): ", ".join(str(path.relative_to(folder)) for path in s.labels_paths)
+        or None  # type: ignore[union-attr,misc]
         for s in find_cases(str(folder))
     }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,6 +33,7 @@ class Case:
         spacing_mm: voxel size in the order of the image's axes: (y, x) or (z, y, x).
         labels: uint16, (H, W) or (D, H, W); None where nobody drew them.
         source: where it came from: a path, or `phantom`.
+        affine: float64 (4, 4): voxel (x, y, z) of a volume to RAS coordinates in mm, where the file says.
     """
 
     case_id: str
@@ -41,6 +44,7 @@ class Case:
     spacing_mm: tuple[float, ...]
     labels: NDArray[np.uint16] | None = None
     source: str | Path = "phantom"
+    affine: NDArray[np.float64] | None = None
 
     @property
     def is_volume(self) -> bool:
@@ -73,8 +77,11 @@ class Case:
             1
         )
         first = int(np.argmax(np.convolve(reached, np.ones(count), mode="valid")))
-        last = first + count - 1
-        keep = (z_min <= last) & (z_max >= first)
+        return self.cut_slices(first, first + count - 1)
+
+    def cut_slices(self, first: int, last: int) -> Case:
+        """The same volume from slice `first` to slice `last`, without the objects that none of them meets."""
+        keep = (self.boxes[:, 2] <= last) & (self.boxes[:, 5] >= first)
         boxes = self.boxes[keep].copy()
         boxes[:, [2, 5]] = np.clip(boxes[:, [2, 5]], first, last) - first
         return replace(
@@ -83,7 +90,24 @@ class Case:
             labels=None if self.labels is None else self.labels[first : last + 1],
             boxes=boxes,
             object_labels=self.object_labels[keep],
+            affine=None if self.affine is None else self.affine @ _shift_z(first),
         )
+
+
+def _shift_z(slices: int) -> NDArray[np.float64]:
+    shift = np.eye(4)
+    shift[2, 3] = slices
+    return shift
+
+
+def check_size(where: str | Path, shape: Sequence[int]) -> None:
+    """Refuses an array of `shape` that is too large to be an image, before it is inflated.
+
+    Raises:
+        InputError: more than `MAX_ELEMENTS` elements.
+    """
+    if math.prod(shape) > MAX_ELEMENTS:
+        raise InputError(where, f"shape {tuple(shape)}, {math.prod(shape):,} elements", f"at most {MAX_ELEMENTS:,}")
 
 
 def boxes_from_labels(labels: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:

@@ -1,21 +1,25 @@
-"""Finding cases: a file, a folder, a glob, a NIfTI pair, or the built-in phantom."""
+"""Finding cases: a file, a folder, a glob, an image with its labels, or the built-in phantom."""
 
 from __future__ import annotations
 
 import glob
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zoo.data.case import Case
-from zoo.data.nifti import load_nifti_pair, stem
-from zoo.data.npz import MODALITIES, load_challenge_npz
+from zoo.data.modality import MODALITIES
+from zoo.data.npz import load_challenge_npz
 from zoo.data.phantom import DEFAULT_PHANTOMS, load_phantom
+from zoo.data.prepare import Preparation, load_pair
+from zoo.data.scan import DICOM_SUFFIX, SUFFIXES, stem
 from zoo.errors import InputError
 
 #: Tokens of a file or folder name that mark labels.
-LABEL_TOKENS = {"seg", "segs", "label", "labels", "labelstr", "labelsts", "mask", "masks", "gt", "gts"}
-SUFFIXES = (".npz", ".nii", ".nii.gz")
+LABEL_TOKENS = {"seg", "segs", "segmentation", "label", "labels", "labelstr", "labelsts", "mask", "masks", "gt", "gts"}
+#: Names that tell nothing of a case.
+GENERIC_NAMES = {*MODALITIES, "dicom", "image", "img", "scan", "vol", "volume"}
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,8 @@ class CaseSource:
     Attributes:
         case_id: unique among the cases found together.
         reference: what `find_cases` finds exactly this by.
-        image_path: of a file; None for the phantom.
-        labels_path: of a NIfTI pair.
+        image_path: of a file or of the folder of a DICOM series; None for the phantom.
+        labels_paths: of an image that is not a challenge npz: one label map, or one mask an object.
         max_objects: keep only the largest objects.
         max_slices: keep only so many neighbouring slices.
     """
@@ -34,12 +38,15 @@ class CaseSource:
     case_id: str
     reference: str
     image_path: Path | None = None
-    labels_path: Path | None = None
+    labels_paths: tuple[Path, ...] = ()
     max_objects: int | None = None
     max_slices: int | None = None
 
-    def load(self) -> Case:
+    def load(self, preparation: Preparation | None = None) -> Case:
         """Reads the case.
+
+        Args:
+            preparation: of images that are not a challenge npz.
 
         Raises:
             InputError: it cannot be used.
@@ -48,10 +55,10 @@ class CaseSource:
             case = load_phantom(self.reference.removeprefix("phantom:"))
         elif self.image_path.suffix == ".npz":
             case = load_challenge_npz(self.image_path)
-        elif self.labels_path is None:
+        elif not self.labels_paths:
             raise InputError(self.image_path, "no label file beside it", "IMAGE=LABELS, or labels in the same folder")
         else:
-            case = load_nifti_pair(self.image_path, self.labels_path)
+            case = load_pair(self.image_path, self.labels_paths, preparation, self.case_id)
         case = case if self.max_slices is None else case.keep_slices(self.max_slices)
         case = case if self.max_objects is None else case.keep_objects(self.max_objects)
         return replace(case, case_id=self.case_id)
@@ -65,8 +72,9 @@ def find_cases(spec: str) -> list[CaseSource]:
     """Cases that `spec` names, in order of their paths.
 
     Args:
-        spec: a file, a folder (searched with its subfolders), a glob, `IMAGE=LABELS` for a NIfTI pair, `phantom` for
-            the built-in cases or `phantom:NAME` for one of them.
+        spec: a file, a folder (searched with its subfolders; a folder of DICOM files is one image), a glob,
+            `IMAGE=LABELS` (LABELS may be a glob of masks, one an object), `phantom` for the built-in cases or
+            `phantom:NAME` for one of them.
 
     Raises:
         InputError: nothing is found.
@@ -77,17 +85,34 @@ def find_cases(spec: str) -> list[CaseSource]:
         return [CaseSource(f"phantom_{one}", f"phantom:{one}") for one in names]
     image, _, labels = spec.partition("=")
     if labels:
-        return [CaseSource(stem(Path(image)), spec, Path(image), Path(labels))]
+        return [_pair(Path(image), tuple(_matches(labels)) or (Path(labels),))]
     paths = _paths(spec)
     if not paths:
-        raise InputError(spec, "no case", f"files that end in {', '.join(SUFFIXES)}, or phantom")
+        raise InputError(spec, "no case", f"files that end in .npz, {', '.join(SUFFIXES)}, or phantom")
     return _unique([source for path in paths if (source := _source(path)) is not None])
 
 
+def _pair(image: Path, labels: tuple[Path, ...]) -> CaseSource:
+    joined = str(labels[0]) if len(labels) == 1 else f"{labels[0].parent}/{_own_masks(image)}"
+    return CaseSource(stem(image), f"{image}={joined}", image, labels)
+
+
 def _paths(spec: str) -> list[Path]:
+    """Files and DICOM folders that a file, folder or glob names."""
     root = Path(spec)
-    found = root.rglob("*") if root.is_dir() else map(Path, glob.glob(spec, recursive=True))  # noqa: PTH207  (absolute patterns)
-    return sorted(path for path in found if path.name.endswith(SUFFIXES) and not path.name.startswith("."))
+    found = root.rglob("*") if root.is_dir() else _matches(spec)
+    files = {path for path in found if _is_scan(path)}
+    series = {path.parent for path in files if path.suffix.lower() == DICOM_SUFFIX and root != path}
+    series = {folder for folder in series if sum(path.parent == folder for path in files) > 1}
+    return sorted(series | {path for path in files if path.parent not in series})
+
+
+def _matches(spec: str) -> list[Path]:
+    return sorted(map(Path, glob.glob(spec, recursive=True)))  # noqa: PTH207  (absolute patterns)
+
+
+def _is_scan(path: Path) -> bool:
+    return path.name.lower().endswith((".npz", *SUFFIXES)) and not path.name.startswith(".")
 
 
 def _source(path: Path) -> CaseSource | None:
@@ -97,8 +122,7 @@ def _source(path: Path) -> CaseSource | None:
     if _is_labels(path):
         return None
     labels = _labels_of(path)
-    reference = f"{path}={labels}" if labels else str(path)
-    return CaseSource(stem(path), reference, path, labels)
+    return _pair(path, labels) if labels else CaseSource(stem(path), str(path), path)
 
 
 def _tokens(name: str) -> list[str]:
@@ -109,31 +133,50 @@ def _is_labels(path: Path) -> bool:
     return bool(LABEL_TOKENS & {*_tokens(stem(path)), path.parent.name.lower()})
 
 
-def _labels_of(image: Path) -> Path | None:
-    """The label file of an image: in its folder or one beside it, with the same name but for label tokens.
+def _own_masks(image: Path) -> str:
+    """Glob of masks that carry their image's name and more, one an object."""
+    return f"{glob.escape(stem(image))}_*"
 
-    Where the folder holds a single image, its first label file will do.
+
+def _labels_of(image: Path) -> tuple[Path, ...]:
+    """The labels of an image: in its folder or one beside it, with the same name but for label tokens.
+
+    Else all masks of a folder of labels whose names begin with the image's; else, where the folder holds a single
+    image, its first label file.
     """
-    beside = [folder for folder in image.parent.parent.iterdir() if folder.name.lower() in LABEL_TOKENS]
-    files = sorted(file for folder in (image.parent, *sorted(beside)) for file in folder.iterdir())
-    niftis = [file for file in files if file.name.endswith(SUFFIXES[1:])]
-    candidates = [file for file in niftis if _is_labels(file)]
+    beside = [folder for folder in sorted(image.parent.parent.iterdir()) if folder.name.lower() in LABEL_TOKENS]
+    own = [file for file in sorted(image.parent.iterdir()) if _is_scan(file) and file.suffix != ".npz"]
+    others = [file for folder in beside for file in sorted(folder.iterdir()) if _is_scan(file)]
+    candidates = [file for file in (*own, *others) if _is_labels(file)]
     # nnU-Net's images carry a channel number that their labels do not.
     names = {stem(image).lower(), re.sub(r"_0000$", "", stem(image)).lower()}
     for file in candidates:
         plain = "_".join(token for token in _tokens(stem(file)) if token not in LABEL_TOKENS)
         if plain in {"_".join(_tokens(name)) for name in names}:
-            return file
-    images = [file for file in niftis if file.parent == image.parent and not _is_labels(file)]
-    return candidates[0] if candidates and len(images) == 1 else None
+            return (file,)
+    if masks := tuple(file for file in others if file.match(_own_masks(image))):
+        return masks
+    images = [file for file in own if not _is_labels(file)]
+    alone = images == [image] or (image.is_dir() and not images)
+    return tuple(candidates[:1]) if alone else ()
 
 
 def _unique(sources: list[CaseSource]) -> list[CaseSource]:
-    """Case ids that clash, or that say no more than a modality, get the folder's name in front."""
+    """Case ids that clash, or that tell nothing, get the folder's name in front."""
     ids = [source.case_id for source in sources]
     return [
         replace(source, case_id=f"{source.image_path.parent.name}_{source.case_id}")
-        if source.image_path and (ids.count(source.case_id) > 1 or source.case_id.lower() in MODALITIES)
+        if source.image_path and (ids.count(source.case_id) > 1 or source.case_id.lower() in GENERIC_NAMES)
         else source
         for source in sources
     ]
+
+
+def distinct(sources: Sequence[CaseSource]) -> list[CaseSource]:
+    """Sources found by several specs; ids that clash are numbered."""
+    seen: dict[str, int] = {}
+    named = []
+    for source in dict.fromkeys(sources):
+        seen[source.case_id] = count = seen.get(source.case_id, 0) + 1
+        named.append(source if count == 1 else replace(source, case_id=f"{source.case_id}_{count}"))
+    return named

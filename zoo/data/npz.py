@@ -7,9 +7,6 @@ read before anything is inflated, so that a huge or pickled array is refused at 
 from __future__ import annotations
 
 import math
-import os
-import re
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -18,34 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.data.case import MAX_ELEMENTS, Case, boxes_from_labels, validate_boxes
+from zoo.data.case import Case, boxes_from_labels, check_size, validate_boxes
+from zoo.data.modality import modality_from_name
 from zoo.errors import InputError
-
-#: Tokens of a file name that tell the modality.
-MODALITIES = {
-    "ct": "CT",
-    "mr": "MR",
-    "mri": "MR",
-    "t1": "MR",
-    "t2": "MR",
-    "pet": "PET",
-    "us": "US",
-    "xray": "XRay",
-    "dermoscopy": "Dermoscopy",
-    "endoscopy": "Endoscopy",
-    "fundus": "Fundus",
-    "mammography": "Mammography",
-    "mamm": "Mammography",
-    "microscope": "Microscopy",
-    "microscopy": "Microscopy",
-    "oct": "OCT",
-}
-
-
-def modality_from_name(name: str) -> str:
-    """The modality that a token of the file name tells, or `unknown`."""
-    tokens = re.split(r"[^a-z0-9]+", name.lower().replace("x-ray", "xray"))
-    return next((MODALITIES[token] for token in tokens if token in MODALITIES), "unknown")
+from zoo.files import whole_file
 
 
 def load_challenge_npz(path: Path) -> Case:
@@ -79,14 +52,38 @@ def save_challenge_npz(case: Case, path: Path) -> None:
     arrays = {"imgs": case.image, "boxes": case.boxes, "spacing": np.array(case.spacing_mm[::-1])}
     if case.labels is not None:
         arrays["gts"] = case.labels
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".npz.part")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    if case.affine is not None:
+        arrays["affine"] = case.affine
+    with whole_file(path) as part, part.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+
+
+def save_segmentation(segmentation: NDArray[np.uint16], path: Path) -> None:
+    """Writes a label map as the challenge asks for it, under the key `segs`, whole or not at all."""
+    with whole_file(path) as part, part.open("wb") as stream:
+        np.savez_compressed(stream, segs=segmentation)
+
+
+def load_label_map(path: Path) -> NDArray[np.uint16]:
+    """The label map of a challenge npz: `segs` of a segmentation, else `gts` of a case.
+
+    Raises:
+        InputError: neither, or no labels.
+    """
+    arrays = _read_arrays(path, ("segs", "gts"))
+    if not arrays:
+        raise InputError(path, "neither segs nor gts", "a label map under one of these keys")
+    key, labels = next(iter(arrays.items()))
+    return _labels(f"{path}:{key}", labels, labels.shape)
+
+
+def load_spacing(path: Path, dimensions: int) -> tuple[float, ...]:
+    """Spacing of a challenge npz in the order of its axes; 1 mm where it has none.
+
+    Raises:
+        InputError: no positive numbers.
+    """
+    return _spacing(f"{path}:spacing", _read_arrays(path, ("spacing",)).get("spacing"), dimensions)
 
 
 def _read_arrays(path: Path, keys: tuple[str, ...]) -> dict[str, NDArray[Any]]:
@@ -110,8 +107,7 @@ def _read_member(path: Path, archive: zipfile.ZipFile, key: str) -> NDArray[Any]
             raise InputError(where, f"a broken array header ({error})", "a numpy array") from error
     if dtype.hasobject:
         raise InputError(where, "pickled objects", "plain numbers; pickles are never loaded")
-    if math.prod(shape) > MAX_ELEMENTS:
-        raise InputError(where, f"shape {shape}, {math.prod(shape):,} elements", f"at most {MAX_ELEMENTS:,}")
+    check_size(where, shape)
     with archive.open(f"{key}.npy") as stream:
         try:
             return np.lib.format.read_array(stream, allow_pickle=False)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.data.case import Case, boxes_from_labels
-from zoo.data.nifti import to_uint8
+from zoo.data.intensity import to_uint8
 from zoo.errors import InputError, unknown_name
 
 Field = NDArray[np.float32]

@@ -1,6 +1,6 @@
 """Weights: cards of published checkpoints, reading them safely in every layout, loading them strictly, converting."""
 
-from zoo.weights.identity import WeightsId, identify, random_seed_of, seeded, sha256_of
+from zoo.weights.identity import WeightsId, identify, random_seed_of, seeded
 from zoo.weights.load import MismatchError, load_card_or_file, load_weights
 from zoo.weights.read import Checkpoint, read_checkpoint
 
@@ -14,5 +14,4 @@ __all__ = [
     "random_seed_of",
     "read_checkpoint",
     "seeded",
-    "sha256_of",
 ]

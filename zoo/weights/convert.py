@@ -12,11 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zoo.errors import InputError
-from zoo.files import whole_file
+from zoo.files import sha256_of, whole_file
 from zoo.registry import encoder_spec
 from zoo.weights.cards import cards_of
 from zoo.weights.detect import Fit, Variant, fitting, nearest
-from zoo.weights.identity import sha256_of
 from zoo.weights.read import Checkpoint, read_checkpoint
 
 SUFFIXES = (".pth", ".pt", ".safetensors")

@@ -60,9 +60,3 @@ def identify(module: nn.Module, name: str) -> WeightsId:
         digest.update(key.encode())
         digest.update(value.numpy().tobytes())
     return WeightsId(name, digest.hexdigest(), trained=False)
-
-
-def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

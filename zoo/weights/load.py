@@ -8,8 +8,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from zoo.errors import InputError
+from zoo.files import sha256_of
 from zoo.weights.cards import check_sha256, locate
-from zoo.weights.identity import WeightsId, sha256_of
+from zoo.weights.identity import WeightsId
 from zoo.weights.read import read_checkpoint
 
 #: Before the encoder's keys in a whole model's state dict.

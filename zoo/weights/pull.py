@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from zoo.errors import InputError
+from zoo.files import sha256_of
 from zoo.weights.cards import Pin, WeightCard, check_sha256, read_lock, write_pin
 from zoo.weights.detect import fitting
-from zoo.weights.identity import sha256_of
 from zoo.weights.read import read_checkpoint
 
 CHUNK_BYTES = 1 << 20

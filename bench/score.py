@@ -1,0 +1,227 @@
+"""Scoring segmentations in files against labels in files."""
+
+from __future__ import annotations
+
+import math
+import re
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.machine import describe_machine, package_versions
+from bench.metrics import Rules, hd95_mm, score_labels
+from bench.record import Record, append_record, finite, record_key
+from zoo.data.cases import LABEL_TOKENS, find_cases
+from zoo.data.modality import modality_from_name
+from zoo.data.npz import load_label_map, load_spacing
+from zoo.data.scan import SUFFIXES, Scan, read_labels, read_scan, stem
+from zoo.errors import InputError
+from zoo.files import sha256_of
+
+Labels = NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A segmentation and what it is scored against.
+
+    Attributes:
+        case_id: name of the segmentation without its suffix.
+        segmentation: file.
+        references: one label map, or one mask an object; none where no labels were found.
+    """
+
+    case_id: str
+    segmentation: Path
+    references: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """Scores of one label of one case.
+
+    Attributes:
+        case_id: of the pair.
+        modality: as the name tells it.
+        dims: `2D` or `3D`.
+        label: its value.
+        dsc: Dice, 0 to 1; NaN where the label is in neither map.
+        nsd: surface Dice at the tolerance.
+        hd95_mm: robust Hausdorff distance; infinite where one map lacks the label.
+        volume_ml: of the segmentation, in millilitres (square centimetres of an image).
+        reference_ml: of the reference.
+        volume_difference: (segmentation - reference) / reference; NaN where the reference is empty.
+    """
+
+    case_id: str
+    modality: str
+    dims: str
+    label: int
+    dsc: float
+    nsd: float
+    hd95_mm: float
+    volume_ml: float
+    reference_ml: float
+    volume_difference: float
+
+
+@dataclass(frozen=True)
+class CaseScores:
+    """Scores of one case.
+
+    Attributes:
+        pair: what was scored.
+        shape: of both maps.
+        spacing_mm: that distances and volumes were measured with.
+        rows: one a label.
+    """
+
+    pair: Pair
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    rows: tuple[LabelRow, ...]
+
+
+def find_pairs(segmentations: Path, references: str) -> list[Pair]:
+    """Each segmentation of a file or folder with its reference.
+
+    Args:
+        segmentations: npz (`segs`), NIfTI, PNG, ... as `segment` writes them.
+        references: a file or folder of label maps of the same names (label tokens such as `_seg` do not count), or of
+            images with their labels, as `zoo.data.cases.find_cases` finds them.
+
+    Raises:
+        InputError: no segmentation.
+    """
+    files = sorted(segmentations.iterdir()) if segmentations.is_dir() else [segmentations]
+    files = [file for file in files if file.name.lower().endswith((".npz", *SUFFIXES)) and file.is_file()]
+    if not files:
+        raise InputError(segmentations, "no segmentation", f"files that end in .npz, {', '.join(SUFFIXES)}")
+    known = _known_references(references)
+    if len(files) == 1 and len(known) == 1:
+        return [Pair(stem(files[0]), files[0], next(iter(known.values())))]
+    return [Pair(stem(file), file, known.get(_plain(file), ())) for file in files]
+
+
+def _known_references(references: str) -> dict[str, tuple[Path, ...]]:
+    """Labels by the plain name of their case: of images with labels first, then of files by themselves."""
+    root = Path(references)
+    files = sorted(root.rglob("*")) if root.is_dir() else [root]
+    known = {_plain(f): (f,) for f in files if f.is_file() and f.name.lower().endswith((".npz", *SUFFIXES))}
+    try:
+        sources = find_cases(references)
+    except InputError:
+        sources = []
+    return known | {source.case_id: source.labels_paths for source in sources if source.labels_paths}
+
+
+def _plain(path: Path) -> str:
+    """A file's stem without label tokens, in the case's own spelling."""
+    name = stem(path)
+    kept = [part for part in re.split(r"(?<=[^A-Za-z0-9])|(?=[^A-Za-z0-9])", name) if part.lower() not in LABEL_TOKENS]
+    return "".join(kept).strip("_-. ") or name
+
+
+def score_pair(pair: Pair, rules: Rules = "plain", tolerance_mm: float = 2.0) -> CaseScores:
+    """Scores of every label of a case.
+
+    Args:
+        pair: of files.
+        rules: `plain` scores the labels that either map has, at the file's spacing; `cvpr24` scores the labels 1 to the
+            reference's largest, at a spacing of 1 in 2D, and counts the NSD as 0 where DSC <= 0.2.
+        tolerance_mm: of the NSD.
+
+    Raises:
+        InputError: a file that cannot be read, or maps that do not fit together.
+    """
+    reference, spacing_mm, scan = _read_reference(pair)
+    segmentation = _read_segmentation(pair.segmentation, reference, scan)
+    if rules == "cvpr24":
+        labels = list(range(1, int(reference.max()) + 1))
+        spacing_mm = spacing_mm if reference.ndim == 3 else (1.0, 1.0)
+    else:
+        labels = [int(label) for label in np.union1d(np.unique(segmentation), np.unique(reference)) if label]
+    element_ml = math.prod(spacing_mm) / (1000 if reference.ndim == 3 else 100)
+    dims, modality = f"{reference.ndim}D", modality_from_name(pair.case_id)
+    scores = score_labels(segmentation, reference, labels, spacing_mm, tolerance_mm, rules=rules)
+    rows = tuple(
+        LabelRow(
+            case_id=pair.case_id,
+            modality=modality,
+            dims=dims,
+            label=score.label,
+            dsc=score.dsc,
+            nsd=score.nsd,
+            hd95_mm=hd95_mm(segmentation == score.label, reference == score.label, spacing_mm),
+            volume_ml=score.prediction_voxels * element_ml,
+            reference_ml=score.reference_voxels * element_ml,
+            volume_difference=_relative(score.prediction_voxels, score.reference_voxels),
+        )
+        for score in scores
+    )
+    return CaseScores(pair, reference.shape, spacing_mm, rows)
+
+
+def _relative(found: int, expected: int) -> float:
+    return (found - expected) / expected if expected else math.nan
+
+
+def _read_reference(pair: Pair) -> tuple[Labels, tuple[float, ...], Scan | None]:
+    if not pair.references:
+        raise InputError(pair.segmentation, "no labels of that name", "a label map or image of the same name")
+    first = pair.references[0]
+    if first.suffix == ".npz":
+        labels = load_label_map(first)
+        return labels, load_spacing(first, labels.ndim), None
+    scan = read_scan(first)
+    return read_labels(pair.references), scan.spacing_mm, scan
+
+
+def _read_segmentation(path: Path, reference: Labels, scan: Scan | None) -> Labels:
+    if path.suffix != ".npz":
+        return _of_shape(path, read_labels([path], scan if scan and scan.grid else None), reference)
+    return _of_shape(path, load_label_map(path), reference)
+
+
+def _of_shape(path: Path, labels: Labels, reference: Labels) -> Labels:
+    if labels.shape != reference.shape:
+        raise InputError(path, f"shape {labels.shape}", f"{reference.shape}, that of its reference")
+    return labels
+
+
+def write_records(path: Path, name: str, cases: Sequence[CaseScores], rules: Rules, tolerance_mm: float) -> None:
+    """Appends an `accuracy` record for each case, under the candidate `segmentations NAME`."""
+    candidate = {"encoder": f"segmentations {name}", "weights": {"name": "given", "sha256": "", "trained": True}}
+    machine, run_id = describe_machine(), uuid.uuid4().hex[:12]
+    for scored in cases:
+        case = {
+            "case_id": scored.pair.case_id,
+            "modality": modality_from_name(scored.pair.case_id),
+            "shape": list(scored.shape),
+            "objects": len(scored.rows),
+            "spacing_mm": list(scored.spacing_mm),
+            "source": scored.pair.references[0].name,
+            "sha256": sha256_of(scored.pair.references[0]),
+        }
+        measurements = _measurements(scored.rows, rules, tolerance_mm)
+        key = record_key("accuracy", candidate, machine["id"], case, rules=rules, tolerance_mm=tolerance_mm)
+        record = Record("accuracy", candidate, measurements, machine, run_id, key, case, packages=package_versions())
+        append_record(path, record)
+
+
+def _measurements(rows: Sequence[LabelRow], rules: Rules, tolerance_mm: float) -> dict[str, Any]:
+    return {
+        "labels": [row.label for row in rows],
+        "dsc": [finite(row.dsc) for row in rows],
+        "nsd": [finite(row.nsd) for row in rows],
+        "hd95_mm": [finite(row.hd95_mm) for row in rows],
+        "volume_ml": [row.volume_ml for row in rows],
+        "reference_ml": [row.reference_ml for row in rows],
+        "tolerance_mm": tolerance_mm,
+        "rules": rules,
+    }

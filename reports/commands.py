@@ -1,0 +1,101 @@
+"""`repmedsam report` and `repmedsam compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+#: What `bench` writes to, and what the other commands read, by default.
+DEFAULT_RECORDS = Path("runs/bench.jsonl")
+
+
+def record_files(path: Path) -> list[Path]:
+    """A file, or the records of a folder."""
+    return sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+
+
+@click.command()
+@click.argument("records", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for report.md, a CSV of every table, and the figures.",
+)
+@click.option(
+    "--baseline", metavar="NAME", help="Encoder that ratios are taken to. [default: tinyvit, else the slowest]"
+)
+@click.option(
+    "--readme",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Also renew the short tables between the marks `<!-- generated` and `<!-- end` of this file.",
+)
+def report(records: tuple[Path, ...], out: Path | None, baseline: str | None, readme: Path | None) -> None:
+    """Turn records into markdown tables and plots.
+
+    RECORDS are files or folders of records; by default, what `bench` writes by default.
+
+    \b
+    Examples:
+      repmedsam report                                 tables on the terminal
+      repmedsam report runs/bench.jsonl -o runs/report
+    """
+    from reports.render import render_report, renew_readme
+
+    paths = [file for path in records or (DEFAULT_RECORDS,) for file in record_files(path)]
+    try:
+        click.echo(render_report(paths, out, baseline=baseline))
+        if readme:
+            renew_readme(readme, paths, baseline=baseline)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    if out:
+        click.echo(f"written to {out}", err=True)
+
+
+class Percent(click.ParamType[float]):
+    """`5%` or `5`: percent as a part of one."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The part of one."""
+        try:
+            return float(str(value).removesuffix("%")) / 100
+        except ValueError:
+            self.fail(f"found {value!r}; expected a percentage such as 5%", param, ctx)
+
+
+@click.command()
+@click.argument("before", type=click.Path(exists=True, path_type=Path))
+@click.argument("after", type=click.Path(exists=True, path_type=Path))
+@click.option("--across-machines", is_flag=True, help="Compare records of different machines all the same.")
+@click.option(
+    "--fail-if-slower", type=Percent(), metavar="PERCENT", help="Exit 1 if a latency is shown to grow by more."
+)
+@click.option(
+    "--fail-if-dsc-drop", type=float, metavar="POINTS", help="Exit 1 if a mean DSC loses more points (0-100)."
+)
+def compare(
+    before: Path, after: Path, across_machines: bool, fail_if_slower: float | None, fail_if_dsc_drop: float | None
+) -> None:
+    """Compare two files or folders of records: ratios of medians, DSC label by label.
+
+    A difference counts where its 95 % interval leaves out 1, and a DSC's where Wilcoxon's test over the labels says so
+    (p < 0.05); otherwise "no difference shown". For a CI job: the exit code is 1 beyond the limits.
+
+    \b
+    Example:
+      repmedsam compare main.jsonl branch.jsonl --fail-if-slower 5% --fail-if-dsc-drop 0.5
+    """
+    from reports.compare import compare as compare_records
+
+    try:
+        result = compare_records(record_files(before), record_files(after), across_machines=across_machines)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(result.to_markdown())
+    if failures := result.failures(fail_if_slower, fail_if_dsc_drop):
+        raise click.ClickException("; ".join(failures))

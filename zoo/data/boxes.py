@@ -1,0 +1,88 @@
+"""Boxes from a file: JSON or CSV.
+
+Coordinates are voxel indices in the axes of the image's file, as a viewer shows them: i, j, k of a volume (columns,
+rows and slices of a DICOM series), x, y of a picture; both ends belong to the box.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.data.scan import Scan
+from zoo.errors import InputError
+
+_EXPECTED = (
+    'JSON: [[x0, y0, z0, x1, y1, z1], ...] or [{"label": 1, "box": [...]}, ...], or either by case: {"CASE": [...]}; '
+    "CSV: columns x_min, y_min, z_min, x_max, y_max, z_max, and label and case where wanted (no z for pictures)"
+)
+_COLUMNS = {6: ("x_min", "y_min", "z_min", "x_max", "y_max", "z_max"), 4: ("x_min", "y_min", "x_max", "y_max")}
+
+
+def read_boxes(path: Path, case_id: str) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
+    """Boxes of one case, in the axes of its file.
+
+    Args:
+        path: of a JSON or CSV file of one case, or of many by their names.
+        case_id: whose boxes are wanted.
+
+    Returns:
+        int64 (N, 4) or (N, 6), and uint16 (N,) labels: those of the file, else 1 to N.
+
+    Raises:
+        InputError: no boxes, or none of this case.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        rows = _csv_rows(text, case_id) if path.suffix.lower() == ".csv" else _json_rows(text, case_id)
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(path, f"boxes that cannot be read ({error})", _EXPECTED) from error
+    if not rows:
+        raise InputError(path, f"no box of {case_id}", "at least one")
+    if len({len(box) for box, _ in rows}) > 1 or len(rows[0][0]) not in _COLUMNS:
+        raise InputError(path, f"boxes of {sorted({len(box) for box, _ in rows})} numbers", "4 (pictures) or 6 numbers")
+    boxes = np.array([box for box, _ in rows], np.float64)
+    labels = np.array([number if label is None else label for number, (_, label) in enumerate(rows, 1)], np.float64)
+    if not np.isfinite(boxes).all() or (boxes != np.trunc(boxes)).any() or (np.abs(boxes) > 2**31).any():
+        raise InputError(path, "boxes that are no whole numbers", "voxel indices")
+    if not ((labels >= 1) & (labels <= np.iinfo(np.uint16).max) & (labels == np.trunc(labels))).all():
+        raise InputError(path, f"labels {labels.tolist()}", "whole numbers from 1 to 65535")
+    return boxes.astype(np.int64), labels.astype(np.uint16)
+
+
+def boxes_in_slices(where: Path, boxes: NDArray[np.int64], scan: Scan) -> NDArray[np.int64]:
+    """Boxes in the axes of a file to boxes in its slices.
+
+    Raises:
+        InputError: boxes of a volume for a picture, or the other way round.
+    """
+    wanted = 2 * len(scan.spatial_shape)
+    if boxes.shape[1] != wanted:
+        raise InputError(where, f"boxes of {boxes.shape[1]} numbers", f"{wanted}, as {scan.path.name} has them")
+    return scan.grid.boxes_to_slices(boxes) if scan.grid else boxes
+
+
+def _json_rows(text: str, case_id: str) -> list[tuple[list[float], float | None]]:
+    found: Any = json.loads(text)
+    if isinstance(found, dict):
+        found = found[case_id]
+    rows: list[tuple[list[float], float | None]] = []
+    for one in found:
+        box, label = (one["box"], one.get("label")) if isinstance(one, dict) else (one, None)
+        rows.append(([float(value) for value in box], None if label is None else float(label)))
+    return rows
+
+
+def _csv_rows(text: str, case_id: str) -> list[tuple[list[float], float | None]]:
+    reader = csv.DictReader(text.splitlines())
+    names = set(reader.fieldnames or ())
+    columns = next((columns for columns in _COLUMNS.values() if set(columns) <= names), None)
+    if columns is None:
+        raise ValueError(f"columns {', '.join(sorted(names))}")
+    rows = [row for row in reader if "case" not in names or row["case"] == case_id]
+    return [([float(row[c]) for c in columns], float(row["label"]) if row.get("label") else None) for row in rows]

@@ -1,0 +1,132 @@
+"""`repmedsam prepare`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option(
+    "-i",
+    "--in",
+    "inputs",
+    multiple=True,
+    required=True,
+    metavar="SCANS",
+    help="File, folder, glob, or IMAGE=LABELS; repeat for more. Labels are looked for beside their images.",
+)
+@click.option("-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
+@click.option(
+    "--to",
+    "kind",
+    type=click.Choice(["npz", "npy"]),
+    default="npz",
+    show_default=True,
+    help="Challenge npz, a file a case; or imgs/ and gts/ with an npy a labelled slice, to train with.",
+)
+@click.option("--modality", metavar="NAME", help="CT, MR, ... in place of what name or header tell.")
+@click.option(
+    "--window",
+    default="soft_tissue",
+    show_default=True,
+    metavar="NAME|LEVEL/WIDTH",
+    help="Kept of a CT, in HU.",
+)
+@click.option(
+    "--percentiles",
+    type=(click.FloatRange(0, 100), click.FloatRange(0, 100)),
+    default=(0.5, 99.5),
+    show_default=True,
+    help="Of the non-zero voxels, that other modalities are scaled between.",
+)
+@click.option("--remove-labels", metavar="1,2,...", default="", help="Labels that become background.")
+@click.option("--instances", is_flag=True, help="Make every connected part of a label an object of its own.")
+@click.option(
+    "--min-voxels", type=click.IntRange(min=0), default=1000, show_default=True, help="Smallest part kept in a volume."
+)
+@click.option(
+    "--min-pixels", type=click.IntRange(min=0), default=100, show_default=True, help="Smallest part kept in a slice."
+)
+@click.option("--labelled-slices", is_flag=True, help="Keep only the slices from the first label to the last.")
+@click.option(
+    "--box-jitter-px", type=click.IntRange(min=0), default=0, show_default=True, help="Boxes grow by up to this a side."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the jitter.")
+@click.option("--max-objects", type=click.IntRange(min=1), help="Keep only the largest objects of a case.")
+@click.option("--max-slices", type=click.IntRange(min=1), help="Keep only so many neighbouring slices of a volume.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=os.cpu_count() or 1, show_default=True, help="Processes."
+)
+def prepare(
+    inputs: tuple[str, ...],
+    out: Path,
+    kind: str,
+    modality: str | None,
+    window: str,
+    percentiles: tuple[float, float],
+    remove_labels: str,
+    instances: bool,
+    min_voxels: int,
+    min_pixels: int,
+    labelled_slices: bool,
+    box_jitter_px: int,
+    seed: int,
+    max_objects: int | None,
+    max_slices: int | None,
+    workers: int,
+) -> None:
+    """Turn labelled scans into the challenge's npz, or into npy to train with.
+
+    Reads NIfTI, NRRD, MetaImage, DICOM series (a folder each), PNG, JPEG, TIFF, npy, and challenge npz. A CT goes
+    through its window, other scans between percentiles; pictures of bytes and challenge npz stay as they are. Labels
+    are renumbered 1 to N, as the challenge's files have them; prepare.jsonl tells what they were, and all else that was
+    done, a line a file. The same command goes on where it was stopped; files that fail are told of, and the exit code
+    is 1 then.
+
+    \b
+    Examples:
+      repmedsam prepare -i scans/ -o npz
+      repmedsam prepare -i ct.nii.gz=labels.nii.gz --window lung --labelled-slices -o npz
+      repmedsam prepare -i npz/ --to npy -o train
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from zoo.data.cases import distinct, find_cases
+    from zoo.data.intensity import parse_window
+    from zoo.data.prepare import Preparation
+    from zoo.data.prepare_run import REPORT_FILE, prepare_all
+
+    preparation = Preparation(
+        modality=modality,
+        window=parse_window(window),
+        percentiles=percentiles,
+        remove_labels=_numbers(remove_labels),
+        instances=instances,
+        min_voxels=min_voxels,
+        min_pixels=min_pixels,
+        labelled_slices=labelled_slices,
+        box_jitter_px=box_jitter_px,
+        seed=seed,
+    )
+    sources = distinct([source.limited(max_objects, max_slices) for spec in inputs for source in find_cases(spec)])
+    console = Console(stderr=True)
+    outcomes = prepare_all(sources, out, preparation, "npy" if kind == "npy" else "npz", workers)
+    failed = 0
+    for outcome in track(outcomes, "preparing", len(sources), console=console, transient=True):
+        failed += outcome.error is not None
+        if outcome.error:
+            console.print(outcome.error, style="red", markup=False, highlight=False, soft_wrap=True)
+    click.echo(f"{len(sources) - failed} of {len(sources)} prepared in {out}; what was done: {out / REPORT_FILE}")
+    if failed:
+        raise click.ClickException(f"{failed} could not be prepared")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise click.BadParameter(f"found {text!r}; expected numbers such as 3,5") from error

@@ -1,0 +1,118 @@
+"""Label maps as DICOM segmentations, through highdicom (extra `dicom`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
+from numpy.typing import NDArray
+from pydicom import Dataset, FileDataset, dcmread
+from pydicom.sr.codedict import codes
+
+from zoo.data.readers.itk import dicom_files
+from zoo.data.scan import Scan
+from zoo.errors import InputError
+from zoo.files import whole_file
+
+#: What is taken over of an image: what it is, and where its pixels lie. Nothing else gets into a segmentation.
+KEPT = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+    "Modality",
+    "ImageType",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "Rows",
+    "Columns",
+)
+#: Attributes that a segmentation must have, and whose value stays empty.
+EMPTY = (
+    "AccessionNumber",
+    "PatientBirthDate",
+    "PatientID",
+    "PatientName",
+    "PatientSex",
+    "ReferringPhysicianName",
+    "StudyDate",
+    "StudyID",
+    "StudyTime",
+)
+_ALGORITHM = hd.AlgorithmIdentificationSequence(
+    name="Rep-MedSAM", version="0.1", family=codes.cid7162.ArtificialIntelligence
+)
+
+
+def write_dicom_seg(segmentation: NDArray[np.uint16], scan: Scan, path: Path) -> None:
+    """Writes a binary DICOM segmentation with a segment for each label, whole or not at all.
+
+    It refers to the images by their UIDs and says nothing of the patient.
+
+    Args:
+        segmentation: uint16 (D, H, W) in the scan's slices.
+        scan: read from a folder of DICOM files.
+        path: of the file.
+
+    Raises:
+        InputError: nothing was segmented, or the images lack what a segmentation must say.
+    """
+    if scan.grid is None:
+        raise InputError(scan.path, "a picture", "a DICOM series, for a DICOM segmentation")
+    labels = [int(label) for label in np.unique(segmentation) if label]
+    if not labels:
+        raise InputError(scan.path, "an empty segmentation", "at least one labelled voxel, for a DICOM segmentation")
+    files = dicom_files(scan.path)
+    frames = scan.grid.to_file(segmentation).transpose(2, 1, 0)
+    study, series = hd.UID(), hd.UID()
+    try:
+        made = Segmentation(
+            source_images=[_reference(dcmread(file, stop_before_pixels=True), study, series) for file in files],
+            pixel_array=np.stack([frames == label for label in labels], axis=-1).astype(np.uint8),
+            segmentation_type=SegmentationTypeValues.BINARY,
+            segment_descriptions=[_describe(number, label) for number, label in enumerate(labels, start=1)],
+            series_instance_uid=hd.UID(),
+            series_number=1,
+            sop_instance_uid=hd.UID(),
+            instance_number=1,
+            manufacturer="Rep-MedSAM",
+            manufacturer_model_name="Rep-MedSAM",
+            software_versions="0.1",
+            device_serial_number="0",
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(scan.path, f"images that cannot be referred to ({error})", "complete DICOM headers") from error
+    with whole_file(path) as part:
+        made.save_as(part)
+
+
+def _reference(image: FileDataset, study: str, series: str) -> Dataset:
+    """What a segmentation needs of an image; UIDs that the image lacks are those of its file, or new ones."""
+    kept = Dataset()
+    for keyword in KEPT:
+        if image.get(keyword):
+            setattr(kept, keyword, image.get(keyword))
+    for keyword in EMPTY:
+        setattr(kept, keyword, None)
+    kept.SOPClassUID = kept.get("SOPClassUID") or image.file_meta.MediaStorageSOPClassUID
+    kept.SOPInstanceUID = kept.get("SOPInstanceUID") or image.file_meta.MediaStorageSOPInstanceUID
+    kept.StudyInstanceUID = kept.get("StudyInstanceUID") or study
+    kept.SeriesInstanceUID = kept.get("SeriesInstanceUID") or series
+    return kept
+
+
+def _describe(number: int, label: int) -> SegmentDescription:
+    return SegmentDescription(
+        segment_number=number,
+        segment_label=f"object {label}",
+        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+        segmented_property_type=codes.SCT.Lesion,
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
+        algorithm_identification=_ALGORITHM,
+    )

@@ -1,0 +1,178 @@
+"""From a scan and its labels to a case: intensities, small objects, instances, boxes."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from zoo.data.case import Case, boxes_from_labels, validate_boxes
+from zoo.data.intensity import PERCENTILES, SOFT_TISSUE, Window, to_uint8
+from zoo.data.scan import Scan, read_labels, read_scan, stem
+from zoo.errors import InputError
+
+#: What the challenge dropped: smaller parts of a volume's label, and of its cut through a slice.
+CHALLENGE_MIN_VOXELS, CHALLENGE_MIN_PIXELS = 1000, 100
+#: What a label map can hold.
+MOST_LABELS = np.iinfo(np.uint16).max
+
+Labels = NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a scan becomes a case. The defaults change no label.
+
+    Attributes:
+        modality: in place of what the file tells.
+        window: of a CT.
+        percentiles: of the non-zero voxels, that other modalities are scaled between.
+        remove_labels: labels that become background.
+        instances: every connected part of a label becomes an object of its own, numbered from 1.
+        min_voxels: connected parts of a volume's labels with fewer voxels are dropped.
+        min_pixels: connected parts of a slice's or picture's labels with fewer pixels are dropped.
+        labelled_slices: a volume is cut to the slices from the first label to the last.
+        box_jitter_px: each side of a box moves outward by 0 to so many pixels, within the slice.
+        seed: of the jitter, which also depends on the case's name.
+    """
+
+    modality: str | None = None
+    window: Window = SOFT_TISSUE
+    percentiles: tuple[float, float] = PERCENTILES
+    remove_labels: tuple[int, ...] = ()
+    instances: bool = False
+    min_voxels: int = 0
+    min_pixels: int = 0
+    labelled_slices: bool = False
+    box_jitter_px: int = 0
+    seed: int = 0
+
+
+def load_pair(
+    image_path: Path, labels_paths: Sequence[Path], preparation: Preparation | None = None, case_id: str | None = None
+) -> Case:
+    """Reads an image and its labels, of one file or of one a object; boxes are taken from the labels.
+
+    Raises:
+        InputError: a file, type, shape, geometry or value that cannot be used, or no object.
+    """
+    scan = read_scan(image_path)
+    labels = read_labels(labels_paths, scan)
+    return prepare_case(scan, labels, preparation or Preparation(), case_id or stem(image_path))
+
+
+def prepare_case(scan: Scan, labels: Labels, preparation: Preparation, case_id: str) -> Case:
+    """The case of a scan and its label map.
+
+    Raises:
+        InputError: no object is left.
+    """
+    labels = prepare_labels(labels, preparation)
+    boxes, object_labels = boxes_from_labels(labels)
+    if not len(boxes):
+        raise InputError(scan.path, "no labelled object that is kept", "labels; see the least sizes that are asked for")
+    boxes = jitter_boxes(boxes, labels.shape, preparation, case_id)
+    case = replace(case_of_boxes(scan, boxes, object_labels, preparation, case_id), labels=labels)
+    if preparation.labelled_slices and case.is_volume:
+        labelled = np.flatnonzero(labels.any(axis=(1, 2)))
+        case = case.cut_slices(int(labelled[0]), int(labelled[-1]))
+    return case
+
+
+def case_of_boxes(
+    scan: Scan, boxes: NDArray[np.int64], object_labels: Labels, preparation: Preparation, case_id: str
+) -> Case:
+    """The case of a scan and boxes in its slices.
+
+    Raises:
+        InputError: a box that cannot be used.
+    """
+    boxes = validate_boxes(scan.path, boxes, scan.spatial_shape)
+    modality = preparation.modality or scan.modality
+    image = image_of(scan, modality, preparation)
+    affine = scan.grid.slices_affine if scan.grid else None
+    return Case(case_id, modality, image, boxes, object_labels, scan.spacing_mm, None, scan.path, affine)
+
+
+def image_of(scan: Scan, modality: str, preparation: Preparation) -> NDArray[np.uint8]:
+    """uint8 (D, H, W), or (H, W, 3) of a picture. Pictures of bytes are left as they are."""
+    voxels = scan.voxels
+    if scan.grid is not None:
+        return to_uint8(voxels, modality, preparation.window, preparation.percentiles)
+    if voxels.dtype == np.bool_:
+        voxels = voxels.astype(np.uint8) * 255
+    if voxels.dtype != np.uint8:
+        voxels = to_uint8(voxels, modality, preparation.window, preparation.percentiles)
+    return voxels if voxels.ndim == 3 else np.repeat(voxels[..., None], 3, axis=2)
+
+
+def prepare_labels(labels: Labels, preparation: Preparation) -> Labels:
+    """Labels without those to remove and without small parts, split into instances if asked for.
+
+    Raises:
+        InputError: more instances than a label map can hold.
+    """
+    kept = np.where(np.isin(labels, preparation.remove_labels), 0, labels).astype(np.uint16)
+    if labels.ndim == 3:
+        kept = drop_small(kept, preparation.min_voxels)
+        for z in np.flatnonzero(kept.any(axis=(1, 2))):
+            kept[z] = drop_small(kept[z], preparation.min_pixels)
+    else:
+        kept = drop_small(kept, preparation.min_pixels)
+    return split_instances(kept) if preparation.instances else kept
+
+
+def drop_small(labels: Labels, least: int) -> Labels:
+    """A copy without connected parts (diagonal neighbours count) of fewer than `least` pixels or voxels."""
+    kept = labels.copy()
+    if least > 1:
+        for part, region in _parts(labels):
+            if np.count_nonzero(part) < least:
+                kept[region][part] = 0
+    return kept
+
+
+def split_instances(labels: Labels) -> Labels:
+    """Connected parts numbered from 1, in order of their labels.
+
+    Raises:
+        InputError: more parts than a label map can hold.
+    """
+    instances = np.zeros_like(labels)
+    for number, (part, region) in enumerate(_parts(labels), start=1):
+        if number > MOST_LABELS:
+            raise InputError("labels", f"more than {MOST_LABELS} connected parts", "fewer objects")
+        instances[region][part] = number
+    return instances
+
+
+def _parts(labels: Labels) -> Iterator[tuple[NDArray[np.bool_], tuple[slice, ...]]]:
+    """Each connected part of each label: its mask within a region of the array."""
+    neighbours = np.ones((3,) * labels.ndim)
+    for value, region in enumerate(ndimage.find_objects(labels), start=1):
+        if region is not None:
+            parts, _ = ndimage.label(labels[region] == value, neighbours)
+            for number, inner in enumerate(ndimage.find_objects(parts), start=1):
+                outer = tuple(slice(a.start + b.start, a.start + b.stop) for a, b in zip(region, inner, strict=True))
+                yield parts[inner] == number, outer
+
+
+def jitter_boxes(
+    boxes: NDArray[np.int64], shape: tuple[int, ...], preparation: Preparation, case_id: str
+) -> NDArray[np.int64]:
+    """Boxes grown within their slices by a random number of pixels on each side."""
+    if not preparation.box_jitter_px:
+        return boxes
+    rng = np.random.default_rng((preparation.seed, zlib.crc32(case_id.encode())))
+    low, high = boxes[:, :2], boxes[:, boxes.shape[1] // 2 :][:, :2]
+    grown = boxes.copy()
+    half = boxes.shape[1] // 2
+    grown[:, :2] = np.maximum(low - rng.integers(0, preparation.box_jitter_px + 1, low.shape), 0)
+    limit = np.array(shape[::-1][:2]) - 1
+    grown[:, half : half + 2] = np.minimum(high + rng.integers(0, preparation.box_jitter_px + 1, high.shape), limit)
+    return grown

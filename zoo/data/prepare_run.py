@@ -1,0 +1,181 @@
+"""Preparing many files: in parallel, resumably, with a line of report for each."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from zoo.data.case import Case
+from zoo.data.cases import CaseSource
+from zoo.data.npz import save_challenge_npz
+from zoo.data.prepare import Preparation
+from zoo.errors import InputError
+from zoo.files import whole_file
+from zoo.parallel import map_items
+
+Format = Literal["npz", "npy"]
+REPORT_FILE = "prepare.jsonl"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one file: a line of the report.
+
+    Attributes:
+        case_id: of the source.
+        source: what it is found by.
+        output: file name (npz), or number of slices written (npy); empty where it failed.
+        modality: as told or given.
+        shape: of the image.
+        spacing_mm: by axis of the image.
+        labels: the file's label values, in the order of the labels 1 to N that they became.
+        settings: of the preparation, and of the source's limits.
+        seconds: that it took.
+        error: why it failed, or None.
+    """
+
+    case_id: str
+    source: str
+    output: str = ""
+    modality: str = ""
+    shape: tuple[int, ...] = ()
+    spacing_mm: tuple[float, ...] = ()
+    labels: tuple[int, ...] = ()
+    settings: str = ""
+    seconds: float = 0.0
+    error: str | None = None
+
+
+def prepare_all(
+    sources: Sequence[CaseSource],
+    out: Path,
+    preparation: Preparation,
+    kind: Format,
+    workers: int,
+) -> Iterator[Outcome]:
+    """Prepares every source that `out` does not hold yet, as prepared by the same settings.
+
+    Args:
+        sources: with distinct case ids.
+        out: folder; its `prepare.jsonl` gets a line for each source when it is done.
+        preparation: how.
+        kind: challenge npz, or `imgs/` and `gts/` with an npy file a slice.
+        workers: processes; 1 works in this one.
+
+    Yields:
+        What became of each source, in the order they are done. A source that failed does not stop the others.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    held = _held(out / REPORT_FILE)
+    todo = [source for source in sources if not _is_held(held.get(source.case_id), source, out, preparation, kind)]
+    for source in sources:
+        if source not in todo:
+            yield held[source.case_id]
+    work = partial(prepare_one, out=out, preparation=preparation, kind=kind)
+    for source, result in map_items(work, todo, workers):
+        outcome = result if isinstance(result, Outcome) else _failed(source, result)
+        _append(out / REPORT_FILE, outcome)
+        yield outcome
+
+
+def prepare_one(source: CaseSource, out: Path, preparation: Preparation, kind: Format) -> Outcome:
+    """Prepares one source.
+
+    Raises:
+        InputError: it cannot be used.
+    """
+    started = time.monotonic()
+    case, values = renumber(source.load(preparation))
+    return Outcome(
+        case_id=source.case_id,
+        source=source.reference,
+        output=_write_npz(case, out) if kind == "npz" else _write_npy(case, out),
+        modality=case.modality,
+        shape=case.image.shape,
+        spacing_mm=case.spacing_mm,
+        labels=values,
+        settings=_settings(source, preparation, kind),
+        seconds=time.monotonic() - started,
+    )
+
+
+def renumber(case: Case) -> tuple[Case, tuple[int, ...]]:
+    """The case with its objects' labels as 1 to N, in the order of the boxes, and what they were.
+
+    A challenge npz has no other way to say which box asks for which label.
+    """
+    values = case.object_labels.tolist()
+    if case.labels is None:
+        raise InputError(case.source, "no labels", "labels to prepare for training and scoring")
+    numbers = np.zeros(int(max(case.labels.max(), case.object_labels.max())) + 1, np.uint16)
+    numbers[case.object_labels] = np.arange(1, len(values) + 1)
+    renumbered = replace(
+        case, labels=numbers[case.labels], object_labels=np.arange(1, len(values) + 1, dtype=np.uint16)
+    )
+    return renumbered, tuple(values)
+
+
+def _failed(source: CaseSource, error: Exception) -> Outcome:
+    return Outcome(source.case_id, source.reference, error=str(error) or type(error).__name__)
+
+
+def _write_npz(case: Case, out: Path) -> str:
+    """Named as the challenge names its files, which tells modality and dimensions."""
+    name = case.case_id
+    if not name.startswith(("2DBox_", "3DBox_")):
+        name = f"{'3DBox' if case.is_volume else '2DBox'}_{case.modality}_{name}"
+    save_challenge_npz(case, out / f"{name}.npz")
+    return f"{name}.npz"
+
+
+def _write_npy(case: Case, out: Path) -> str:
+    assert case.labels is not None
+    if not case.is_volume:
+        slices = [(case.case_id, case.image, case.labels)]
+    else:
+        labelled = np.flatnonzero(case.labels.any(axis=(1, 2)))
+        slices = [(f"{case.case_id}-{z:03d}", case.image[z], case.labels[z]) for z in labelled]
+    for name, image, labels in slices:
+        for folder, array in (("gts", labels), ("imgs", image)):
+            with whole_file(out / folder / f"{name}.npy") as part, part.open("wb") as stream:
+                np.save(stream, array, allow_pickle=False)
+    return str(len(slices))
+
+
+def _settings(source: CaseSource, preparation: Preparation, kind: Format) -> str:
+    return json.dumps([asdict(preparation), source.max_objects, source.max_slices, kind], sort_keys=True)
+
+
+def _is_held(outcome: Outcome | None, source: CaseSource, out: Path, preparation: Preparation, kind: Format) -> bool:
+    if outcome is None or outcome.error or outcome.source != source.reference:
+        return False
+    return outcome.settings == _settings(source, preparation, kind) and (
+        kind == "npy" or (out / outcome.output).exists()
+    )
+
+
+def _held(report: Path) -> dict[str, Outcome]:
+    """The last outcome of each case that the report tells; a torn last line is passed over."""
+    found: dict[str, Outcome] = {}
+    for line in report.read_text(encoding="utf-8").splitlines() if report.exists() else ():
+        try:
+            told: dict[str, Any] = json.loads(line)
+            found[told["case_id"]] = Outcome(**told)
+        except (ValueError, TypeError, KeyError):
+            continue
+    return found
+
+
+def _append(report: Path, outcome: Outcome) -> None:
+    with report.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(asdict(outcome)) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())

@@ -1,0 +1,149 @@
+"""Volumes that SimpleITK reads: NRRD, MetaImage, and DICOM series in any transfer syntax that GDCM knows.
+
+Of a DICOM file nothing is kept but voxels, geometry and modality, and no value of a tag gets into a message: what
+identifies a patient stays where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813  (as its own documentation has it)
+from numpy.typing import NDArray
+
+from zoo.data.case import check_size
+from zoo.data.grid import Grid
+from zoo.data.modality import DICOM_MODALITIES
+from zoo.errors import InputError
+
+SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+#: ITK's physical space is LPS, nibabel's and ours RAS.
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_POSITION, _ORIENTATION, _MODALITY, _PHOTOMETRIC = "0020|0032", "0020|0037", "0008|0060", "0028|0004"
+#: How far steps between slices may differ from each other, as a share of the step.
+STEP_TOLERANCE = 0.02
+
+sitk.ProcessObject.SetGlobalWarningDisplay(False)
+
+
+def read_itk(path: Path) -> tuple[NDArray[Any], Grid]:
+    """Voxels (I, J, K) of an NRRD or MetaImage volume, and where they lie.
+
+    Raises:
+        InputError: no readable volume.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    _read_header(reader, path, "a whole NRRD or MetaImage file")
+    shape = reader.GetSize()
+    if len(shape) != 3 or reader.GetNumberOfComponents() != 1:
+        raise InputError(path, f"shape {shape}, {reader.GetNumberOfComponents()} components", "a 3D volume of numbers")
+    check_size(path, shape)
+    return _voxels_and_grid(_execute(reader, path))
+
+
+def dicom_files(folder: Path) -> list[str]:
+    """Files of the one series in a folder, in the order of its slices.
+
+    Raises:
+        InputError: none or several series.
+    """
+    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    if len(series) != 1:
+        raise InputError(folder, f"{len(series)} DICOM series", "one; give each a folder of its own")
+    return list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
+
+
+def read_dicom_series(folder: Path) -> tuple[NDArray[Any], Grid, str]:
+    """Voxels (I, J, K) of the one series in a folder, where they lie, and the modality.
+
+    Raises:
+        InputError: none or several series, slices of different shapes or directions, missing or repeated slices.
+    """
+    files = dicom_files(folder)
+    headers = [_dicom_header(Path(file)) for file in files]
+    first = headers[0]
+    if len(files) == 1:
+        raise InputError(folder, "a single slice", "a series; a single image is read as a picture, by its file's name")
+    _check_slices(folder, headers)
+    check_size(folder, (*first.GetSize()[:2], len(files)))
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(files)
+    voxels, grid = _voxels_and_grid(_execute(reader, folder))
+    return voxels, grid, DICOM_MODALITIES.get(_tag(first, _MODALITY), "unknown")
+
+
+def read_dicom_picture(path: Path) -> tuple[NDArray[Any], tuple[float, float], str]:
+    """Pixels (H, W) or (H, W, 3) of a file with a single image, its (y, x) spacing in mm, and the modality.
+
+    Raises:
+        InputError: no readable image, or several.
+    """
+    reader = _dicom_header(path)
+    shape = reader.GetSize()
+    if any(size != 1 for size in shape[2:]) or reader.GetNumberOfComponents() not in (1, 3):
+        raise InputError(path, f"shape {shape}", "a single image; put the slices of a series into a folder")
+    check_size(path, (*shape, reader.GetNumberOfComponents()))
+    pixels = sitk.GetArrayFromImage(_execute(reader, path))
+    pixels = pixels.reshape(shape[1], shape[0], *pixels.shape[len(shape) :])
+    if _tag(reader, _PHOTOMETRIC) == "MONOCHROME1":
+        pixels = pixels.max() - pixels + pixels.min()
+    x, y = reader.GetSpacing()[:2]
+    return pixels, (y, x), DICOM_MODALITIES.get(_tag(reader, _MODALITY), "unknown")
+
+
+def _dicom_header(path: Path) -> sitk.ImageFileReader:
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(path))
+    _read_header(reader, path, "a whole DICOM file with an image")
+    return reader
+
+
+def _read_header(reader: sitk.ImageFileReader, path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise InputError(path, "no such file", expected)
+    try:
+        reader.ReadImageInformation()
+    except (RuntimeError, ValueError) as error:
+        raise InputError(path, "a header that cannot be read", expected) from error
+
+
+def _execute(reader: sitk.ImageFileReader | sitk.ImageSeriesReader, path: Path) -> sitk.Image:
+    try:
+        return reader.Execute()
+    except (RuntimeError, MemoryError) as error:
+        raise InputError(path, "voxels that cannot be read", "a whole file") from error
+
+
+def _tag(reader: sitk.ImageFileReader, key: str) -> str:
+    return reader.GetMetaData(key).strip() if reader.HasMetaDataKey(key) else ""
+
+
+def _check_slices(folder: Path, headers: Sequence[sitk.ImageFileReader]) -> None:
+    """Slices of one shape and direction, at equal steps."""
+    shapes = {header.GetSize()[:2] for header in headers}
+    directions = {_tag(header, _ORIENTATION) for header in headers}
+    if len(shapes) > 1 or len(directions) > 1:
+        raise InputError(folder, f"slices of {len(shapes)} shapes and {len(directions)} directions", "one of each")
+    try:
+        positions = np.array([[float(value) for value in _tag(h, _POSITION).split("\\")] for h in headers])
+    except ValueError as error:
+        raise InputError(folder, "slices without a position", "an image position in every file") from error
+    steps = np.linalg.norm(np.diff(positions, axis=0), axis=-1) if positions.shape[1:] == (3,) else np.zeros(1)
+    if steps.min() <= 0:
+        raise InputError(folder, "slices at the same position", "one slice a position")
+    if steps.max() - steps.min() > STEP_TOLERANCE * np.median(steps):
+        found = f"steps of {steps.min():.3g} to {steps.max():.3g} mm between slices"
+        raise InputError(folder, found, "equal steps; a slice may be missing")
+
+
+def _voxels_and_grid(image: sitk.Image) -> tuple[NDArray[Any], Grid]:
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    x, y, z = image.GetSize()
+    return sitk.GetArrayFromImage(image).transpose(2, 1, 0), Grid(_LPS_TO_RAS @ affine, (x, y, z))

@@ -1,0 +1,44 @@
+"""NIfTI volumes."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from zoo.data.case import check_size
+from zoo.data.grid import Grid
+from zoo.errors import InputError
+
+SUFFIXES = (".nii", ".nii.gz")
+_BROKEN = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error)
+
+
+def read_nifti(path: Path) -> tuple[NDArray[Any], Grid]:
+    """Voxels (I, J, K) as stored, scaled, and where they lie.
+
+    Raises:
+        InputError: no readable NIfTI volume.
+    """
+    try:
+        file: Any = nib.load(path)
+        shape = file.shape[:3] if len(file.shape) == 4 and file.shape[3] == 1 else file.shape
+        if len(shape) != 3 or 0 in shape:
+            raise InputError(path, f"shape {file.shape}", "a 3D volume")
+        check_size(path, shape)
+        if not np.isfinite(file.affine).all() or abs(np.linalg.det(file.affine)) < 1e-12:
+            raise InputError(path, "an affine that cannot be inverted", "a voxel-to-world matrix")
+        voxels = np.asanyarray(file.dataobj).reshape(shape)
+    except InputError:
+        raise
+    except _BROKEN as error:
+        raise InputError(path, f"no readable NIfTI ({error})", "a whole .nii or .nii.gz file") from error
+    if voxels.dtype.kind not in "biuf":
+        raise InputError(path, f"{voxels.dtype} voxels", "numbers")
+    return voxels, Grid(np.asarray(file.affine, np.float64), (shape[0], shape[1], shape[2]))

@@ -1,0 +1,167 @@
+"""Scans: images and label maps of any file that the toolkit reads, as axial slices or as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.data.grid import Grid
+from zoo.data.intensity import CT_MINIMUM_HU
+from zoo.data.modality import modality_from_name
+from zoo.data.readers import nifti, picture
+from zoo.errors import InputError
+
+#: How far the geometry of image and labels may differ.
+GEOMETRY_TOLERANCE_MM = 1e-2
+_ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+DICOM_SUFFIX = ".dcm"
+#: Of the files that are read as scans; folders of DICOM files are, too.
+SUFFIXES = (*nifti.SUFFIXES, *_ITK_SUFFIXES, DICOM_SUFFIX, *picture.SUFFIXES, ".npy")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a file holds.
+
+    Attributes:
+        path: of the file, or of the folder of a DICOM series.
+        voxels: numbers as stored: (D, H, W) axial slices, see `zoo.data.grid`, or a picture (H, W) or (H, W, 3).
+        spacing_mm: voxel size along (z, y, x) or (y, x); 1 where the file does not say.
+        modality: as its name or its header tells it, or `unknown`.
+        grid: where the voxels lie in the file; None for a picture.
+    """
+
+    path: Path
+    voxels: NDArray[Any]
+    spacing_mm: tuple[float, ...]
+    modality: str
+    grid: Grid | None = None
+
+    @property
+    def spatial_shape(self) -> tuple[int, ...]:
+        """(D, H, W) or (H, W)."""
+        return self.voxels.shape if self.grid else self.voxels.shape[:2]
+
+
+def read_scan(path: Path) -> Scan:
+    """The image of a file: NIfTI, NRRD, MetaImage, DICOM file or folder, PNG, JPEG, TIFF, BMP or npy.
+
+    Raises:
+        InputError: no readable image, or one with NaN.
+    """
+    scan = _read(path, labels=False)
+    if scan.voxels.dtype.kind == "f" and not np.isfinite(scan.voxels).all():
+        raise InputError(path, "NaN or infinite voxels", "finite intensities")
+    return scan
+
+
+def read_labels(paths: Sequence[Path], image: Scan | None = None) -> NDArray[np.uint16]:
+    """The label map of one file, or of several files with one object each, which get the labels 1 to N in order.
+
+    Args:
+        paths: of the files.
+        image: whose shape and geometry the labels must have.
+
+    Returns:
+        uint16 of the image's spatial shape.
+
+    Raises:
+        InputError: no readable labels, or of another shape or geometry.
+    """
+    if len(paths) == 1:
+        return _read_label_map(paths[0], image)
+    masks = [_read_label_map(path, image) > 0 for path in paths]
+    if any(mask.shape != masks[0].shape for mask in masks):
+        raise InputError(paths[0].parent, "label files of different shapes", "one shape")
+    labels = np.zeros(masks[0].shape, np.uint16)
+    for number, mask in enumerate(masks, start=1):
+        labels[mask] = number
+    return labels
+
+
+def _read_label_map(path: Path, image: Scan | None) -> NDArray[np.uint16]:
+    scan = _read(path, labels=True)
+    voxels = scan.voxels
+    if voxels.ndim == 3 and scan.grid is None:
+        if (voxels != voxels[..., :1]).any():
+            raise InputError(path, "a picture in colours", "labels as grey values")
+        voxels = voxels[..., 0]
+    if image is not None:
+        if voxels.shape != image.spatial_shape:
+            raise InputError(path, f"shape {voxels.shape}", f"{image.spatial_shape}, that of {image.path.name}")
+        _check_geometry(path, scan.grid, image)
+    return whole_labels(path, voxels, from_npy=path.suffix == ".npy")
+
+
+def _check_geometry(path: Path, grid: Grid | None, image: Scan) -> None:
+    if grid is None or image.grid is None:
+        return
+    off = float(np.abs(grid.slices_affine - image.grid.slices_affine).max())
+    if off > GEOMETRY_TOLERANCE_MM:
+        raise InputError(path, f"an affine that is off by {off:.3g}", f"the geometry of {image.path.name}")
+
+
+def whole_labels(path: Path, voxels: NDArray[Any], *, from_npy: bool = False) -> NDArray[np.uint16]:
+    """Voxels as labels; the masks of JPEG and npy files, which are never quite whole, are cut at half their range.
+
+    Raises:
+        InputError: values that are no labels.
+    """
+    if from_npy and voxels.dtype.kind == "f" and np.isfinite(voxels).all() and 0 < voxels.max() <= 255:
+        return np.asarray(voxels > 127.5, np.uint16)
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        return np.asarray(voxels > 127, np.uint16)
+    whole = np.isfinite(voxels).all() and (voxels == np.trunc(voxels)).all()
+    if not whole or voxels.min() < 0 or voxels.max() > np.iinfo(np.uint16).max:
+        raise InputError(path, f"{voxels.dtype} values {voxels.min()} to {voxels.max()}", "whole labels 0 to 65535")
+    return voxels.astype(np.uint16)
+
+
+def _read(path: Path, *, labels: bool) -> Scan:
+    modality = modality_from_name(stem(path))
+    if path.is_dir() or path.name.lower().endswith((DICOM_SUFFIX, *_ITK_SUFFIXES)):
+        return _read_by_itk(path, modality)
+    if path.name.lower().endswith(nifti.SUFFIXES):
+        voxels, grid = nifti.read_nifti(path)
+        return _volume(path, voxels, grid, modality)
+    if path.suffix.lower() == ".npy":
+        return Scan(path, picture.read_npy(path), (1.0, 1.0), modality)
+    if path.suffix.lower() in picture.SUFFIXES:
+        pixels = picture.read_picture(path, labels=labels)
+        if pixels.ndim == 3 and pixels.shape[2] != 3:
+            depth, height, width = pixels.shape
+            grid = Grid(np.diag([-1.0, -1.0, 1.0, 1.0]), (width, height, depth))
+            return Scan(path, pixels, (1.0, 1.0, 1.0), modality, grid)
+        return Scan(path, pixels, (1.0, 1.0), modality)
+    raise InputError(path, f"a name that ends in {path.suffix or 'nothing'}", ", ".join(SUFFIXES))
+
+
+def _read_by_itk(path: Path, modality: str) -> Scan:
+    from zoo.data.readers import itk
+
+    if path.is_dir():
+        voxels, grid, told = itk.read_dicom_series(path)
+        return _volume(path, voxels, grid, told if told != "unknown" else modality)
+    if path.name.lower().endswith(DICOM_SUFFIX):
+        pixels, spacing_mm, told = itk.read_dicom_picture(path)
+        return Scan(path, pixels, spacing_mm, told if told != "unknown" else modality)
+    voxels, grid = itk.read_itk(path)
+    return _volume(path, voxels, grid, modality)
+
+
+def _volume(path: Path, voxels: NDArray[Any], grid: Grid, modality: str) -> Scan:
+    if modality == "unknown":
+        modality = "CT" if voxels.min() <= CT_MINIMUM_HU else "MR"
+    return Scan(path, grid.to_slices(voxels), grid.spacing_mm, modality, grid)
+
+
+def stem(path: Path) -> str:
+    """A file's name without its suffix, `.nii.gz` counting as one; a folder's name."""
+    lower = path.name.lower()
+    suffix = next((suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if lower.endswith(suffix)), "")
+    return path.name[: len(path.name) - len(suffix)] if suffix else path.stem if path.suffix == ".npz" else path.name

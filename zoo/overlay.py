@@ -1,0 +1,133 @@
+"""Pictures of a segmentation over its image: a montage, and an animation of a volume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from zoo.data.case import Case
+from zoo.files import whole_file
+
+#: Side in pixels that slices are enlarged or reduced to.
+TILE_PX, FRAME_PX, PICTURE_PX = 320, 384, 768
+#: Slices of a montage, and of an animation.
+MOST_TILES, MOST_FRAMES = 12, 60
+FRAME_MS = 90
+#: Share of a mask's colour over the image.
+FILLING = 0.3
+#: Colours that the colour-blind tell apart (Okabe and Ito 2008), in the order of the objects.
+COLOURS = np.array(
+    [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)],
+    np.uint8,
+)
+
+#: Of a box, the coordinates at whose far edge it ends.
+UPPER = np.array([0, 0, 1, 1])
+
+Pixels = NDArray[np.uint8]
+
+
+def write_montage(case: Case, segmentation: NDArray[np.uint16], path: Path) -> None:
+    """Writes a PNG: an image beside its segmentation, or evenly spaced slices of a volume's boxes.
+
+    Args:
+        case: what was segmented; its boxes are drawn.
+        segmentation: uint16 of the case's spatial shape.
+        path: of the PNG.
+    """
+    if case.is_volume:
+        tiles = [_slice(case, segmentation, z, TILE_PX) for z in _shown_slices(case, MOST_TILES)]
+        picture = _grid(tiles, columns=min(4, len(tiles)))
+    else:
+        plain = _resized(case.image, PICTURE_PX, (1.0, 1.0))
+        drawn = draw(case.image, segmentation, case.boxes, case.object_labels, PICTURE_PX, (1.0, 1.0))
+        picture = np.concatenate([plain, drawn], axis=1)
+    with whole_file(path) as part:
+        Image.fromarray(picture).save(part, format="PNG")
+
+
+def write_animation(case: Case, segmentation: NDArray[np.uint16], path: Path) -> None:
+    """Writes a GIF that walks through the slices that a volume's boxes reach."""
+    frames = [Image.fromarray(_slice(case, segmentation, z, FRAME_PX)) for z in _shown_slices(case, MOST_FRAMES)]
+    paletted = [frame.quantize(128) for frame in frames]
+    with whole_file(path) as part:
+        paletted[0].save(
+            part, format="GIF", save_all=True, append_images=paletted[1:], duration=FRAME_MS, loop=0, optimize=False
+        )
+
+
+def draw(
+    image: Pixels,
+    segmentation: NDArray[np.uint16],
+    boxes: NDArray[np.int64],
+    labels: NDArray[np.uint16],
+    side: int,
+    spacing: tuple[float, float],
+) -> Pixels:
+    """Masks as tinted areas with outlines, boxes as thin frames, each object in a colour of its own.
+
+    Args:
+        image: uint8 (H, W, 3) or (H, W).
+        segmentation: uint16 (H, W).
+        boxes: (N, 4) xyxy of the objects to frame.
+        labels: (N,) their labels.
+        side: in pixels that the longer side is brought to.
+        spacing: voxel size along (y, x), for square millimetres.
+
+    Returns:
+        uint8 (H', W', 3).
+    """
+    picture = _resized(image, side, spacing)
+    height, width = picture.shape[:2]
+    masks = cv2.resize(segmentation, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    tint = COLOURS[(masks.astype(np.int64) - 1) % len(COLOURS)]
+    inside = masks > 0
+    picture[inside] = (picture[inside] * (1 - FILLING) + tint[inside] * FILLING).astype(np.uint8)
+    edges = inside & (cv2.erode(masks, np.ones((3, 3), np.uint8)) != cv2.dilate(masks, np.ones((3, 3), np.uint8)))
+    picture[edges] = tint[edges]
+    scale = np.array([width / image.shape[1], height / image.shape[0]] * 2)
+    for box, label in zip(boxes, labels, strict=True):
+        x0, y0, x1, y1 = np.round((box + UPPER) * scale).astype(int) - UPPER
+        colour: Any = COLOURS[(int(label) - 1) % len(COLOURS)].tolist()
+        cv2.rectangle(picture, (int(x0), int(y0)), (int(x1), int(y1)), colour, 1)
+    return picture
+
+
+def _slice(case: Case, segmentation: NDArray[np.uint16], z: int, side: int) -> Pixels:
+    reached = (case.boxes[:, 2] <= z) & (z <= case.boxes[:, 5])
+    boxes = case.boxes[reached][:, [0, 1, 3, 4]]
+    spacing = (case.spacing_mm[1], case.spacing_mm[2])
+    picture = draw(case.image[z], segmentation[z], boxes, case.object_labels[reached], side, spacing)
+    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        cv2.putText(picture, f"z {z}", (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, thickness, cv2.LINE_AA)
+    return picture
+
+
+def _shown_slices(case: Case, most: int) -> list[int]:
+    first, last = int(case.boxes[:, 2].min()), int(case.boxes[:, 5].max())
+    return sorted({int(z) for z in np.linspace(first, last, most).round()})
+
+
+def _resized(image: Pixels, side: int, spacing: tuple[float, float]) -> Pixels:
+    """A picture in colour, its longer side `side` pixels, its pixels square in the world."""
+    colour = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+    extent = np.array(colour.shape[:2]) * spacing
+    height, width = (max(1, round(size)) for size in extent * side / extent.max())
+    shrinks = height < colour.shape[0]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    return np.array(cv2.resize(colour, (width, height), interpolation=how), np.uint8)
+
+
+def _grid(tiles: list[Pixels], columns: int) -> Pixels:
+    height, width = tiles[0].shape[:2]
+    rows = -(-len(tiles) // columns)
+    picture = np.zeros((rows * height, columns * width, 3), np.uint8)
+    for number, tile in enumerate(tiles):
+        row, column = divmod(number, columns)
+        picture[row * height : (row + 1) * height, column * width : (column + 1) * width] = tile
+    return picture
