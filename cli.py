@@ -393,6 +393,8 @@ def segment(
 
     if (encoder is None) == (candidate is None):
         raise click.UsageError("name one of --encoder and --candidate")
+    if encoder and weights is None:
+        raise click.UsageError("--weights: name trained ones, or random:0 to try the way without any")
     sources = distinct([source for spec in inputs for source in _find_cases(spec, None, None)])
     if candidate:
         recipe = candidate_recipe(candidate, weights, threads=threads)

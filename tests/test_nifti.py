@@ -124,7 +124,7 @@ def bad_pair(tmp_path: Path, name: str) -> tuple[Path, Path]:
         ("geometry", r"a_seg\.nii: found an affine that is off"),
         ("fractions", "whole labels"),
         ("negative", "values -1"),
-        ("no label", "0 boxes"),
+        ("no label", "no labelled object"),
         ("nan", r"a\.nii: found NaN"),
         ("4d", r"shape \(4, 4, 4, 2\); expected a 3D volume"),
         ("html", r"a\.nii: found no readable NIfTI"),

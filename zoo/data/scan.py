@@ -107,7 +107,10 @@ def _check_geometry(path: Path, grid: Grid | None, image: Scan) -> None:
 
 
 def whole_labels(path: Path, voxels: NDArray[Any], *, from_npy: bool = False) -> NDArray[np.uint16]:
-    """Voxels as labels; the masks of JPEG and npy files, which are never quite whole, are cut at half their range.
+    """Voxels as labels.
+
+    The white of a black and white picture is label 1. Masks in JPEG and npy files, which are never quite whole, are cut
+    at half their range.
 
     Raises:
         InputError: values that are no labels.
@@ -116,6 +119,8 @@ def whole_labels(path: Path, voxels: NDArray[Any], *, from_npy: bool = False) ->
         return np.asarray(voxels > 127.5, np.uint16)
     if path.suffix.lower() in (".jpg", ".jpeg"):
         return np.asarray(voxels > 127, np.uint16)
+    if path.suffix.lower() in picture.SUFFIXES and set(np.unique(voxels)) <= {0, 255}:
+        return np.asarray(voxels > 0, np.uint16)
     whole = np.isfinite(voxels).all() and (voxels == np.trunc(voxels)).all()
     if not whole or voxels.min() < 0 or voxels.max() > np.iinfo(np.uint16).max:
         raise InputError(path, f"{voxels.dtype} values {voxels.min()} to {voxels.max()}", "whole labels 0 to 65535")

@@ -49,12 +49,18 @@ def dicom_files(folder: Path) -> list[str]:
     """Files of the one series in a folder, in the order of its slices.
 
     Raises:
-        InputError: none or several series.
+        InputError: none or several series, or a file that cannot be read.
     """
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if len(series) != 1:
         raise InputError(folder, f"{len(series)} DICOM series", "one; give each a folder of its own")
-    return list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
+    files = list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
+    known = {Path(file).name for file in files}
+    # GDCM passes over what it cannot read; a series without its last slice would look whole.
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() == ".dcm" and file.name not in known:
+            raise InputError(file, "a file that cannot be read", "a whole DICOM image of the folder's series")
+    return files
 
 
 def read_dicom_series(folder: Path) -> tuple[NDArray[Any], Grid, str]:

@@ -1,0 +1,205 @@
+"""`prepare`: what is kept, dropped, split and written, in parallel and resumably."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import ndimage
+
+from cli import main
+from zoo.data.cases import find_cases
+from zoo.data.dataset import open_source
+from zoo.data.grid import Grid
+from zoo.data.npz import load_challenge_npz
+from zoo.data.prepare import Preparation, drop_small, jitter_boxes, prepare_case, prepare_labels, split_instances
+from zoo.data.scan import Scan
+from zoo.errors import InputError
+
+LABELS = hnp.arrays(np.uint16, (3, 7, 8), elements=st.integers(0, 3))
+
+
+def scan(voxels: np.ndarray) -> Scan:
+    depth, height, width = voxels.shape
+    where = Grid(np.diag([-1.0, -1.0, 2.0, 1.0]), (width, height, depth))
+    return Scan(Path("x.nii"), voxels, (2.0, 1.0, 1.0), "MR", where)
+
+
+@given(LABELS, st.integers(0, 6))
+def test_small_parts_are_dropped_and_others_are_not_touched(labels: np.ndarray, least: int) -> None:
+    kept = drop_small(labels, least)
+    for value in np.unique(labels[labels > 0]):
+        parts, count = ndimage.label(labels == value, np.ones((3, 3, 3)))
+        for number in range(1, count + 1):
+            part = parts == number
+            assert (kept[part] == (value if part.sum() >= least else 0)).all()
+    assert not kept[labels == 0].any()
+
+
+@given(LABELS)
+def test_instances_are_the_connected_parts(labels: np.ndarray) -> None:
+    instances = split_instances(labels)
+    assert ((instances > 0) == (labels > 0)).all()
+    expected = sum(ndimage.label(labels == value, np.ones((3, 3, 3)))[1] for value in np.unique(labels[labels > 0]))
+    assert len(np.unique(instances[instances > 0])) == expected
+    for number in range(1, expected + 1):
+        part = instances == number
+        assert len(np.unique(labels[part])) == 1
+        assert ndimage.label(part, np.ones((3, 3, 3)))[1] == 1
+
+
+def test_more_instances_than_a_label_map_can_hold() -> None:
+    labels = np.zeros((600, 600), np.uint16)
+    labels[::2, ::2] = 1
+    with pytest.raises(InputError, match="more than 65535"):
+        split_instances(labels)
+
+
+def test_the_order_of_what_is_done_to_labels() -> None:
+    labels = np.zeros((3, 10, 10), np.uint16)
+    labels[0, :2, :2] = 1  # 4 voxels: kept in 3D by 8 of them, too few in slice 2
+    labels[1, :2, :2] = 1
+    labels[2, :1, :2] = 1
+    labels[:, 8:, 8:] = 2
+    labels[1, 5, 5] = 3
+    kept = prepare_labels(labels, Preparation(remove_labels=(2,), min_voxels=5, min_pixels=3))
+    assert np.unique(kept).tolist() == [0, 1]
+    assert kept.any(axis=(1, 2)).tolist() == [True, True, False]
+
+
+def test_only_labelled_slices_are_kept_where_they_are() -> None:
+    labels = np.zeros((6, 8, 8), np.uint16)
+    labels[2, 1:4, 1:4] = labels[4, 2:5, 2:5] = 5
+    voxels = np.arange(6 * 64.0).reshape(6, 8, 8)
+    case = prepare_case(scan(voxels), labels, Preparation(labelled_slices=True), "x")
+    assert case.image.shape == (3, 8, 8)
+    assert case.boxes.tolist() == [[1, 1, 0, 4, 4, 2]]
+    assert case.affine is not None
+    assert case.affine[2, 3] == 4.0  # two slices of 2 mm
+    whole = prepare_case(scan(voxels), labels, Preparation(), "x")
+    np.testing.assert_array_equal(case.image, whole.image[2:5])
+
+
+def test_jitter_grows_boxes_within_the_slice_and_is_the_same_again() -> None:
+    boxes = np.array([[0, 3, 1, 4, 7, 2], [2, 2, 0, 5, 5, 2]])
+    preparation = Preparation(box_jitter_px=4, seed=1)
+    grown = jitter_boxes(boxes, (3, 9, 8), preparation, "x")
+    assert (grown[:, :2] <= boxes[:, :2]).all()
+    assert (grown[:, :2] >= 0).all()
+    assert (grown[:, 3:5] >= boxes[:, 3:5]).all()
+    assert (grown[:, 3:5] <= [7, 8]).all()
+    np.testing.assert_array_equal(grown[:, [2, 5]], boxes[:, [2, 5]])
+    assert (grown != boxes).any()
+    np.testing.assert_array_equal(grown, jitter_boxes(boxes, (3, 9, 8), preparation, "x"))
+    assert (grown != jitter_boxes(boxes, (3, 9, 8), preparation, "y")).any()
+
+
+def write_pair(folder: Path, name: str, seed: int = 0) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((20, 18, 6), np.uint8)
+    labels[2:12, 2:12, 1:4] = 7
+    labels[14:19, 13:17, 2:5] = 3
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    nib.save(nib.Nifti1Image(rng.integers(-1000, 1000, labels.shape).astype(np.int16), affine), folder / f"{name}.nii")
+    nib.save(nib.Nifti1Image(labels, affine), folder / f"{name}_seg.nii")
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["prepare", *map(str, arguments)])
+
+
+SMALL = ("--min-voxels", 10, "--min-pixels", 4)
+
+
+def report(out: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (out / "prepare.jsonl").read_text().splitlines()]
+
+
+def test_a_folder_of_scans_to_the_challenges_npz(tmp_path: Path) -> None:
+    write_pair(tmp_path / "in", "a")
+    out = tmp_path / "out"
+    result = run("-i", tmp_path / "in", "-o", out, *SMALL)
+    assert result.exit_code == 0, result.output
+    case = load_challenge_npz(out / "3DBox_CT_a.npz")
+    original = find_cases(str(tmp_path / "in"))[0].load()
+    np.testing.assert_array_equal(case.image, original.image)
+    np.testing.assert_array_equal(case.boxes, original.boxes)
+    assert case.object_labels.tolist() == [1, 2]
+    assert case.labels is not None
+    assert original.labels is not None
+    np.testing.assert_array_equal(case.labels, np.array([0, 0, 0, 1, 0, 0, 0, 2])[original.labels])
+    (line,) = report(out)
+    assert line["labels"] == [3, 7]
+    with np.load(out / "3DBox_CT_a.npz") as arrays:
+        np.testing.assert_array_equal(arrays["affine"], original.affine)
+        assert arrays["spacing"].tolist() == [1.0, 1.0, 2.0]
+
+
+def test_npy_to_train_with(tmp_path: Path) -> None:
+    write_pair(tmp_path / "in", "a")
+    assert run("-i", tmp_path / "in", "-o", tmp_path / "npz", *SMALL).exit_code == 0
+    assert run("-i", tmp_path / "npz", "--to", "npy", "-o", tmp_path / "npy").exit_code == 0
+    assert len(list((tmp_path / "npy" / "imgs").iterdir())) == 4
+    drawn = open_source([str(tmp_path / "npy")], 64).image(0)
+    assert drawn.image.shape == (18, 20, 3)
+    assert set(np.unique(drawn.labels)) <= {0, 1, 2}
+
+
+def test_a_bad_file_is_told_of_and_the_others_are_prepared(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write_pair(tmp_path / "in", name)
+    (tmp_path / "in" / "b.nii").write_bytes(b"no scan")
+    result = run("-i", tmp_path / "in", "-o", tmp_path / "out", "--workers", 2, *SMALL)
+    assert result.exit_code == 1
+    assert "b.nii" in result.output
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.npz")) == ["3DBox_CT_a.npz", "3DBox_CT_c.npz"]
+    assert [line["case_id"] for line in report(tmp_path / "out") if line["error"]] == ["b"]
+
+
+def test_what_is_prepared_is_not_prepared_again_but_what_failed_is(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_pair(tmp_path / "in", name)
+    good = (tmp_path / "in" / "b.nii").read_bytes()
+    (tmp_path / "in" / "b.nii").write_bytes(b"no scan")
+    out = tmp_path / "out"
+    assert run("-i", tmp_path / "in", "-o", out, *SMALL).exit_code == 1
+    first = (out / "3DBox_CT_a.npz").stat().st_mtime_ns
+    (tmp_path / "in" / "b.nii").write_bytes(good)
+    with (out / "prepare.jsonl").open("a") as stream:
+        stream.write('{"case_id": "torn')
+    assert run("-i", tmp_path / "in", "-o", out, *SMALL).exit_code == 0
+    assert (out / "3DBox_CT_a.npz").stat().st_mtime_ns == first
+    assert (out / "3DBox_CT_b.npz").exists()
+    assert run("-i", tmp_path / "in", "-o", out, *SMALL, "--window", "lung").exit_code == 0
+    assert (out / "3DBox_CT_a.npz").stat().st_mtime_ns > first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--window", "lnug"), "did you mean lung"),
+        (("--remove-labels", "1,x"), "expected numbers such as 3,5"),
+        (("-i", "nowhere"), "nowhere: found no case"),
+        (("--min-voxels", "100000"), "no labelled object that is kept"),
+    ],
+)
+def test_bad_options_are_named(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    write_pair(tmp_path / "in", "a")
+    result = run("-i", tmp_path / "in", "-o", tmp_path / "out", *arguments)
+    assert result.exit_code != 0
+    assert message in " ".join(result.output.split())
+
+
+def test_nothing_is_written_beside_the_folder(tmp_path: Path) -> None:
+    write_pair(tmp_path / "in", "a")
+    run("-i", tmp_path / "in", "-o", tmp_path / "out" / "deep", *SMALL)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+    assert sorted(path.name for path in (tmp_path / "out" / "deep").iterdir()) == ["3DBox_CT_a.npz", "prepare.jsonl"]

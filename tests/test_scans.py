@@ -1,0 +1,328 @@
+"""Scans of every format: geometry, intensities, labels, and files that cannot be used."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+from hypothesis import given
+from hypothesis import strategies as st
+from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
+from PIL import Image
+from pydicom import Dataset, FileDataset, FileMetaDataset, dcmread
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
+
+from zoo.data.boxes import boxes_in_slices, read_boxes
+from zoo.data.cases import distinct, find_cases
+from zoo.data.grid import Grid
+from zoo.data.intensity import Window, parse_window, to_uint8
+from zoo.data.scan import read_labels, read_scan, stem
+from zoo.errors import InputError
+
+AXES = [
+    "".join(codes)
+    for order in itertools.permutations(("LR", "PA", "SI"))
+    for codes in itertools.product(*order)
+]  # fmt: skip
+
+
+def grid(codes: str, shape: tuple[int, int, int] = (5, 4, 3)) -> Grid:
+    """A file's grid in the orientation `codes`, 0.9 x 0.7 x 5 mm along L, P and S, of (x, y, z) `shape` in LPS."""
+    lps = np.diag([-0.9, -0.7, 5.0, 1.0])
+    turn = ornt_transform(axcodes2ornt(tuple("LPS")), axcodes2ornt(tuple(codes)))
+    own = tuple(shape[int(np.argwhere(turn[:, 0] == axis)[0, 0])] for axis in range(3))
+    return Grid(lps @ inv_ornt_aff(turn, shape), (own[0], own[1], own[2]))
+
+
+@pytest.mark.parametrize("codes", AXES)
+def test_a_box_goes_where_its_voxels_go(codes: str) -> None:
+    where = grid(codes)
+    assert "".join(nib.aff2axcodes(where.affine)) == codes
+    assert where.spacing_mm == pytest.approx((5.0, 0.7, 0.9))
+    voxels = np.zeros(where.shape, np.uint8)
+    low, high = np.array([1, 0, 1]), np.array(where.shape) - [1, 2, 1]
+    voxels[tuple(slice(a, b + 1) for a, b in zip(low, high, strict=True))] = 1
+    turned = where.to_slices(voxels)
+    assert turned.shape == (3, 4, 5)
+    found = np.argwhere(turned)[:, ::-1]
+    box = where.boxes_to_slices(np.array([[*low, *high]]))
+    assert box.tolist() == [[*found.min(0), *found.max(0)]]
+    np.testing.assert_array_equal(where.to_file(turned), voxels)
+
+
+@pytest.mark.parametrize("codes", ["LPS", "RAS", "PIR"])
+def test_the_affine_of_the_slices_leads_to_the_same_points(codes: str) -> None:
+    where = grid(codes)
+    voxels = np.arange(60).reshape(where.shape)
+    turned = where.to_slices(voxels)
+    for ijk in np.argwhere(voxels > -1):
+        zyx = np.argwhere(turned == voxels[tuple(ijk)])[0]
+        expected = where.affine @ [*ijk, 1]
+        np.testing.assert_allclose(where.slices_affine @ [*zyx[::-1], 1], expected, atol=1e-9)
+
+
+def write_dicom(folder: Path, voxels: np.ndarray, steps: list[float] | None = None, series: str = "") -> Path:
+    """A CT series of stored values (z, y, x), 1 mm x 2 mm pixels and 3 mm slices, with a patient in its headers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    series, study, frame = series or generate_uid(), generate_uid(), generate_uid()
+    for z, slice_ in enumerate(voxels):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = CTImageStorage, ExplicitVRLittleEndian
+        meta.MediaStorageSOPInstanceUID = generate_uid()
+        image = FileDataset("", Dataset(), file_meta=meta, preamble=b"\0" * 128)
+        image.SOPClassUID, image.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+        image.StudyInstanceUID, image.SeriesInstanceUID, image.FrameOfReferenceUID = study, series, frame
+        image.PatientName, image.PatientID, image.Modality = "Somebody^Secret", "SECRET-ID", "CT"
+        image.PatientBirthDate, image.InstitutionName = "19000101", "Secret Hospital"
+        image.SeriesNumber, image.InstanceNumber = 1, z + 1
+        position = 3.0 * z if steps is None else steps[z]
+        image.ImagePositionPatient, image.ImageOrientationPatient = [0, 0, position], [1, 0, 0, 0, 1, 0]
+        image.PixelSpacing, image.SliceThickness = [2.0, 1.0], 3.0
+        image.Rows, image.Columns = slice_.shape
+        image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+        image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 12, 11, 0
+        image.RescaleIntercept, image.RescaleSlope = -1024, 1
+        image.PixelData = slice_.astype(np.uint16).tobytes()
+        image.save_as(folder / f"{generate_uid()}.dcm")
+    return folder
+
+
+def stored_voxels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 2000, (4, 12, 10))
+
+
+def test_a_dicom_series_is_read_in_hounsfield_units_from_feet_to_head(tmp_path: Path) -> None:
+    voxels = stored_voxels()
+    scan = read_scan(write_dicom(tmp_path / "series", voxels))
+    np.testing.assert_array_equal(scan.voxels, voxels - 1024.0)
+    assert scan.spacing_mm == (3.0, 2.0, 1.0)
+    assert scan.modality == "CT"
+
+
+def test_compressed_dicom_reads_as_what_was_compressed(tmp_path: Path) -> None:
+    voxels = stored_voxels()
+    folder = write_dicom(tmp_path / "series", voxels)
+    for file in folder.iterdir():
+        image = dcmread(file)
+        image.compress(RLELossless)
+        image.save_as(file)
+    np.testing.assert_array_equal(read_scan(folder).voxels, voxels - 1024.0)
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ([0, 3, 6, 12], "equal steps; a slice may be missing"),
+        ([0, 3, 3, 6], "slices at the same position"),
+    ],
+)
+def test_a_series_with_a_gap_is_refused(tmp_path: Path, steps: list[float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_scan(write_dicom(tmp_path, stored_voxels(), steps))
+
+
+def test_two_series_in_a_folder_are_refused_without_a_word_of_the_patient(tmp_path: Path) -> None:
+    write_dicom(tmp_path, stored_voxels())
+    write_dicom(tmp_path, stored_voxels())
+    with pytest.raises(InputError, match="2 DICOM series") as caught:
+        read_scan(tmp_path)
+    assert "ecret" not in str(caught.value)
+
+
+def test_a_truncated_dicom_file_is_named(tmp_path: Path) -> None:
+    folder = write_dicom(tmp_path, stored_voxels())
+    victim = max(folder.iterdir(), key=lambda file: dcmread(file).InstanceNumber)
+    victim.write_bytes(victim.read_bytes()[:-100])
+    with pytest.raises(InputError, match=re.escape(victim.name)):
+        read_scan(folder)
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha", ".nii.gz"])
+def test_itk_and_nibabel_agree_on_where_voxels_are(tmp_path: Path, suffix: str) -> None:
+    image = sitk.GetImageFromArray(np.random.default_rng(0).integers(-1000, 1000, (3, 4, 5)).astype(np.int16))
+    image.SetSpacing((0.9, 0.7, 5.0))
+    image.SetOrigin((10.0, -20.0, 30.0))
+    image.SetDirection((0, -1, 0, 1, 0, 0, 0, 0, 1))
+    path = tmp_path / f"x{suffix}"
+    sitk.WriteImage(image, str(path))
+    scan, reference = read_scan(path), sitk.DICOMOrient(image, "LPS")
+    np.testing.assert_array_equal(scan.voxels, sitk.GetArrayFromImage(reference))
+    assert scan.spacing_mm == pytest.approx(reference.GetSpacing()[::-1])
+    assert scan.grid is not None
+    origin = scan.grid.slices_affine[:3, 3] * (-1, -1, 1)
+    np.testing.assert_allclose(origin, reference.GetOrigin(), atol=1e-5)
+
+
+def test_a_huge_header_is_refused_before_it_is_inflated(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.mha"
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((3, 4, 5), np.int16)), str(path))
+    path.write_bytes(path.read_bytes().replace(b"DimSize = 5 4 3", b"DimSize = 9999 9999 9999"))
+    with pytest.raises(InputError, match="elements"):
+        read_scan(path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "1"])
+def test_pictures_of_every_mode(tmp_path: Path, suffix: str, mode: str) -> None:
+    if suffix == ".bmp" and mode in ("RGBA", "LA"):
+        pytest.skip("BMP has no transparency")
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 7, 3), np.uint8)).convert(mode)
+    picture.save(tmp_path / f"x{suffix}")
+    colours = 3 if mode in ("RGB", "RGBA", "P") else 1
+    pixels = read_scan(tmp_path / f"x{suffix}").voxels
+    assert pixels.shape == ((6, 7, 3) if colours == 3 else (6, 7))
+    np.testing.assert_array_equal(pixels, np.asarray(picture.convert("RGB" if colours == 3 else "L")))
+
+
+def test_a_tiff_of_pages_is_a_volume(tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).integers(0, 60_000, (3, 6, 7)).astype(np.uint16)
+    pages = [Image.fromarray(page) for page in voxels]
+    pages[0].save(tmp_path / "x.tif", save_all=True, append_images=pages[1:])
+    scan = read_scan(tmp_path / "x.tif")
+    np.testing.assert_array_equal(scan.voxels, voxels)
+    assert scan.grid is not None
+    assert scan.grid.to_file(voxels).shape == (7, 6, 3)
+
+
+def test_labels_of_a_palette_are_its_numbers(tmp_path: Path) -> None:
+    labels = np.random.default_rng(0).integers(0, 4, (6, 7)).astype(np.uint8)
+    picture = Image.fromarray(labels, mode="P")
+    picture.putpalette([200, 10, 10] * 256)
+    picture.save(tmp_path / "x.png")
+    np.testing.assert_array_equal(read_labels([tmp_path / "x.png"]), labels)
+
+
+def test_several_masks_are_objects_in_order(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(np.full((6, 7, 3), 9, np.uint8)).save(tmp_path / "images" / "a.png")
+    for name, row in (("a_liver", 1), ("a_spleen", 4)):
+        mask = np.zeros((6, 7), np.uint8)
+        mask[row] = 255
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.png")
+    (source,) = find_cases(str(tmp_path))
+    case = source.load()
+    assert case.labels is not None
+    assert case.labels[:, 0].tolist() == [0, 1, 0, 0, 2, 0]
+    (again,) = find_cases(source.reference)
+    assert again == source
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "no readable picture"), (b"\x89PNG\r\n\x1a\n" + b"x" * 50, "no readable picture")],
+)
+def test_broken_pictures_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_scan(tmp_path / "x.png")
+
+
+def test_an_unknown_suffix_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a name that ends in \.docx"):
+        read_scan(tmp_path / "x.docx")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("a.nii.gz", "a"), ("a.b.NII", "a.b"), ("a.npz", "a"), ("series", "series"), ("a.x", "a.x")]
+)
+def test_stem(name: str, expected: str) -> None:
+    assert stem(Path(name)) == expected
+
+
+def test_ids_that_clash_are_numbered(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.png").touch()
+    found = [source for folder in ("a", "b") for source in find_cases(str(tmp_path / folder))]
+    assert [source.case_id for source in distinct([*found, found[0]])] == ["x", "x_2"]
+
+
+# Windows
+
+
+def test_windows_by_name_and_by_numbers() -> None:
+    assert parse_window("lung") == Window(-600, 1500)
+    assert parse_window("50/250") == Window(50, 250)
+    hu = np.array([-1350.0, -600.0, 150.0])
+    assert to_uint8(hu, "CT", parse_window("lung")).tolist() == [0, 127, 255]
+
+
+@pytest.mark.parametrize("text", ["lungs", "40/0", "40/x", "nan/100", "40/-5", ""])
+def test_bad_windows_are_named(text: str) -> None:
+    with pytest.raises(InputError):
+        parse_window(text)
+
+
+# Boxes
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("b.json", "[[1,2,3,4,5,6],[0,0,0,1,1,1]]"),
+        ("b.json", '[{"box":[1,2,3,4,5,6],"label":1},{"box":[0,0,0,1,1,1],"label":2}]'),
+        ("b.json", '{"other":[[9,9,9,9,9,9]],"x":[[1,2,3,4,5,6],[0,0,0,1,1,1]]}'),
+        ("b.csv", "x_min,y_min,z_min,x_max,y_max,z_max\n1,2,3,4,5,6\n0,0,0,1,1,1\n"),
+        (
+            "b.csv",
+            "case,label,x_min,y_min,z_min,x_max,y_max,z_max\nx,1,1,2,3,4,5,6\ny,7,9,9,9,9,9,9\nx,2,0,0,0,1,1,1\n",
+        ),
+    ],
+)
+def test_boxes_of_every_form(tmp_path: Path, name: str, text: str) -> None:
+    boxes, labels = read_boxes(write(tmp_path / name, text), "x")
+    assert boxes.tolist() == [[1, 2, 3, 4, 5, 6], [0, 0, 0, 1, 1, 1]]
+    assert labels.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("b.json", ""),
+        ("b.json", "[]"),
+        ("b.json", "[[1,2,3]]"),
+        ("b.json", "[[1,2,3,4],[1,2,3,4,5,6]]"),
+        ("b.json", "[[1.5,2,3,4]]"),
+        ("b.json", "[[NaN,2,3,4]]"),
+        ("b.json", '{"y":[[1,2,3,4]]}'),
+        ("b.json", '[{"box":[1,2,3,4],"label":0}]'),
+        ("b.json", '[{"box":[1,2,3,4],"label":70000}]'),
+        ("b.json", "[" * 100_000),
+        ("b.csv", "a,b\n1,2\n"),
+        ("b.csv", "x_min,y_min,x_max,y_max\n1,2,three,4\n"),
+        ("b.csv", "x_min,y_min,x_max,y_max\n1,2\n"),
+    ],
+)
+def test_bad_boxes_are_named(tmp_path: Path, name: str, text: str) -> None:
+    with pytest.raises(InputError, match=r"b\.(json|csv)"):
+        read_boxes(write(tmp_path / name, text), "x")
+
+
+@given(st.text(max_size=80))
+def test_any_text_is_boxes_or_a_named_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    folder = tmp_path_factory.mktemp("boxes")
+    for name in ("b.json", "b.csv"):
+        path = folder / name
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
+        try:
+            boxes, labels = read_boxes(path, "x")
+        except InputError:
+            continue
+        assert len(boxes) == len(labels) > 0
+
+
+def test_boxes_of_a_volume_for_a_picture_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((6, 7), np.uint8)).save(tmp_path / "x.png")
+    with pytest.raises(InputError, match="boxes of 6 numbers"):
+        boxes_in_slices(Path("b.json"), np.zeros((1, 6), np.int64), read_scan(tmp_path / "x.png"))

@@ -1,0 +1,228 @@
+"""`score`: pairing, every metric by hand and against an independent package, the challenge's rules, comparisons."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import surface_distance
+from click.testing import CliRunner, Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from PIL import Image
+
+from bench.metrics import hd95_mm
+from bench.record import read_records
+from bench.score import Pair, find_pairs, score_pair
+from cli import main
+from reports.scores import bootstrap_interval, paired
+from zoo.errors import InputError
+
+
+@st.composite
+def mask_pairs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
+    shape = draw(array_shapes(min_dims=2, max_dims=3, max_side=7))
+    masks = arrays(bool, shape)
+    spacing = draw(st.tuples(*[st.sampled_from([0.3, 0.7, 1.0, 2.5])] * len(shape)))
+    return draw(masks), draw(masks), spacing
+
+
+@settings(max_examples=200)
+@given(mask_pairs())
+def test_hd95_equals_the_package(drawn: tuple[np.ndarray, np.ndarray, tuple[float, ...]]) -> None:
+    prediction, reference, spacing_mm = drawn
+    found = hd95_mm(prediction, reference, spacing_mm)
+    if not prediction.any() or not reference.any():
+        assert math.isnan(found) if not (prediction | reference).any() else math.isinf(found)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        distances = surface_distance.compute_surface_distances(reference, prediction, spacing_mm)
+    expected = surface_distance.compute_robust_hausdorff(distances, 95)
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_hd95_of_a_shifted_square_by_hand() -> None:
+    one, other = np.zeros((2, 40, 40), bool)
+    one[10:30, 10:30] = True
+    other[10:30, 14:34] = True
+    assert hd95_mm(one, other, (1.0, 0.5)) == 2.0
+
+
+def volumes() -> tuple[np.ndarray, np.ndarray]:
+    """Segmentation and reference (z, y, x): label 1 moved by two columns, 2 missed, 3 invented."""
+    segmentation, reference = np.zeros((2, 4, 20, 30), np.uint16)
+    reference[1:3, 5:15, 5:15] = 1
+    segmentation[1:3, 5:15, 7:17] = 1
+    reference[0, :3, :3] = 2
+    segmentation[3, :2, :2] = 3
+    return segmentation, reference
+
+
+def write_npz(folder: Path, name: str, **arrays_: np.ndarray) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(folder / f"{name}.npz", **arrays_)
+    return folder / f"{name}.npz"
+
+
+def pair(tmp_path: Path) -> Pair:
+    segmentation, reference = volumes()
+    seg = write_npz(tmp_path / "segs", "3DBox_CT_a", segs=segmentation)
+    gt = write_npz(tmp_path / "gts", "3DBox_CT_a", gts=reference, spacing=np.array([0.5, 1.0, 2.0]))
+    return Pair("3DBox_CT_a", seg, (gt,))
+
+
+def test_scores_by_hand(tmp_path: Path) -> None:
+    moved, missed, invented = score_pair(pair(tmp_path)).rows
+    assert (moved.label, moved.modality, moved.dims) == (1, "CT", "3D")
+    assert moved.dsc == pytest.approx(2 * 160 / 400)
+    assert moved.volume_ml == moved.reference_ml == pytest.approx(200 * 1.0 / 1000)
+    assert moved.volume_difference == 0
+    assert moved.hd95_mm == pytest.approx(1.0)  # two columns of half a millimetre
+    assert moved.nsd == 1.0
+    assert (missed.dsc, missed.nsd, missed.volume_difference) == (0, 0, -1)
+    assert math.isinf(missed.hd95_mm)
+    assert (invented.label, invented.dsc) == (3, 0)
+    assert math.isnan(invented.volume_difference)
+
+
+def test_the_challenges_rules(tmp_path: Path) -> None:
+    rows = score_pair(pair(tmp_path), rules="cvpr24").rows
+    assert [row.label for row in rows] == [1, 2]  # 1 to the largest of the reference
+    image = np.zeros((40, 40), np.uint16)
+    image[10:20, 10:20] = 2
+    seg = write_npz(tmp_path / "segs", "2DBox_US_b", segs=np.roll(image, 4, axis=1))
+    gt = write_npz(tmp_path / "gts", "2DBox_US_b", gts=image, spacing=np.array([0.1, 0.1, 1.0]))
+    first, second = score_pair(Pair("2DBox_US_b", seg, (gt,)), rules="cvpr24").rows
+    assert math.isnan(first.dsc)  # label 1 is in neither map
+    assert second.hd95_mm == 4.0  # pixels, whatever the spacing
+    (plain,) = score_pair(Pair("2DBox_US_b", seg, (gt,))).rows
+    assert plain.hd95_mm == pytest.approx(0.4)
+    seg = write_npz(tmp_path / "segs", "2DBox_US_b", segs=np.roll(image, 9, axis=1))
+    assert score_pair(Pair("2DBox_US_b", seg, (gt,)), rules="cvpr24").rows[1].nsd == 0
+    assert score_pair(Pair("2DBox_US_b", seg, (gt,))).rows[0].nsd > 0
+
+
+def test_nifti_in_two_orientations_and_another_geometry(tmp_path: Path) -> None:
+    segmentation, reference = volumes()
+    affine = np.diag([-0.5, -1.0, 2.0, 1.0])
+    stored = nib.Nifti1Image(reference.transpose(2, 1, 0), affine)
+    (tmp_path / "g").mkdir()
+    nib.save(stored, tmp_path / "g" / "a_seg.nii.gz")
+    turned = nib.Nifti1Image(segmentation.transpose(2, 1, 0), affine).as_reoriented(
+        np.array([[0, -1], [1, -1], [2, 1]])
+    )
+    nib.save(turned, tmp_path / "a.nii.gz")
+    (found,) = find_pairs(tmp_path / "a.nii.gz", str(tmp_path / "g"))
+    assert score_pair(found).rows == tuple(
+        row.__class__(**{**row.__dict__, "case_id": "a", "modality": "unknown"})
+        for row in score_pair(pair(tmp_path)).rows
+    )
+    nib.save(nib.Nifti1Image(segmentation.transpose(2, 1, 0), np.diag([-0.5, -1.0, 3.0, 1.0])), tmp_path / "a.nii.gz")
+    with pytest.raises(InputError, match="an affine that is off"):
+        score_pair(found)
+
+
+def test_pairs_by_name_and_by_the_images_labels(tmp_path: Path) -> None:
+    for folder, name in (("s", "a"), ("s", "b"), ("g", "a_label"), ("g", "b")):
+        write_npz(tmp_path / folder, name, segs=np.zeros((2, 2), np.uint8))
+    found = find_pairs(tmp_path / "s", str(tmp_path / "g"))
+    assert [(p.case_id, p.references[0].name) for p in found] == [("a", "a_label.npz"), ("b", "b.npz")]
+    (tmp_path / "scans" / "one").mkdir(parents=True)
+    for name in ("ct.nii.gz", "labels.nii.gz"):
+        (tmp_path / "scans" / "one" / name).touch()
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "one_ct.nii.gz").touch()
+    (tmp_path / "t" / "two.nii.gz").touch()
+    by_case = find_pairs(tmp_path / "t", str(tmp_path / "scans"))
+    assert [[r.name for r in p.references] for p in by_case] == [["labels.nii.gz"], []]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["score", *map(str, arguments)])
+
+
+def test_the_command(tmp_path: Path) -> None:
+    pair(tmp_path)
+    write_npz(tmp_path / "segs", "3DBox_CT_lost", segs=volumes()[0])
+    out = tmp_path / "out"
+    result = run("-s", tmp_path / "segs", "-g", tmp_path / "gts", "-o", out, "--workers", 1)
+    assert result.exit_code == 1
+    assert "3DBox_CT_lost.npz: found no labels of that name" in " ".join(result.output.split())
+    scores = pd.read_csv(out / "scores.csv")
+    assert scores["label"].tolist() == [1, 2, 3]
+    assert scores["dsc"].tolist() == pytest.approx([0.8, 0, 0])
+    assert "| all (1) | DSC" in (out / "scores.md").read_text().replace("  ", " ")
+    (record,) = read_records([out / "scores.jsonl"])
+    assert record.measurements["dsc"] == pytest.approx([0.8, 0, 0])
+    assert record.measurements["hd95_mm"] == [pytest.approx(1.0), None, None]
+    assert record.candidate["encoder"] == "segmentations segs"
+
+
+def test_two_segmentations_compared(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        reference = np.zeros((30, 30), np.uint16)
+        reference[5:25, 5:25] = 1
+        write_npz(tmp_path / "g", f"case{number}", gts=reference)
+        write_npz(tmp_path / "good", f"case{number}", segs=reference)
+        worse = np.roll(reference, int(rng.integers(1, 5)), axis=0)
+        write_npz(tmp_path / "worse", f"case{number}", segs=worse)
+    result = run("-s", tmp_path / "good", "-g", tmp_path / "g", "--against", tmp_path / "worse", "--workers", 1)
+    assert result.exit_code == 0, result.output
+    (row,) = [line for line in result.output.splitlines() if line.startswith("| DSC") and "differs" in line]
+    assert "+0.1" in row
+    same = run("-s", tmp_path / "good", "-g", tmp_path / "g", "--against", tmp_path / "good", "--workers", 1)
+    assert same.exit_code != 0
+
+
+def test_no_difference_is_said_to_be_none() -> None:
+    scores = pd.DataFrame({
+        "case_id": ["a", "b"], "label": [1, 1], "dsc": [0.5, 0.6], "nsd": [0.5, np.nan],
+        "hd95_mm": [1.0, np.inf], "volume_difference": [0.0, 0.0],
+    })  # fmt: skip
+    text = paired(scores, scores, ("one", "other"))
+    assert text.count("no difference shown") == 4
+    with pytest.raises(ValueError, match="no case and label"):
+        paired(scores, scores.assign(case_id="c"), ("one", "other"))
+
+
+def test_the_interval_draws_whole_cases() -> None:
+    assert bootstrap_interval(np.array([[2.0, 2.0], [6.0, 6.0]])) == (1.0, 1.0)
+    low, high = bootstrap_interval(np.array([[0.0, 1.0], [9.0, 3.0]]))
+    assert (low, high) == (0.0, 3.0)
+    assert math.isnan(bootstrap_interval(np.array([[1.0, 1.0]]))[0])
+
+
+def test_masks_of_pictures(tmp_path: Path) -> None:
+    mask = np.zeros((20, 30), np.uint8)
+    mask[4:9, 4:9] = 255
+    for folder in ("s", "g"):
+        (tmp_path / folder).mkdir()
+    Image.fromarray(mask).save(tmp_path / "g" / "x.png")
+    Image.fromarray(mask // 255).save(tmp_path / "s" / "x.png")
+    rows = score_pair(find_pairs(tmp_path / "s", str(tmp_path / "g"))[0]).rows
+    assert [(row.label, row.dsc) for row in rows] == [(1, 1.0)]
+
+
+@pytest.mark.parametrize("name", ["empty", "shape", "keys"])
+def test_bad_input_is_named(tmp_path: Path, name: str) -> None:
+    pair(tmp_path)
+    if name == "empty":
+        (tmp_path / "nothing").mkdir()
+        result = run("-s", tmp_path / "nothing", "-g", tmp_path / "gts")
+        expected = "no segmentation"
+    elif name == "shape":
+        write_npz(tmp_path / "segs", "3DBox_CT_a", segs=np.zeros((3, 3, 3), np.uint8))
+        result, expected = run("-s", tmp_path / "segs", "-g", tmp_path / "gts"), "that of its reference"
+    else:
+        write_npz(tmp_path / "segs", "3DBox_CT_a", masks=np.zeros((3, 3, 3), np.uint8))
+        result, expected = run("-s", tmp_path / "segs", "-g", tmp_path / "gts"), "neither segs nor gts"
+    assert result.exit_code == 1
+    assert expected in " ".join(result.output.split())

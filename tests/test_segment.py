@@ -1,0 +1,223 @@
+"""`segment`: boxes in, masks out, in the geometry of the input; overlays; runs that are stopped and go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+from box_backend import BoxBackend
+from click.testing import CliRunner, Result
+from PIL import Image
+from pydicom import dcmread
+from test_scans import AXES, grid, stored_voxels, write_dicom
+
+import compress.build
+from cli import main
+from zoo.data.case import Case
+from zoo.data.npz import save_challenge_npz
+from zoo.overlay import COLOURS, draw, write_animation, write_montage
+
+
+@pytest.fixture(autouse=True)
+def _masks_that_fill_their_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model in the runtime is none: what is tested is the way in and out."""
+    monkeypatch.setattr(compress.build, "build_candidate", lambda _: SimpleNamespace(backend=BoxBackend(shrink_px=0)))
+
+
+def run(*arguments: object) -> Result:
+    words = ["segment", "--encoder", "repvit", "--weights", "random:0", *map(str, arguments)]
+    return CliRunner().invoke(main, words)
+
+
+#: What filling the box of `write_volume` comes to: its far edges end within a pixel of the frame of 256.
+MASK = np.zeros((8, 64, 64), np.uint16)
+MASK[2:6, 10:29, 20:49] = 1
+
+
+def write_volume(folder: Path, codes: str, shape: tuple[int, int, int] = (64, 64, 8)) -> np.ndarray:
+    """An image with a labelled cuboid in the orientation `codes`; the labels in the axes of the file."""
+    where = grid(codes, shape)
+    labels = np.zeros(shape[::-1], np.uint8)
+    labels[2:6, 10:30, 20:50] = 4
+    image = np.random.default_rng(0).integers(0, 500, labels.shape).astype(np.int16)
+    for name, voxels in (("knee_mr", image), ("knee_mr_seg", labels)):
+        nib.save(nib.Nifti1Image(where.to_file(voxels), where.affine), folder / f"{name}.nii.gz")
+    stored: np.ndarray = where.to_file(labels)
+    return stored
+
+
+@pytest.mark.parametrize("codes", AXES)
+def test_masks_lie_where_their_labels_lie_in_every_orientation(tmp_path: Path, codes: str) -> None:
+    write_volume(tmp_path, codes)
+    result = run("-i", tmp_path / "knee_mr.nii.gz", "-o", tmp_path / "out", "--box-dilation-px", 0)
+    assert result.exit_code == 0, result.output
+    written = nib.load(tmp_path / "out" / "knee_mr.nii.gz")
+    original = nib.load(tmp_path / "knee_mr.nii.gz")
+    assert written.shape == original.shape
+    np.testing.assert_allclose(written.affine, original.affine, atol=1e-6)
+    found = np.asarray(written.dataobj)
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(grid(codes, (64, 64, 8)).to_slices(found), 4 * MASK)
+
+
+def test_boxes_of_a_file_are_in_its_own_axes(tmp_path: Path) -> None:
+    labels = write_volume(tmp_path, "RAS")
+    low, high = np.argwhere(labels).min(0), np.argwhere(labels).max(0)
+    (tmp_path / "knee_mr_seg.nii.gz").unlink()
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(f'{{"knee_mr": [{{"label": 9, "box": {[*low.tolist(), *high.tolist()]}}}]}}')
+    out = tmp_path / "out"
+    assert run("-i", tmp_path / "knee_mr.nii.gz", "-o", out, "--boxes", boxes, "--box-dilation-px", 0).exit_code == 0
+    found = np.asarray(nib.load(out / "knee_mr.nii.gz").dataobj)
+    np.testing.assert_array_equal(grid("RAS", (64, 64, 8)).to_slices(found), 9 * MASK)
+
+
+def test_nothing_of_a_nifti_header_but_its_geometry_is_taken_over(tmp_path: Path) -> None:
+    write_volume(tmp_path, "LPS")
+    image = nib.load(tmp_path / "knee_mr.nii.gz")
+    image.header["db_name"], image.header["descrip"] = b"Secret Patient", b"born 1900"
+    nib.save(image, tmp_path / "knee_mr.nii.gz")
+    assert run("-i", tmp_path / "knee_mr.nii.gz", "-o", tmp_path / "out").exit_code == 0
+    header = nib.load(tmp_path / "out" / "knee_mr.nii.gz").header
+    assert not bytes(header["db_name"]).strip(b"\0")
+    assert b"1900" not in bytes(header["descrip"])
+
+
+def test_the_challenges_npz(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    case = Case(
+        "2DBox_US_a", "US", image, np.array([[5, 6, 30, 20], [2, 2, 9, 9]]), np.array([1, 2], np.uint16), (1, 1)
+    )
+    save_challenge_npz(case, tmp_path / "in" / "2DBox_US_a.npz")
+    assert run("-i", tmp_path / "in", "-o", tmp_path / "out").exit_code == 0
+    with np.load(tmp_path / "out" / "2DBox_US_a.npz") as arrays:
+        assert list(arrays) == ["segs"]
+        assert arrays["segs"].shape == (40, 60)
+        assert arrays["segs"][12, 25] == 1
+        assert arrays["segs"][4, 4] == 2
+
+
+def test_a_picture_and_a_box_of_the_command_line(tmp_path: Path) -> None:
+    Image.fromarray(np.full((50, 80, 3), 99, np.uint8)).save(tmp_path / "photo.jpg")
+    out = tmp_path / "out"
+    result = run("-i", tmp_path / "photo.jpg", "--box", "10,5,40,30", "--box", "50,20,60,40", "-o", out, "--overlay")
+    assert result.exit_code == 0, result.output
+    mask = np.asarray(Image.open(out / "photo.png"))
+    assert mask.shape == (50, 80)
+    assert mask.dtype == np.uint8
+    assert mask[15, 20] == 1
+    assert mask[30, 55] == 2
+    with Image.open(out / "overlays" / "photo.png") as overlay:
+        assert overlay.size == (2 * 768, 480)
+
+
+def test_a_dicom_series_to_nifti_and_to_a_segmentation_without_the_patient(tmp_path: Path) -> None:
+    folder = write_dicom(tmp_path / "scans" / "one", stored_voxels())
+    out = tmp_path / "out"
+    box = "2,3,1,8,9,2"
+    result = run("-i", folder, "--box", box, "-o", out, "--dicom-seg", "--overlay", "--box-dilation-px", 0)
+    assert result.exit_code == 0, result.output
+    nifti = nib.load(out / "one.nii.gz")
+    assert nifti.shape == (10, 12, 4)
+    np.testing.assert_allclose(np.abs(np.diag(nifti.affine)), [1, 2, 3, 1])
+    made = dcmread(out / "one.seg.dcm")
+    assert made.Modality == "SEG"
+    marked = np.asarray(nifti.dataobj)
+    frames = made.pixel_array if made.pixel_array.ndim == 3 else made.pixel_array[None]
+    assert int(frames.sum()) == int((marked == 1).sum()) > 0
+    for file in out.rglob("*"):
+        if file.is_file():
+            assert b"ecret" not in file.read_bytes(), file
+            assert b"SECRET" not in file.read_bytes(), file
+    assert "ecret" not in result.output
+
+
+def test_a_bad_file_is_told_of_and_the_others_are_segmented(tmp_path: Path) -> None:
+    write_volume(tmp_path, "LPS")
+    (tmp_path / "broken.nii.gz").write_bytes(b"no scan")
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "no_boxes.png")
+    result = run("-i", tmp_path, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "broken.nii.gz" in result.output
+    assert "no_boxes.png: found no boxes" in " ".join(result.output.split())
+    assert "1 of 3 segmented" in result.output
+    assert (tmp_path / "out" / "knee_mr.nii.gz").exists()
+
+
+def test_what_is_segmented_is_not_segmented_again_unless_asked(tmp_path: Path) -> None:
+    write_volume(tmp_path, "LPS")
+    out = tmp_path / "out"
+    assert run("-i", tmp_path / "knee_mr.nii.gz", "-o", out).exit_code == 0
+    first = (out / "knee_mr.nii.gz").stat().st_mtime_ns
+    assert run("-i", tmp_path / "knee_mr.nii.gz", "-o", out).exit_code == 0
+    assert (out / "knee_mr.nii.gz").stat().st_mtime_ns == first
+    assert run("-i", tmp_path / "knee_mr.nii.gz", "-o", out, "--overwrite").exit_code == 0
+    assert (out / "knee_mr.nii.gz").stat().st_mtime_ns > first
+
+
+def test_a_full_disk_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_volume(tmp_path, "LPS")
+
+    def full(path: Path, data: bytes) -> int:
+        with path.open("wb") as stream:
+            stream.write(data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    result = run("-i", tmp_path / "knee_mr.nii.gz", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "No space left" in result.output
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--box", "1,2,3"), "boxes of 3 numbers"),
+        (("--box", "1,2,3,x"), "whole numbers"),
+        (("--box", "5,5,2,2"), "whose minimum is past its maximum"),
+        (("--box", "0,0,99,5"), "expected indices within"),
+    ],
+)
+def test_bad_boxes_are_named(tmp_path: Path, arguments: tuple[str, str], message: str) -> None:
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "x.png")
+    result = run("-i", tmp_path / "x.png", "-o", tmp_path / "out", *arguments)
+    assert result.exit_code == 1
+    assert message in " ".join(result.output.split())
+
+
+def test_random_weights_must_be_asked_for(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "x.png")
+    words = ["segment", "-i", str(tmp_path / "x.png"), "--box", "1,1,4,4", "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, [*words, "--encoder", "repvit"])
+    assert result.exit_code != 0
+    assert "--weights" in result.output
+
+
+# Pictures
+
+
+def test_a_mask_is_tinted_in_its_colour_and_framed() -> None:
+    image = np.full((32, 32, 3), 100, np.uint8)
+    masks = np.zeros((32, 32), np.uint16)
+    masks[8:24, 8:24] = 2
+    picture = draw(image, masks, np.array([[4, 4, 27, 27]]), np.array([2], np.uint16), 64, (1.0, 1.0))
+    assert picture.shape == (64, 64, 3)
+    np.testing.assert_array_equal(picture[16, 16], COLOURS[1])
+    np.testing.assert_array_equal(picture[32, 32], (100 * 0.7 + COLOURS[1] * 0.3).astype(np.uint8))
+    np.testing.assert_array_equal(picture[8, 30], COLOURS[1])
+    np.testing.assert_array_equal(picture[2, 2], [100, 100, 100])
+
+
+def test_millimetres_are_square(small_volume: Case, tmp_path: Path) -> None:
+    segmentation = np.zeros(small_volume.spatial_shape, np.uint16)
+    write_montage(small_volume, segmentation, tmp_path / "m.png")
+    with Image.open(tmp_path / "m.png") as montage:
+        assert montage.size == (4 * 320, 2 * round(320 * 40 / 56))
+    write_animation(small_volume, segmentation, tmp_path / "m.gif")
+    with Image.open(tmp_path / "m.gif") as animation:
+        assert animation.n_frames == 6
