@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT := demo
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all fuzz lint bench clean
 
 # `run` is the toolkit alone; `test` and `lint` add their extra.
 $(VENV)/.installed-%: setup.cfg pyproject.toml
@@ -26,6 +26,10 @@ test: $(VENV)/.installed-test
 
 test-all: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --benchmark-disable
+
+# For the night: mutated files through every reader.
+fuzz: $(VENV)/.installed-test
+	$(BIN)/python tests/fuzz.py --count 12000 --seed $$(date +%Y%m%d)
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check .

@@ -278,7 +278,8 @@ def bench(
     from bench.cold import cold_request, spawn_cold_pass
     from bench.progress import TerminalProgress
     from bench.runner import Settings, Sweep
-    from compress.build import build_candidate, recipe_of
+    from compress.build import build_candidate
+    from compress.deploy import recipe_of
     from zoo.backends import runnable_here
     from zoo.sam.rule import Protocol3D
 
@@ -315,12 +316,12 @@ def bench(
 def cold_pass() -> None:
     """Segment one case in this process, as asked on standard input: the fresh process of `bench --cold`."""
     from bench.cold import run_cold_pass
-    from compress.build import build_candidate
+    from compress.deploy import open_backend
 
     def load(case: dict[str, Any]) -> Any:
         return _find_cases(case["reference"], case["max_objects"], case["max_slices"])[0].load()
 
-    run_cold_pass(json.load(sys.stdin), build_candidate, load)
+    run_cold_pass(json.load(sys.stdin), open_backend, load)
 
 
 @main.command()
@@ -383,8 +384,7 @@ def segment(
       repmedsam segment -i photo.png --box 30,40,120,160 -o out --encoder tinyvit --weights lite_medsam
     """
     from bench.progress import TerminalProgress
-    from compress.build import build_candidate
-    from compress.build import recipe_of as candidate_recipe
+    from compress.deploy import open_backend, recipe_of
     from zoo.data.cases import distinct
     from zoo.data.intensity import parse_window
     from zoo.data.prepare import Preparation
@@ -397,12 +397,12 @@ def segment(
         raise click.UsageError("--weights: name trained ones, or random:0 to try the way without any")
     sources = distinct([source for spec in inputs for source in _find_cases(spec, None, None)])
     if candidate:
-        recipe = candidate_recipe(candidate, weights, threads=threads)
+        recipe = recipe_of(candidate, weights, threads=threads)
     else:
         (recipe,) = _recipes((str(encoder),), (weights,) if weights else (), "reparam", [(backend, precision)], threads)
     run = SegmentRun(
         out=out,
-        backend=build_candidate(recipe).backend,
+        backend=open_backend(recipe),
         preparation=Preparation(modality=modality, window=parse_window(window)),
         protocol=Protocol3D(protocol, **rule),
         boxes_file=boxes_file,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from zoo.backends import Backend
-from zoo.sam.model import Sam
-from zoo.weights import WeightsId
+if TYPE_CHECKING:
+    from zoo.backends import Backend
+    from zoo.sam.model import Sam
+    from zoo.weights import WeightsId
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from typing import Any
 
 import psutil
 
-from bench.candidate import Candidate, Recipe
+from bench.candidate import Recipe
 from bench.latency import run_case
 from bench.machine import peak_rss_mib
+from zoo.backends import Backend
 from zoo.data.case import Case
 from zoo.sam.rule import Protocol3D
 
@@ -46,13 +47,13 @@ def cold_request(recipe: Recipe, reference: dict[str, Any], protocol: Protocol3D
 
 
 def run_cold_pass(
-    request: dict[str, Any], build: Callable[[Recipe], Candidate], load: Callable[[dict[str, Any]], Case]
+    request: dict[str, Any], build: Callable[[Recipe], Backend], load: Callable[[dict[str, Any]], Case]
 ) -> None:
     """In the fresh process: builds, segments, prints the measurements. `startup_s` counts from the process's birth."""
-    candidate = build(Recipe(**request["recipe"]))
+    backend = build(Recipe(**request["recipe"]))
     protocol = Protocol3D(**request["protocol"]) if request["protocol"] else None
     startup_s = time.time() - psutil.Process().create_time()
-    measurements = run_case(candidate.backend, lambda: load(request["case"]), protocol).measurements
+    measurements = run_case(backend, lambda: load(request["case"]), protocol).measurements
     measurements["startup_s"] = startup_s
     measurements["total_s"] += startup_s
     measurements["peak_rss_mib"] = peak_rss_mib()

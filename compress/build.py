@@ -34,23 +34,6 @@ def build_candidate(recipe: Recipe) -> Candidate:
     return Candidate(recipe, sam.weights, sam, backend)
 
 
-def recipe_of(folder: Path, weights: str | None = None, backend: str | None = None, threads: int = 2) -> Recipe:
-    """The recipe of a candidate that `export` or `quantize` wrote.
-
-    Args:
-        folder: with the card and the graph.
-        weights: checkpoint of the decoder; by default the one that the card names.
-        backend: runtime; by default the card's.
-        threads: that one operator may use.
-
-    Raises:
-        InputError: no card, or not one of this format.
-    """
-    card = read_card(folder)
-    name, decoder = f"{card.variant}-{card.file_sha256[:8]}", weights or card.weights
-    return Recipe(card.encoder, decoder, name, backend or card.backend, card.precision, threads, str(folder))
-
-
 def _exported(recipe: Recipe, folder: Path) -> Candidate:
     """A candidate whose encoder is a graph; its decoder comes from the weights that the graph was made of."""
     card = read_card(folder)

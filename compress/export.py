@@ -15,11 +15,12 @@ from bench.candidate import Candidate
 from bench.machine import package_versions
 from compress.card import GRAPH_FILE, CandidateCard, write_card
 from zoo.backends import Floats, Prompts
-from zoo.backends.graphs import prompt_inputs
-from zoo.backends.onnx_runtime import load_session
+from zoo.backends.graphs import GRAPHS, GraphName, prompt_inputs
+from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.errors import InputError
 from zoo.files import sha256_of, whole_file
-from zoo.graphs import GRAPHS, OPSET, onnx_file
+from zoo.graphs import OPSET, onnx_file
+from zoo.sam.model import Sam
 
 #: ‖a-b‖/‖b‖ that an exported float graph may differ by.
 TOLERANCE = 1e-4
@@ -48,14 +49,18 @@ def export_candidate(candidate: Candidate, folder: Path, images: Sequence[Floats
     Raises:
         InputError: the graphs do not compute what the model does.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in GRAPHS:
-        with whole_file(folder / f"{name}.onnx") as part:
-            shutil.copyfile(onnx_file(candidate.sam, name), part)
+    copy_graphs(candidate.sam, folder, GRAPHS)
     checks = check_graphs(candidate, folder, images)
     card = describe(candidate, folder, candidate.recipe.variant, "onnxruntime", "fp32", checks)
     write_card(card, folder)
     return card
+
+
+def copy_graphs(sam: Sam, folder: Path, names: Sequence[GraphName]) -> None:
+    """Writes the float graphs `names` of a model into `folder`, which is made if it is not there."""
+    for name in names:
+        with whole_file(folder / f"{name}.onnx") as part:
+            shutil.copyfile(onnx_file(sam, name), part)
 
 
 def describe(

@@ -29,7 +29,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from compress.export import cosine
 from zoo.backends import Floats
-from zoo.backends.onnx_runtime import load_session
+from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.errors import InputError
 
 Method = Literal["minmax", "percentile", "entropy", "dynamic"]

@@ -17,7 +17,7 @@ from bench.latency import run_case
 from bench.timing import interleave
 from compress.calibration import calibration_inputs, digest_of
 from compress.card import GRAPH_FILE, CandidateCard, write_card
-from compress.export import describe
+from compress.export import copy_graphs, describe
 from compress.quantize import Gate, Method, OnStep, Result, needs_reduced_range, quantise_within
 from zoo.backends import Backend, create_backend
 from zoo.data.case import Case
@@ -53,13 +53,14 @@ class Options:
 def quantise_candidate(
     candidate: Candidate, folder: Path, sources: Sequence[CaseSource], options: Options, on_step: OnStep
 ) -> CandidateCard:
-    """Writes the quantised encoder and its card into `folder`.
+    """Writes the quantised encoder, the float decoder's graphs, and the card into `folder`.
 
     Raises:
         InputError: no cases, or a graph that has nothing to quantise.
     """
     inputs = calibration_inputs(sources, candidate.sam.spec, options.calibration_images)
-    folder.mkdir(parents=True, exist_ok=True)
+    on_step("exporting the decoder")
+    copy_graphs(candidate.sam, folder, ("boxes", "prompts"))
     target = folder / GRAPH_FILE
     on_step("exporting the float graph")
     graph = onnx_file(candidate.sam, "encoder")

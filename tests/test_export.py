@@ -19,14 +19,15 @@ from torch import nn
 
 from bench.candidate import Candidate, Recipe
 from cli import main
-from compress.build import build_candidate, recipe_of
+from compress.build import build_candidate
 from compress.calibration import calibration_inputs, digest_of
 from compress.card import CARD_FILE, GRAPH_FILE, read_card
+from compress.deploy import recipe_of
 from compress.export import check_graphs, cosine, export_candidate, relative_error
 from compress.quantize import Gate, quantise_within
 from compress.quantize_run import verdict
 from tests.fill import smooth_image
-from zoo.backends.onnx_runtime import load_session
+from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.data.cases import find_cases
 from zoo.errors import InputError
 from zoo.graphs import Graph, write_onnx

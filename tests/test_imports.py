@@ -40,7 +40,9 @@ def test_imports_run_one_way(package: str) -> None:
             assert allowed, f"{path.relative_to(ROOT)} imports {name}"
 
 
-@pytest.mark.parametrize("module", ["cli", "reports.render", "bench.record", "zoo.errors"])
+@pytest.mark.parametrize(
+    "module", ["cli", "reports.render", "bench.record", "zoo.errors", "zoo.segment", "compress.deploy", "bench.score"]
+)
 def test_imports_without_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -14,17 +17,25 @@ from PIL import Image
 from pydicom import dcmread
 from test_scans import AXES, grid, stored_voxels, write_dicom
 
-import compress.build
+import compress.deploy
 from cli import main
+from compress.deploy import recipe_of
+from zoo.backends import create_backend
 from zoo.data.case import Case
-from zoo.data.npz import save_challenge_npz
+from zoo.data.npz import load_challenge_npz, save_challenge_npz
+from zoo.errors import InputError
 from zoo.overlay import COLOURS, draw, write_animation, write_montage
+from zoo.registry import create_sam
+from zoo.segment import segment_case
+
+ROOT = Path(__file__).parent.parent
+OPEN_BACKEND = compress.deploy.open_backend
 
 
 @pytest.fixture(autouse=True)
 def _masks_that_fill_their_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model in the runtime is none: what is tested is the way in and out."""
-    monkeypatch.setattr(compress.build, "build_candidate", lambda _: SimpleNamespace(backend=BoxBackend(shrink_px=0)))
+    monkeypatch.setattr(compress.deploy, "open_backend", lambda _: BoxBackend(shrink_px=0))
 
 
 def run(*arguments: object) -> Result:
@@ -221,3 +232,58 @@ def test_millimetres_are_square(small_volume: Case, tmp_path: Path) -> None:
     write_animation(small_volume, segmentation, tmp_path / "m.gif")
     with Image.open(tmp_path / "m.gif") as animation:
         assert animation.n_frames == 6
+
+
+# Submission
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A candidate's folder as `export` writes it."""
+    folder = tmp_path_factory.mktemp("exported")
+    words = ["export", "--encoder", "light_repvit_m0_9", "--weights", "random:1", "-o", str(folder)]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    return folder
+
+
+def without_torch(command: list[str], tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """Runs a command where importing torch fails."""
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "torch.py").write_text("raise ImportError('torch is not to be imported')")
+    environment = {**os.environ, "PYTHONPATH": f"{blocked}:{ROOT}", "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+
+
+def challenge_case(folder: Path) -> None:
+    folder.mkdir()
+    image = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
+    case = Case("2DBox_US_a", "US", image, np.array([[5, 6, 50, 40]]), np.array([1], np.uint16), (1, 1))
+    save_challenge_npz(case, folder / "2DBox_US_a.npz")
+
+
+def test_predict_sh_needs_no_torch_and_gives_the_masks_of_the_model(exported: Path, tmp_path: Path) -> None:
+    challenge_case(tmp_path / "in")
+    (tmp_path / "bin").mkdir()
+    command = tmp_path / "bin" / "repmedsam"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT / "cli.py"} "$@"\n')
+    command.chmod(0o755)
+    words = ["sh", str(ROOT / "predict.sh"), str(tmp_path / "in"), str(tmp_path / "out"), str(exported)]
+    done = without_torch(words, tmp_path)
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "out" / "2DBox_US_a.npz") as arrays:
+        found = arrays["segs"]
+    sam = create_sam("light_repvit_m0_9", "random:1")
+    case = load_challenge_npz(tmp_path / "in" / "2DBox_US_a.npz")
+    expected = segment_case(case, create_backend("torch", sam))
+    assert found.any()
+    assert (found == expected).mean() > 0.999
+
+
+def test_a_graph_that_is_not_the_cards_is_refused(exported: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "candidate"
+    shutil.copytree(exported, folder)
+    with (folder / "encoder.onnx").open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(InputError, match="as its card says"):
+        OPEN_BACKEND(recipe_of(folder))

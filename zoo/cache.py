@@ -7,11 +7,12 @@ import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from zoo.files import whole_file
+
+if TYPE_CHECKING:
+    from torch import nn
 
 #: Folder of the cache, instead of the user's own.
 FOLDER_VARIABLE = "REPMEDSAM_CACHE"
@@ -33,6 +34,8 @@ def cached_file(name: str, module: nn.Module, make: Callable[[Path], None], *fac
         make: writes the file to the path it is given.
         facts: whatever else the file depends on.
     """
+    import torch
+
     digest = hashlib.sha256(f"{torch.__version__} {_code_digest()} {facts} {module!r}".encode())
     for key, value in sorted(module.state_dict().items()):
         digest.update(key.encode())

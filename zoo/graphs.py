@@ -12,24 +12,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from zoo.backends.graphs import LOGITS_SIZE, GraphName
 from zoo.cache import cached_file
 from zoo.files import whole_file
 from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE
 from zoo.sam.fast_decoder import FastDecoder
 from zoo.sam.model import Sam
 
-GraphName = Literal["encoder", "boxes", "prompts"]
-GRAPHS: tuple[GraphName, ...] = ("encoder", "boxes", "prompts")
 #: Of the ONNX operators that the graphs are made of.
 OPSET = 20
-#: Side of a mask prompt and of the low-resolution logits.
-LOGITS_SIZE = 4 * EMBEDDING_SIZE
 
 
 @dataclass(frozen=True)

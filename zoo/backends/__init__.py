@@ -1,6 +1,7 @@
 """Runtimes: each loads a model for one precision and thread count and runs it on numpy arrays.
 
-A new runtime is one new file in this folder with a class under `@register_backend(...)`.
+A new runtime is one new file in this folder, or in `graphs/` if it runs exported graphs, with a class under
+`@register_backend(...)`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from zoo.errors import InputError, unknown_name
 from zoo.registry import EncoderSpec
 
 if TYPE_CHECKING:
+    from zoo.backends.graphs import GraphFiles
     from zoo.sam.model import Sam
 
 Floats = NDArray[np.float32]
@@ -78,7 +80,7 @@ class Backend(Protocol):
         ...
 
 
-#: Makes a backend of a model: (sam, precision, threads), and for runtimes of graphs the encoder's own one.
+#: Makes a backend of a model, or of its graphs: (sam or files, precision, threads).
 BackendFactory = Callable[..., Backend]
 
 #: Tells what this machine lacks for a precision, and what would do; None if nothing.
@@ -90,6 +92,7 @@ class _Entry:
     factory: BackendFactory
     precisions: tuple[str, ...]
     lacking: Lacking
+    runs_graphs: bool
 
 
 _BACKENDS: dict[str, _Entry] = {}
@@ -99,21 +102,25 @@ T = TypeVar("T", bound=BackendFactory)
 
 def lacking_bf16(precision: str) -> tuple[str, str] | None:
     """What a CPU without bfloat16 instructions lacks: emulated, it would be far slower than float32."""
+    if precision != "bf16":
+        return None
     import torch
 
-    if precision == "bf16" and not torch.cpu._is_avx512_bf16_supported():
+    if not torch.cpu._is_avx512_bf16_supported():
         return "bf16 on a CPU without bf16 instructions", "fp32 on this machine"
     return None
 
 
-def register_backend(name: str, precisions: tuple[str, ...], lacking: Lacking = lacking_bf16) -> Callable[[T], T]:
+def register_backend(
+    name: str, precisions: tuple[str, ...], lacking: Lacking = lacking_bf16, *, runs_graphs: bool = False
+) -> Callable[[T], T]:
     """Decorator: registers what makes the backend `name`, the precisions it offers, and what it asks of a machine.
 
-    `int8` among them says that it runs graphs, and takes the encoder's as a fourth argument.
+    What `runs_graphs` is made of `zoo.backends.graphs.GraphFiles`, others of the model.
     """
 
     def register(factory: T) -> T:
-        _BACKENDS[name] = _Entry(factory, precisions, lacking)
+        _BACKENDS[name] = _Entry(factory, precisions, lacking, runs_graphs)
         return factory
 
     return register
@@ -121,7 +128,16 @@ def register_backend(name: str, precisions: tuple[str, ...], lacking: Lacking = 
 
 @cache
 def _import_backends() -> None:
-    for module in pkgutil.iter_modules(__path__, f"{__name__}."):
+    for module in pkgutil.walk_packages(__path__, f"{__name__}."):
+        importlib.import_module(module.name)
+
+
+@cache
+def _import_runtimes_of_graphs() -> None:
+    """Only these, since the others import torch, which takes seconds."""
+    from zoo.backends import graphs
+
+    for module in pkgutil.iter_modules(graphs.__path__, f"{graphs.__name__}."):
         importlib.import_module(module.name)
 
 
@@ -152,7 +168,42 @@ def create_backend(
     Raises:
         InputError: unknown runtime, a precision that it does not offer or that this machine lacks.
     """
+    from zoo.backends.graphs import ExportedOnDemand
+
     _import_backends()
+    entry = _entry(name, precision)
+    if entry.runs_graphs:
+        if precision == "int8" and encoder_graph is None:
+            way_on = "a candidate that `repmedsam quantize` wrote, with --candidate"
+            raise InputError(f"precision of backend {name}", "int8 without a quantised graph", way_on)
+        return entry.factory(ExportedOnDemand(sam, encoder_graph), precision, threads)
+    if encoder_graph is not None:
+        raise InputError(f"backend {name}", "an exported graph", "onnxruntime or openvino, which run graphs")
+    return entry.factory(sam, precision, threads)
+
+
+def open_graphs(name: str, files: GraphFiles, precision: str = "fp32", threads: int = 2) -> Backend:
+    """Exported graphs in the runtime `name`, without torch.
+
+    Args:
+        name: of a runtime of graphs.
+        files: of the graphs.
+        precision: that the runtime offers and the graphs are made for.
+        threads: that one operator may use.
+
+    Raises:
+        InputError: as `create_backend`.
+    """
+    _import_runtimes_of_graphs()
+    return _entry(name, precision).factory(files, precision, threads)
+
+
+def _entry(name: str, precision: str) -> _Entry:
+    """The backend `name`, if it can run here.
+
+    Raises:
+        InputError: unknown, or a precision that it or this machine lacks.
+    """
     if name not in _BACKENDS:
         raise unknown_name("backend", name, _BACKENDS)
     entry = _BACKENDS[name]
@@ -160,11 +211,4 @@ def create_backend(
         raise unknown_name(f"precision of backend {name}", precision, entry.precisions)
     if lack := entry.lacking(precision):
         raise InputError(f"backend {name}", *lack)
-    if encoder_graph is None:
-        if precision == "int8":
-            way_on = "a candidate that `repmedsam quantize` wrote, with --candidate"
-            raise InputError(f"precision of backend {name}", "int8 without a quantised graph", way_on)
-        return entry.factory(sam, precision, threads)
-    if "int8" not in entry.precisions:
-        raise InputError(f"backend {name}", "an exported graph", "onnxruntime or openvino, which run graphs")
-    return entry.factory(sam, precision, threads, encoder_graph)
+    return entry

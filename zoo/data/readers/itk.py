@@ -25,6 +25,8 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _POSITION, _ORIENTATION, _MODALITY, _PHOTOMETRIC = "0020|0032", "0020|0037", "0008|0060", "0028|0004"
 #: How far steps between slices may differ from each other, as a share of the step.
 STEP_TOLERANCE = 0.02
+#: A MetaImage header is shorter than this.
+METAIMAGE_HEADER_BYTES = 2**16
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
@@ -35,11 +37,13 @@ def read_itk(path: Path) -> tuple[NDArray[Any], Grid]:
     Raises:
         InputError: no readable volume.
     """
+    if path.suffix.lower() in (".mha", ".mhd"):
+        _check_metaimage(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     _read_header(reader, path, "a whole NRRD or MetaImage file")
     shape = reader.GetSize()
-    if len(shape) != 3 or reader.GetNumberOfComponents() != 1:
+    if len(shape) != 3 or 0 in shape or reader.GetNumberOfComponents() != 1:
         raise InputError(path, f"shape {shape}, {reader.GetNumberOfComponents()} components", "a 3D volume of numbers")
     check_size(path, shape)
     return _voxels_and_grid(_execute(reader, path))
@@ -99,6 +103,22 @@ def read_dicom_picture(path: Path) -> tuple[NDArray[Any], tuple[float, float], s
         pixels = pixels.max() - pixels + pixels.min()
     x, y = reader.GetSpacing()[:2]
     return pixels, (y, x), DICOM_MODALITIES.get(_tag(reader, _MODALITY), "unknown")
+
+
+def _check_metaimage(path: Path) -> None:
+    """A MetaImage header that ITK can be given: of broken numbers of dimensions it dies.
+
+    Raises:
+        InputError: not a header of three dimensions.
+    """
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(METAIMAGE_HEADER_BYTES)
+    except OSError as error:
+        raise InputError(path, f"no readable file ({error})", "a whole MetaImage file") from error
+    told = [line.partition(b"=")[2].strip() for line in head.split(b"\n") if line.split(b"=")[0].strip() == b"NDims"]
+    if told != [b"3"]:
+        raise InputError(path, "a header without NDims = 3", "a whole MetaImage file of a volume")
 
 
 def _dicom_header(path: Path) -> sitk.ImageFileReader:

@@ -9,6 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.orientations import io_orientation
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
@@ -32,7 +33,7 @@ def read_nifti(path: Path) -> tuple[NDArray[Any], Grid]:
         if len(shape) != 3 or 0 in shape:
             raise InputError(path, f"shape {file.shape}", "a 3D volume")
         check_size(path, shape)
-        if not np.isfinite(file.affine).all() or abs(np.linalg.det(file.affine)) < 1e-12:
+        if not _leads_to_space(file.affine):
             raise InputError(path, "an affine that cannot be inverted", "a voxel-to-world matrix")
         voxels = np.asanyarray(file.dataobj).reshape(shape)
     except InputError:
@@ -42,3 +43,11 @@ def read_nifti(path: Path) -> tuple[NDArray[Any], Grid]:
     if voxels.dtype.kind not in "biuf":
         raise InputError(path, f"{voxels.dtype} voxels", "numbers")
     return voxels, Grid(np.asarray(file.affine, np.float64), (shape[0], shape[1], shape[2]))
+
+
+def _leads_to_space(affine: NDArray[np.float64]) -> bool:
+    """Whether an affine can be inverted and each voxel axis has a nearest axis of the world."""
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
+        return False
+    axes = io_orientation(affine)[:, 0]
+    return sorted(axes.tolist()) == [0, 1, 2]

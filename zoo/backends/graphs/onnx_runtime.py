@@ -10,20 +10,17 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from zoo.backends import Floats, register_backend
-from zoo.backends.graphs import GraphBackend, Run
-from zoo.sam.model import Sam
+from zoo.backends.graphs import GraphBackend, GraphFiles, Run
 
 
-@register_backend("onnxruntime", precisions=("fp32", "int8"))
+@register_backend("onnxruntime", precisions=("fp32", "int8"), runs_graphs=True)
 class OnnxRuntimeBackend(GraphBackend):
     """`Backend` in ONNX Runtime: graphs are optimised when they are loaded, results are fresh arrays."""
 
     name = "onnxruntime"
 
-    def __init__(self, sam: Sam, precision: str, threads: int, encoder_graph: Path | None = None) -> None:
-        super().__init__(
-            sam, precision, threads, ort.__version__, lambda path: load_session(path, threads), encoder_graph
-        )
+    def __init__(self, files: GraphFiles, precision: str, threads: int) -> None:
+        super().__init__(files, precision, threads, ort.__version__, lambda path: load_session(path, threads))
 
 
 def load_session(path: Path, threads: int) -> Run:

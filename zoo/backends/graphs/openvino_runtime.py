@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.backends import Floats, register_backend
-from zoo.backends.graphs import GraphBackend, Run
+from zoo.backends.graphs import GraphBackend, GraphFiles, Run
 from zoo.cache import cache_folder
-from zoo.sam.model import Sam
 
 #: What OpenVINO calls the precisions that it computes in; int8 is in the graph, what is left of it float32.
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
@@ -28,23 +28,17 @@ def _lacking(precision: str) -> tuple[str, str] | None:
     return None
 
 
-@register_backend("openvino", precisions=("fp32", "bf16", "int8"), lacking=_lacking)
+@register_backend("openvino", precisions=("fp32", "bf16", "int8"), lacking=_lacking, runs_graphs=True)
 class OpenVinoBackend(GraphBackend):
     """`Backend` in OpenVINO: compiled models are kept in the cache folder, results are copies."""
 
     name = "openvino"
 
-    def __init__(self, sam: Sam, precision: str, threads: int, encoder_graph: Path | None = None) -> None:
+    def __init__(self, files: GraphFiles, precision: str, threads: int) -> None:
         import openvino
 
-        super().__init__(
-            sam,
-            precision,
-            threads,
-            openvino.__version__,
-            lambda path: load_compiled(path, precision, threads),
-            encoder_graph,
-        )
+        load = partial(load_compiled, precision=precision, threads=threads)
+        super().__init__(files, precision, threads, openvino.__version__, load)
 
 
 def load_compiled(path: Path, precision: str, threads: int) -> Run:

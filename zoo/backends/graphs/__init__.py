@@ -1,58 +1,127 @@
-"""What the runtimes of exported graphs share: making the graphs, and turning prompts into their inputs."""
+"""Runtimes of exported graphs: which graphs there are, where they come from, and prompts as their inputs.
+
+A runtime is one file of this folder. Nothing here imports torch, so that a folder of graphs is segmented with at once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from zoo.backends import Floats, Prompts
-from zoo.graphs import LOGITS_SIZE, GraphName, onnx_file
-from zoo.sam.model import Sam
+from zoo.errors import InputError
+from zoo.registry import EMBEDDING_SIZE, EncoderSpec
 
+if TYPE_CHECKING:
+    from zoo.sam.model import Sam
+
+#: Names of a model's graphs, see `zoo.graphs`.
+GraphName = Literal["encoder", "boxes", "prompts"]
+GRAPHS: tuple[GraphName, ...] = ("encoder", "boxes", "prompts")
+#: Side of a mask prompt and of the low-resolution logits.
+LOGITS_SIZE = 4 * EMBEDDING_SIZE
 #: Runs a loaded graph: inputs by name to outputs in order, as arrays that nothing else holds.
 Run = Callable[[Mapping[str, NDArray[Any]]], list[Floats]]
 #: Labels of the points that a box's corners are.
 TOP_LEFT, BOTTOM_RIGHT, PADDING = 2, 3, -1
 
 
+class GraphFiles(Protocol):
+    """The ONNX files of a model."""
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """What surrounds the encoder."""
+        ...
+
+    def path(self, name: GraphName) -> Path:
+        """The file of one graph."""
+        ...
+
+
+@dataclass(frozen=True)
+class GraphFolder:
+    """Graphs that lie in a folder.
+
+    Attributes:
+        folder: with `encoder.onnx`, `boxes.onnx` and `prompts.onnx`.
+        spec: of the encoder.
+    """
+
+    folder: Path
+    spec: EncoderSpec
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all graphs are there."""
+        return all((self.folder / f"{name}.onnx").is_file() for name in GRAPHS)
+
+    def path(self, name: GraphName) -> Path:
+        """The file of one graph.
+
+        Raises:
+            InputError: it is missing.
+        """
+        path = self.folder / f"{name}.onnx"
+        if not path.is_file():
+            raise InputError(path, "no such file", "the graphs that `export` writes")
+        return path
+
+
+@dataclass(frozen=True)
+class ExportedOnDemand:
+    """Graphs of a model in torch, each exported when it is first asked for.
+
+    Attributes:
+        sam: the model.
+        encoder_graph: ONNX file that takes the encoder's place.
+    """
+
+    sam: Sam
+    encoder_graph: Path | None = None
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """What surrounds the encoder."""
+        return self.sam.spec
+
+    def path(self, name: GraphName) -> Path:
+        """The file of one graph, in the cache folder."""
+        from zoo.graphs import onnx_file
+
+        return self.encoder_graph if name == "encoder" and self.encoder_graph else onnx_file(self.sam, name)
+
+
 class GraphBackend:
-    """`Backend` over three ONNX graphs of a model; each is exported and loaded when it is first asked for.
+    """`Backend` over a model's graphs; each is loaded when it is first asked for.
 
     Args:
-        sam: the model.
+        files: of the graphs.
         precision: as in `Backend`.
         threads: as in `Backend`.
         version: of the runtime.
         load: loads an ONNX file.
-        encoder_graph: ONNX file that takes the encoder's place.
     """
 
     name: str
 
     def __init__(
-        self,
-        sam: Sam,
-        precision: str,
-        threads: int,
-        version: str,
-        load: Callable[[Path], Run],
-        encoder_graph: Path | None,
+        self, files: GraphFiles, precision: str, threads: int, version: str, load: Callable[[Path], Run]
     ) -> None:
         self.version, self.precision, self.threads = version, precision, threads
-        self.spec = sam.spec
+        self.spec = files.spec
         cv2.setNumThreads(threads)
 
         @cache
         def run(name: GraphName) -> Run:
-            if name == "encoder" and encoder_graph:
-                return load(encoder_graph)
-            return load(onnx_file(sam, name))
+            return load(files.path(name))
 
         self._graph = run
 

@@ -1,0 +1,45 @@
+"""A candidate's folder in its runtime, as fast as can be: without torch where the folder holds all graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.candidate import Recipe
+from compress.card import checked_graph, read_card
+from zoo.backends import Backend, open_graphs
+from zoo.backends.graphs import GraphFolder
+
+
+def recipe_of(folder: Path, weights: str | None = None, backend: str | None = None, threads: int = 2) -> Recipe:
+    """The recipe of a candidate that `export` or `quantize` wrote.
+
+    Args:
+        folder: with the card and the graph.
+        weights: checkpoint of the decoder; by default the one that the card names.
+        backend: runtime; by default the card's.
+        threads: that one operator may use.
+
+    Raises:
+        InputError: no card, or not one of this format.
+    """
+    card = read_card(folder)
+    name, decoder = f"{card.variant}-{card.file_sha256[:8]}", weights or card.weights
+    return Recipe(card.encoder, decoder, name, backend or card.backend, card.precision, threads, str(folder))
+
+
+def open_backend(recipe: Recipe) -> Backend:
+    """The runtime that a recipe describes, ready to segment.
+
+    Raises:
+        InputError: as `compress.build.build_candidate`.
+    """
+    if recipe.folder:
+        folder = Path(recipe.folder)
+        card = read_card(folder)
+        files = GraphFolder(folder, card.spec)
+        if files.is_whole and recipe.weights == card.weights:
+            checked_graph(folder, card)
+            return open_graphs(recipe.backend, files, recipe.precision, recipe.threads)
+    from compress.build import build_candidate
+
+    return build_candidate(recipe).backend
