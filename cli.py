@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,6 +100,23 @@ def list_command() -> None:
         "Any feature backbone of timm: timm:NAME or timm:NAME@SIZE; with a tag, timm:NAME.TAG, its published weights.\n"
         "Weights (--weights): a checkpoint's path, a card of `weights list`, or random:SEED, good for timing only."
     )
+
+
+class CpuSet(click.ParamType[tuple[int, ...]]):
+    """`0,1`: logical CPUs that this process may use."""
+
+    name = "cpus"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """The CPUs' numbers, sorted."""
+        allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int]()
+        if not allowed:
+            self.fail("this system cannot pin a process", param, ctx)
+        numbers = [number for number in str(value).split(",") if number.strip().isdigit()]
+        cpus = tuple(sorted(map(int, numbers)))
+        if not cpus or not allowed.issuperset(cpus) or len(numbers) != len(str(value).split(",")):
+            self.fail(f"found {value!r}; expected some of {','.join(map(str, sorted(allowed)))}", param, ctx)
+        return cpus
 
 
 CANDIDATE_HELP = "Folder that `export` or `quantize` wrote"
@@ -237,6 +255,10 @@ rule_options = options(
     "--cold/--no-cold", default=True, show_default=True, help="Also segment each case once in a fresh process."
 )
 @click.option(
+    "--calibrate", is_flag=True, help="Also measure the machine's peak, so that latencies are given as shares of it."
+)
+@click.option("--cpus", type=CpuSet(), metavar="0,1", help="Pin the process to these logical CPUs, and record it.")
+@click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     default=DEFAULT_RECORDS,
@@ -259,6 +281,8 @@ def bench(
     rounds: int,
     passes: int,
     cold: bool,
+    calibrate: bool,
+    cpus: tuple[int, ...] | None,
     out: Path,
     **rule: Any,
 ) -> None:
@@ -276,6 +300,7 @@ def bench(
       repmedsam bench --encoder repvit --sweep --candidate runs/repvit-int8
     """
     from bench.cold import cold_request, spawn_cold_pass
+    from bench.machine import pin
     from bench.progress import TerminalProgress
     from bench.runner import Settings, Sweep
     from compress.build import build_candidate
@@ -286,11 +311,15 @@ def bench(
     runtimes = runnable_here() if sweep else [(backend, precision) for backend in dict.fromkeys(backends)]
     recipes = _recipes(encoders, weights, variant, runtimes, threads)
     recipes += [recipe_of(folder, threads=threads) for folder in folders]
+    if cpus:
+        pin(cpus)
+        recipes = [replace(recipe, cpus=cpus) for recipe in recipes]
     settings = Settings(
         protocols=tuple(Protocol3D(name, **rule) for name in dict.fromkeys(protocols)),
         rounds=rounds,
         passes=passes,
         cold=cold,
+        calibrate=calibrate,
     )
 
     def cold_run(recipe: Recipe, source: CaseSource, protocol: Protocol3D | None) -> dict[str, Any]:

@@ -22,6 +22,7 @@ class Recipe:
         backend: name of the runtime.
         precision: `fp32`, `bf16` or `int8`.
         threads: that one operator may use.
+        cpus: logical CPUs that the process is pinned to, or None.
         folder: of an exported or quantised candidate whose encoder's graph is used; None for the model itself.
     """
 
@@ -31,6 +32,7 @@ class Recipe:
     backend: str = "torch"
     precision: str = "fp32"
     threads: int = 2
+    cpus: tuple[int, ...] | None = None
     folder: str | None = None
 
 
@@ -53,6 +55,7 @@ class Candidate:
             "backend_version": self.backend.version,
             "precision": self.backend.precision,
             "threads": self.backend.threads,
+            "cpus": self.recipe.cpus and list(self.recipe.cpus),
         }
 
     def describe(self) -> str:

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,12 @@ def describe_machine() -> dict[str, Any]:
 def _first_cpu(text: str) -> dict[str, str]:
     lines = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
     return {key.strip(): value.strip() for key, _, value in lines}
+
+
+def pin(cpus: Iterable[int]) -> None:
+    """Keeps this process and its children on some logical CPUs. The machine stays the same in records."""
+    describe_machine()
+    os.sched_setaffinity(0, cpus)
 
 
 @cache

@@ -11,14 +11,16 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-SCHEMA_VERSION = 1
+import portalocker
 
-Kind = Literal["cost", "latency", "accuracy", "error"]
+SCHEMA_VERSION = 2
+
+Kind = Literal["cost", "latency", "accuracy", "peak", "error"]
 
 #: What `Record.measurements` holds, by kind. `latency` has two forms: of the parts (case is None) and of a case.
 MEASUREMENTS: Mapping[str, tuple[str, ...]] = {
@@ -50,6 +52,7 @@ MEASUREMENTS: Mapping[str, tuple[str, ...]] = {
         "peak_rss_mib",
     ),
     "accuracy": ("labels", "dsc", "nsd", "voxels", "tolerance_mm"),
+    "peak": ("fp32_s", "bf16_s", "int8_s", "stream_s", "product_macs", "stream_bytes"),
 }
 
 
@@ -58,9 +61,10 @@ class Record:
     """One measurement, or one failure.
 
     Attributes:
-        kind: `cost`, `latency`, `accuracy` or `error`.
+        kind: `cost`, `latency`, `accuracy`, `peak` (what the machine can do at best) or `error`.
         candidate: what was measured: `encoder`, `weights` ({`name`, `sha256`, `trained`}), `variant`, `backend`,
-            `backend_version`, `precision`, `threads`. The floor's encoder is called `box ellipse`.
+            `backend_version`, `precision`, `threads`, `cpus` (pinned to, or None). The floor's
+            encoder is called `box ellipse`; a `peak` has `threads` alone.
         measurements: raw samples and counts, by kind: see `MEASUREMENTS`. Lists hold one entry a sample or a label.
         case: None, or `case_id`, `modality`, `shape`, `objects`, `spacing_mm`, `source` (a file's name), `sha256`.
         protocol: None, or `name` and the named options of the 3D rule.
@@ -71,7 +75,7 @@ class Record:
         time_utc: ISO 8601, of writing.
         error: None, or `type` and `message`.
         key: identity for resuming; see `record_key`.
-        schema: `SCHEMA_VERSION` at writing.
+        schema: `SCHEMA_VERSION`: older lines are brought to it when they are read.
     """
 
     kind: Kind
@@ -120,22 +124,20 @@ def record_key(
 def append_record(path: Path, record: Record) -> None:
     """Append one line to `path` and sync it: after a crash a record is there whole, or absent.
 
-    The line goes out in one `write` to a file opened for appending. Where an earlier crash tore the last line, the
-    new record starts on a line of its own.
+    The line goes out in one `write` to a file opened for appending and locked against other writers. Where an earlier
+    crash tore the last line, the new record starts on a line of its own.
 
     Raises:
         ValueError: a measurement is NaN or infinite (JSON has no such number).
     """
     line = json.dumps(asdict(record), allow_nan=False, separators=(",", ":")) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        size = os.fstat(descriptor).st_size
-        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-        os.write(descriptor, (("\n" if torn else "") + line).encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with portalocker.Lock(path, "a+b", buffering=0, flags=portalocker.LOCK_EX) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 1, 0))
+        torn = file.read(1) not in (b"", b"\n")
+        file.write((("\n" if torn else "") + line).encode())
+        os.fsync(file.fileno())
 
 
 def read_records(paths: Iterable[Path], *, strict: bool = False) -> Iterator[Record]:
@@ -166,7 +168,19 @@ def _parse_record(line: str) -> Record:
     fields = json.loads(line)
     if fields["schema"] > SCHEMA_VERSION:
         raise RecordError(f"found schema {fields['schema']}; this version reads up to {SCHEMA_VERSION}: update it")
-    return Record(**fields)
+    for schema in range(fields["schema"], SCHEMA_VERSION):
+        MIGRATIONS[schema](fields)
+    return Record(**fields | {"schema": SCHEMA_VERSION})
+
+
+def _from_1(fields: dict[str, Any]) -> None:
+    """Schema 1 knew no pinning: nothing was pinned. What is no measured candidate stays as it is."""
+    if "threads" in fields["candidate"]:
+        fields["candidate"]["cpus"] = None
+
+
+#: How the fields of a record of each older schema become those of the next, in place.
+MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], None]] = {1: _from_1}
 
 
 def finished_keys(path: Path) -> set[str]:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from bench.accuracy import measure_accuracy
+from bench.calibrate import calibration_calls, measure_peak
 from bench.candidate import Candidate, Recipe
 from bench.cost import measure_cost
 from bench.floor import ellipse_segmentation
@@ -37,6 +38,7 @@ class Settings:
         warmup: unmeasured calls before them, after the first.
         passes: warm passes over each case.
         cold: also one pass of each case in a fresh process.
+        calibrate: also what the machine can do at best, with each number of threads.
         tolerance_mm: of the normalised surface Dice.
     """
 
@@ -45,6 +47,7 @@ class Settings:
     warmup: int = 2
     passes: int = 3
     cold: bool = True
+    calibrate: bool = False
     tolerance_mm: float = 2.0
 
 
@@ -99,6 +102,9 @@ class Sweep:
         candidates = self._build_all()
         for recipe, candidate in candidates.items():
             self._cost(recipe, candidate)
+        if self.settings.calibrate:
+            for threads in sorted({recipe.threads for recipe in candidates}):
+                self._peak(threads)
         self._parts(candidates)
         for number, source in enumerate(sources, start=1):
             self._case(source, candidates, f"case {number}/{len(sources)} {source.case_id}")
@@ -124,6 +130,13 @@ class Sweep:
         except Exception as error:
             self._fail("cost", error, candidate.as_record())
         advance()
+
+    def _peak(self, threads: int) -> None:
+        """What a share of the machine's peak is taken of: in the same run, as the machine drifts."""
+        key = self._key("peak", {"threads": threads})
+        if not self._is_done(key):
+            advance = self.progress.start(f"calibrating, {threads} threads", calibration_calls())
+            self._write("peak", key, {"threads": threads}, measure_peak(threads, on_call=advance))
 
     def _parts(self, candidates: Mapping[Recipe, Candidate]) -> None:
         """Times all candidates together, or none: samples of different hours are no comparison."""

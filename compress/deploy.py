@@ -24,7 +24,7 @@ def recipe_of(folder: Path, weights: str | None = None, backend: str | None = No
     """
     card = read_card(folder)
     name, decoder = f"{card.variant}-{card.file_sha256[:8]}", weights or card.weights
-    return Recipe(card.encoder, decoder, name, backend or card.backend, card.precision, threads, str(folder))
+    return Recipe(card.encoder, decoder, name, backend or card.backend, card.precision, threads, folder=str(folder))
 
 
 def open_backend(recipe: Recipe) -> Backend:

@@ -28,6 +28,7 @@ class Candidate:
         backend_version: of the runtime.
         precision: `fp32`, ...
         threads: that one operator may use; 0 where a record does not say.
+        cpus: logical CPUs it was pinned to, `0,1`; empty for none.
         weights: name of the weights.
         sha256: of the weights.
         trained: whether they come from training. Others have no accuracy to speak of.
@@ -39,6 +40,7 @@ class Candidate:
     backend_version: str = ""
     precision: str = ""
     threads: int = 0
+    cpus: str = ""
     weights: str = ""
     sha256: str = ""
     trained: bool = False
@@ -111,6 +113,7 @@ def candidate_of(record: Record) -> Candidate:
         backend_version=str(said.get("backend_version", "")),
         precision=str(said.get("precision", "")),
         threads=int(said.get("threads") or 0),
+        cpus=",".join(map(str, said.get("cpus") or ())),
         weights=str(weights.get("name", "")),
         sha256=str(weights.get("sha256", "")),
         trained=weights.get("trained") is True,
@@ -142,7 +145,7 @@ def label_candidates(candidates: Iterable[Candidate]) -> tuple[dict[Candidate, s
     """
     distinct = list(dict.fromkeys(candidates))
     measured = [candidate for candidate in distinct if candidate.encoder != FLOOR]
-    fields = ["variant", "backend", "precision", "threads"]
+    fields = ["variant", "backend", "precision", "threads", "cpus"]
     shown = [field for field in fields if len({getattr(candidate, field) for candidate in measured}) > 1]
     shared = [_field(measured[0], field) for field in fields if field not in shown] if measured else []
     labels = {candidate: _label(candidate, shown) for candidate in distinct}
@@ -195,4 +198,6 @@ def _field(candidate: Candidate, field: str) -> str:
     value = getattr(candidate, field)
     if field == "threads":
         return f"{value} thread{'s' * (value != 1)}" if value else ""
+    if field == "cpus":
+        return f"pinned to CPU {value}" if value else ""
     return str(value)[:12] if field == "sha256" else str(value)

@@ -5,11 +5,22 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bench.record import Record, RecordError, append_record, finished_keys, read_records, record_key
+from bench.record import (
+    MIGRATIONS,
+    SCHEMA_VERSION,
+    Record,
+    RecordError,
+    append_record,
+    finished_keys,
+    read_records,
+    record_key,
+)
+from reports.render import render_report
 
 
 def record(key: str = "k", **changes: object) -> Record:
@@ -98,3 +109,33 @@ def test_writers_at_once_tear_nothing(tmp_path: Path) -> None:
         writer.join()
     assert len(list(read_records([path], strict=True))) == 120
     assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+SCHEMAS = sorted((Path(__file__).parent / "golden" / "records").glob("schema_*.jsonl"))
+
+
+def test_every_older_schema_has_a_fixture() -> None:
+    assert [path.stem for path in SCHEMAS] == [f"schema_{number}" for number in range(1, SCHEMA_VERSION)]
+    assert sorted(MIGRATIONS) == list(range(1, SCHEMA_VERSION))
+
+
+@pytest.mark.parametrize("path", SCHEMAS, ids=lambda path: path.stem)
+def test_older_schemas_are_read_as_the_newest(path: Path) -> None:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    records = list(read_records([path], strict=True))
+    assert {record.kind for record in records} >= {"cost", "latency", "accuracy", "error"}
+    assert all(line["schema"] == int(path.stem[-1]) for line in lines)
+    assert {record.schema for record in records} == {SCHEMA_VERSION}
+    assert [record.measurements for record in records] == [line["measurements"] for line in lines]
+    measured = [record.candidate for record in records if record.candidate["encoder"] != "box ellipse"]
+    assert all(candidate["cpus"] is None for candidate in measured), "schema 1 pinned nothing"
+
+
+@pytest.mark.parametrize("path", SCHEMAS, ids=lambda path: path.stem)
+def test_older_schemas_are_reported_beside_the_newest(path: Path, tmp_path: Path) -> None:
+    newest = tmp_path / "newest.jsonl"
+    for old in read_records([path]):
+        append_record(newest, replace(old, key=f"{old.key}-new"))
+    text = render_report([path, newest])
+    assert "3DBox" in text or "totalseg" in text
+    assert text.count("Failures") == 1
