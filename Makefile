@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT := demo
 
-.PHONY: demo test test-all fuzz lint bench clean
+.PHONY: demo test test-all fuzz results lint bench clean
 
 # `run` is the toolkit alone; `test` and `lint` add their extra.
 $(VENV)/.installed-%: setup.cfg pyproject.toml
@@ -30,6 +30,10 @@ test-all: $(VENV)/.installed-test
 # For the night: mutated files through every reader.
 fuzz: $(VENV)/.installed-test
 	$(BIN)/python tests/fuzz.py --count 12000 --seed $$(date +%Y%m%d)
+
+# The committed report and the README's tables, from the committed records.
+results: $(VENV)/.installed-run
+	$(BIN)/python cli.py report reports/results -o reports/results --format markdown --format csv --readme README.md
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check .

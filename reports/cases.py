@@ -23,6 +23,8 @@ from reports.tables import NOTHING, SPEEDUP, Table, flatten, significant, speedu
 
 #: Of one pass, in the order they come in; keys of a record's measurements are `STAGE_s`.
 STAGES = ("load", "preprocess", "encode", "decode", "postprocess")
+#: Named once, in a case's first row.
+CASE_COLUMNS = ("case", "shape", "objects")
 #: Figures and READMEs show a case with more rows in its main ones.
 MAX_ROWS = 12
 STAGES_NOTE = (
@@ -131,20 +133,18 @@ def _tables(suffix: str, title: str, rows: Sequence[CaseRow], shared: str) -> li
     """Totals and stages of one kind of cases. The stages' data are in the totals' CSV."""
     if not rows:
         return []
-    totals = _merge_cells([_totals(row) for row in rows])
-    stages = _merge_cells([_stages(row) for row in rows])
+    totals, stages = [_totals(row) for row in rows], [_stages(row) for row in rows]
     data = [flatten(row) for row in rows]
     return [
-        Table(f"cases_{suffix}", title, totals, data, _totals_notes(rows, shared)),
-        Table(f"stages_{suffix}", f"{title}: where the time goes", stages, (), (STAGES_NOTE,)),
+        Table(f"cases_{suffix}", title, totals, data, _totals_notes(rows, shared), CASE_COLUMNS),
+        Table(f"stages_{suffix}", f"{title}: where the time goes", stages, (), (STAGES_NOTE,), CASE_COLUMNS),
     ]
 
 
 def short_case_rows(rows: Sequence[CaseRow]) -> list[dict[str, str]]:
     """The rows and columns of the tables of totals that a README has room for."""
     dropped = ("cold (s), of it start-up", "peak RSS (MiB)")
-    shown = [{name: cell for name, cell in _totals(row).items() if name not in dropped} for row in main_rows(rows)]
-    return _merge_cells(shown)
+    return [{name: cell for name, cell in _totals(row).items() if name not in dropped} for row in main_rows(rows)]
 
 
 def main_rows(rows: Sequence[CaseRow]) -> list[CaseRow]:
@@ -266,17 +266,6 @@ def _stages(row: CaseRow) -> dict[str, str]:
         "slices encoded": whole(row.encoded_slices),
         "prompts decoded": whole(row.decoded_prompts),
     }
-
-
-def _merge_cells(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """Rows whose case is named once, in its first row."""
-    merged = []
-    previous: tuple[str, ...] = ()
-    for row in rows:
-        case = tuple(row[name] for name in ("case", "shape", "objects"))
-        merged.append(row | dict.fromkeys(("case", "shape", "objects"), "") if case == previous else row)
-        previous = case
-    return merged
 
 
 def _totals_notes(rows: Sequence[CaseRow], shared: str) -> tuple[str, ...]:

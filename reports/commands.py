@@ -22,7 +22,14 @@ def record_files(path: Path) -> list[Path]:
     "-o",
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for report.md, a CSV of every table, and the figures.",
+    help="Folder for report.md, report.html, the figures, and CSV and LaTeX of every table.",
+)
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    type=click.Choice(["markdown", "html", "csv", "latex"]),
+    help="Only this in the folder, beside the figures; repeat for more.",
 )
 @click.option(
     "--baseline", metavar="NAME", help="Encoder that ratios are taken to. [default: tinyvit, else the slowest]"
@@ -32,7 +39,9 @@ def record_files(path: Path) -> list[Path]:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Also renew the short tables between the marks `<!-- generated` and `<!-- end` of this file.",
 )
-def report(records: tuple[Path, ...], out: Path | None, baseline: str | None, readme: Path | None) -> None:
+def report(
+    records: tuple[Path, ...], out: Path | None, formats: tuple[str, ...], baseline: str | None, readme: Path | None
+) -> None:
     """Turn records into markdown tables and plots.
 
     RECORDS are files or folders of records; by default, what `bench` writes by default.
@@ -41,12 +50,13 @@ def report(records: tuple[Path, ...], out: Path | None, baseline: str | None, re
     Examples:
       repmedsam report                                 tables on the terminal
       repmedsam report runs/bench.jsonl -o runs/report
+      repmedsam report -o runs/paper --format latex
     """
-    from reports.render import render_report, renew_readme
+    from reports.render import FORMATS, render_report, renew_readme
 
     paths = [file for path in records or (DEFAULT_RECORDS,) for file in record_files(path)]
     try:
-        click.echo(render_report(paths, out, baseline=baseline))
+        click.echo(render_report(paths, out, baseline=baseline, formats=formats or FORMATS))
         if readme:
             renew_readme(readme, paths, baseline=baseline)
     except ValueError as error:

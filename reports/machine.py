@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bench.record import Record
-from reports.accuracy import AccuracyRow, accuracy_rows, accuracy_tables, read_scores
+from reports.accuracy import AccuracyRow, Scored, accuracy_rows, accuracy_tables, read_scores
 from reports.candidates import FLOOR, candidate_of
 from reports.cases import CaseRow, case_rows, case_tables, shared_settings
 from reports.encoders import EncoderRow, encoder_rows, encoder_tables
+from reports.peak import Peak, peak_tables, read_peaks
 from reports.provenance import by_machine, describe_machine, error_tables, run_tables, weights_tables
 from reports.tables import Table
 from reports.zoo import zoo_tables
@@ -30,6 +31,8 @@ class MachineReport:
         by_modality: rows of the accuracy table by modality.
         by_case: rows of that by case.
         overall: of all images, and of all volumes.
+        scored: the segmentations that the accuracy tables average.
+        peaks: the machine's limits by number of threads.
     """
 
     machine: str
@@ -40,6 +43,8 @@ class MachineReport:
     by_modality: list[AccuracyRow]
     by_case: list[AccuracyRow]
     overall: list[AccuracyRow]
+    scored: list[Scored]
+    peaks: dict[int, Peak]
 
     @cached_property
     def tables(self) -> list[Table]:
@@ -49,6 +54,7 @@ class MachineReport:
             *encoder_tables(self.encoders),
             *case_tables(self.cases, shared_settings(self.records)),
             *accuracy_tables(self.by_modality, self.by_case),
+            *peak_tables(self.encoders, self.peaks),
             *error_tables(self.records),
             *weights_tables(self.records),
             *run_tables(self.records),
@@ -84,4 +90,6 @@ def _machine_report(machine: str, records: list[Record], baseline: str | None) -
         by_modality=accuracy_rows(scored, lambda case: case.modality),
         by_case=accuracy_rows(scored, lambda case: case.case_id),
         overall=accuracy_rows(scored, lambda _: "all"),
+        scored=scored,
+        peaks=read_peaks(records),
     )

@@ -1,14 +1,16 @@
-"""The report: markdown of everything that records hold, a CSV for each table, and figures."""
+"""The report of everything that records hold: markdown, one HTML page, CSV and LaTeX of each table, figures."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from reports.cases import shared_settings, short_case_rows
+from reports.across import across_tables
+from reports.cases import CASE_COLUMNS, shared_settings, short_case_rows
 from reports.encoders import short_encoder_rows
 from reports.load import load_records
 from reports.machine import MachineReport, machine_reports
@@ -16,8 +18,14 @@ from reports.provenance import file_table, provenance, reading_notes
 from reports.published import HEADING, quoted_tables
 from reports.statistics import MIN_SAMPLES
 from reports.tables import UNPAIRED, Table, markdown_table
-from reports.zoo import short_runtime_rows, short_zoo_rows
+from reports.zoo import RUNTIME_COLUMNS, short_runtime_rows, short_zoo_rows
 
+if TYPE_CHECKING:
+    from reports.plots import Picture
+
+TITLE = "Benchmark report"
+#: What a report's folder may hold beside its figures.
+FORMATS = ("markdown", "html", "csv", "latex")
 HOW_TO_READ = (
     "Latencies are medians; [IQR] are the quartiles. A speed-up is the baseline's median over the row's: above 1 is "
     "faster. Its interval is a 95 % bootstrap interval; where both were timed in the same rounds of one run the rounds "
@@ -26,31 +34,46 @@ HOW_TO_READ = (
 )
 
 
-def render_report(record_paths: Sequence[Path], out_dir: Path | None = None, *, baseline: str | None = None) -> str:
+def render_report(
+    record_paths: Sequence[Path],
+    out_dir: Path | None = None,
+    *,
+    baseline: str | None = None,
+    formats: Collection[str] = FORMATS,
+) -> str:
     """The report of records, as markdown.
 
     Args:
         record_paths: JSON-lines files of records.
-        out_dir: where to write `report.md`, `TABLE.csv` for every table and the figures, too.
+        out_dir: where to write the figures and what `formats` ask for, too: `report.md`, `report.html`, `TABLE.csv` and
+            `TABLE.tex` for every table.
         baseline: encoder that ratios are taken to; by default `tinyvit`, or the slowest where there is none.
+        formats: some of `FORMATS`.
 
     Raises:
         ValueError: no records, a missing file, or a baseline of which there is no record.
     """
     loaded = load_records(record_paths)
     reports = machine_reports(loaded.records, baseline)
-    quoted = quoted_tables()
-    figures = {} if out_dir is None else _draw(reports, out_dir)
-    intro = [f"{len(loaded.records)} records.", *reading_notes(loaded), *_machines_note(reports), HOW_TO_READ]
-    parts = ["# Benchmark report", "\n".join(f"- {sentence}" for sentence in intro)]
+    sentences = [f"{len(loaded.records)} records.", *reading_notes(loaded), *_machines_note(reports), HOW_TO_READ]
+    across, files, quoted = across_tables(reports), [file_table(loaded)], quoted_tables()
+    pictures = {} if out_dir is None else _draw(reports, out_dir)
+    parts = [f"# {TITLE}", _bullets(sentences), *_table_parts(across, "##")]
     for report in reports:
-        parts += _machine_parts(report, figures.get(report.machine, []))
-    others = [file_table(loaded)]
-    parts += [*_table_parts(others, "##"), f"## {HEADING}", *_table_parts(quoted, "###")]
+        parts += _machine_parts(report, pictures.get(report.machine, []))
+    parts += [*_table_parts(files, "##"), f"## {HEADING}", *_table_parts(quoted, "###")]
     text = "\n\n".join(parts) + "\n"
-    if out_dir is not None:
+    if out_dir is None:
+        return text
+    others = [*across, *files, *quoted]
+    if "markdown" in formats:
         _write(out_dir / "report.md", text)
-        _write_tables(out_dir, reports, [*others, *quoted])
+    if "html" in formats:
+        _write_html(out_dir, sentences, reports, pictures, across, files, quoted)
+    if "csv" in formats:
+        _write_csv(out_dir, reports, others)
+    if "latex" in formats:
+        _write_latex(out_dir, reports, others)
     return text
 
 
@@ -71,8 +94,12 @@ def readme_block(record_paths: Sequence[Path], *, baseline: str | None = None) -
         parts.append(f"Measured on {report.title}; {settings or f'{threads} threads'}; machine `{report.machine}`.")
         volumes = [row for row in report.cases if row.case.is_volume]
         encoders = short_zoo_rows(report.encoders) or short_encoder_rows(report.encoders)
-        tables = (short_case_rows(volumes), short_runtime_rows(report.encoders), encoders)
-        parts += [markdown_table(rows) for rows in tables if rows]
+        tables = (
+            (short_case_rows(volumes), CASE_COLUMNS),
+            (short_runtime_rows(report.encoders), RUNTIME_COLUMNS),
+            (encoders, ()),
+        )
+        parts += [markdown_table(rows, merged) for rows, merged in tables if rows]
     return "\n\n".join(parts) + "\n"
 
 
@@ -92,17 +119,17 @@ def renew_readme(path: Path, record_paths: Sequence[Path], *, baseline: str | No
     _write(path, f"{before}{opening}{mark}\n\n{block}\n{closing}{after}")
 
 
-def _draw(reports: Sequence[MachineReport], out_dir: Path) -> dict[str, list[tuple[str, str]]]:
-    """Figures (file name, caption) by machine; files of several machines have its id in their names."""
+def _draw(reports: Sequence[MachineReport], out_dir: Path) -> dict[str, list[Picture]]:
+    """Figures by machine; files of several machines have its id in their names."""
     # Imported here: tables on the terminal do not wait for matplotlib.
     from reports.plots import draw_figures
 
     out_dir.mkdir(parents=True, exist_ok=True)
-    several = len(reports) > 1
-    return {
-        report.machine: draw_figures(report, out_dir, suffix=f"_{report.machine}" if several else "")
-        for report in reports
-    }
+    return {report.machine: draw_figures(report, out_dir, suffix=_suffix(report, reports)) for report in reports}
+
+
+def _suffix(report: MachineReport, reports: Sequence[MachineReport]) -> str:
+    return f"_{report.machine}" if len(reports) > 1 else ""
 
 
 def _machines_note(reports: Sequence[MachineReport]) -> list[str]:
@@ -111,23 +138,48 @@ def _machines_note(reports: Sequence[MachineReport]) -> list[str]:
     return [f"The records come from {len(reports)} machines. Each has its own tables; no ratio mixes machines."]
 
 
-def _machine_parts(report: MachineReport, figures: Sequence[tuple[str, str]]) -> list[str]:
-    """Heading, provenance, tables and figures of one machine."""
-    facts = "\n".join(f"- {sentence}" for sentence in provenance(report.records))
-    pictures = [f"![{caption}]({name})" for name, caption in figures]
+def _heading(report: MachineReport) -> str:
+    return f"Measured on {report.title} (`{report.machine}`)"
+
+
+def _machine_parts(report: MachineReport, pictures: Sequence[Picture]) -> list[str]:
+    """Heading, provenance, figures and tables of one machine."""
     return [
-        f"## Measured on {report.title} (`{report.machine}`)",
-        facts,
-        *pictures,
+        f"## {_heading(report)}",
+        _bullets(provenance(report.records)),
+        *(picture.to_markdown() for picture in pictures),
         *_table_parts(report.tables, "###"),
     ]
+
+
+def _bullets(sentences: Sequence[str]) -> str:
+    return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
 def _table_parts(tables: Sequence[Table], level: str) -> list[str]:
     return [part for table in tables for part in (f"{level} {table.title}", table.to_markdown())]
 
 
-def _write_tables(out_dir: Path, reports: Sequence[MachineReport], others: Sequence[Table]) -> None:
+def _write_html(
+    out_dir: Path,
+    sentences: Sequence[str],
+    reports: Sequence[MachineReport],
+    pictures: Mapping[str, Sequence[Picture]],
+    across: Sequence[Table],
+    files: Sequence[Table],
+    quoted: Sequence[Table],
+) -> None:
+    from reports.html import Section, html_page
+
+    sections = [Section("Machines", (), (), across)] if across else []
+    for report in reports:
+        facts = provenance(report.records)
+        sections.append(Section(_heading(report), facts, pictures.get(report.machine, ()), report.tables))
+    sections += [Section("Files", (), (), files), Section(HEADING, (), (), quoted)]
+    _write(out_dir / "report.html", html_page(TITLE, sentences, sections, out_dir))
+
+
+def _write_csv(out_dir: Path, reports: Sequence[MachineReport], others: Sequence[Table]) -> None:
     """A CSV for each table: those of all machines in one file, with the machine's id in front."""
     data: dict[str, list[dict[str, object]]] = {}
     for report in reports:
@@ -138,6 +190,16 @@ def _write_tables(out_dir: Path, reports: Sequence[MachineReport], others: Seque
     for name, rows in data.items():
         if rows:
             _write(out_dir / f"{name}.csv", pd.DataFrame(rows).to_csv(index=False))
+
+
+def _write_latex(out_dir: Path, reports: Sequence[MachineReport], others: Sequence[Table]) -> None:
+    """A file for each table that has rows; those of several machines have its id in their names."""
+    from reports.latex import latex_table
+
+    named = [(f"{t.name}{_suffix(report, reports)}", t) for report in reports for t in report.tables]
+    for name, table in [*named, *((table.name, table) for table in others)]:
+        if table.shown:
+            _write(out_dir / f"{name}.tex", latex_table(table))
 
 
 def _write(path: Path, text: str) -> None:

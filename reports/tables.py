@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ class Table:
         shown: formatted rows for markdown; column names carry units.
         data: unrounded rows for the CSV, SI units in the names; not necessarily row by row those of `shown`.
         notes: sentences below it.
+        merged: columns that stay empty where all of them are as in the row above.
     """
 
     name: str
@@ -37,19 +38,30 @@ class Table:
     shown: Sequence[Mapping[str, str]]
     data: Sequence[Mapping[str, object]]
     notes: tuple[str, ...] = ()
+    merged: tuple[str, ...] = ()
 
     def to_markdown(self) -> str:
         """The rows as a pipe table that is aligned in raw form too, then the notes as a list."""
         notes = "".join(f"\n- {note}" for note in self.notes)
-        return markdown_table(self.shown) + (f"\n{notes}" if notes else "")
+        return markdown_table(self.shown, self.merged) + (f"\n{notes}" if notes else "")
 
 
-def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows as a pipe table: columns of numbers aligned right, columns without any content left out."""
-    frame = pd.DataFrame([{name: _escape(cell) for name, cell in row.items()} for row in rows]).fillna(NOTHING)
-    frame = frame.loc[:, ~frame.isin(["", NOTHING]).all()]
-    align = ["right" if _is_numeric(frame[name].tolist()) else "left" for name in frame]
+def markdown_table(rows: Sequence[Mapping[str, str]], merged: tuple[str, ...] = ()) -> str:
+    """Rows as a pipe table: columns of numbers aligned right. For the rest see `shown_frame`."""
+    frame = shown_frame(rows, merged).map(_escape)
+    align = ["right" if is_numeric(frame[name].tolist()) else "left" for name in frame]
     return str(frame.to_markdown(index=False, tablefmt="pipe", disable_numparse=True, colalign=align))
+
+
+def shown_frame(rows: Sequence[Mapping[str, str]], merged: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Cells as text: columns without any content left out, `merged` ones empty where they repeat the row above."""
+    frame = pd.DataFrame([dict(row) for row in rows]).fillna(NOTHING)
+    frame = frame.loc[:, ~frame.isin(["", NOTHING]).all()]
+    repeated = [name for name in merged if name in frame]
+    if repeated:
+        above = frame[repeated].eq(frame[repeated].shift()).all(axis=1)
+        frame.loc[above, repeated] = ""
+    return frame
 
 
 def flatten(row: object) -> dict[str, object]:
@@ -93,9 +105,15 @@ def milliseconds(seconds: float) -> str:
 
 def spread_ms(spread: Spread) -> str:
     """`451 [440, 462]`: median and quartiles of seconds, written in ms."""
+    return spread_cell(spread, lambda seconds: seconds * 1e3)
+
+
+def spread_cell(spread: Spread, unit: Callable[[float], float]) -> str:
+    """Median and quartiles brought to another unit, the lower one first: a rate falls where seconds rise."""
     if not spread.n:
         return NOTHING
-    return f"{milliseconds(spread.median)} [{milliseconds(spread.q1)}, {milliseconds(spread.q3)}]"
+    low, high = sorted((unit(spread.q1), unit(spread.q3)))
+    return f"{significant(unit(spread.median))} [{significant(low)}, {significant(high)}]"
 
 
 def speedup_cell(ratio: Ratio, *, is_baseline: bool) -> str:
@@ -115,6 +133,7 @@ def _escape(cell: str) -> str:
     return " ".join(cell.split()).replace("|", "\\|")
 
 
-def _is_numeric(cells: Sequence[str]) -> bool:
+def is_numeric(cells: Sequence[str]) -> bool:
+    """Whether all cells that are filled begin with a number."""
     filled = [cell for cell in cells if cell not in (NOTHING, "")]
     return bool(filled) and all(_NUMBER.match(cell) for cell in filled)

@@ -20,13 +20,17 @@ def zoo_tables(rows: Sequence[EncoderRow]) -> list[Table]:
     shown = short_zoo_rows(rows)
     tables = [Table("zoo", "The zoo", shown, (), (ZOO_NOTE,))] if shown else []
     runtimes = short_runtime_rows(rows)
-    return tables + ([Table("runtimes", "Runtimes and precisions", runtimes, (), (RUNTIMES_NOTE,))] if runtimes else [])
+    if runtimes:
+        tables.append(Table("runtimes", "Runtimes and precisions", runtimes, (), (RUNTIMES_NOTE,), RUNTIME_COLUMNS))
+    return tables
 
 
 ZOO_NOTE = (
     "Parameters and GMACs are of the image encoder at its input size. Fastest: of the runtimes and precisions that "
     "were timed here. Weights with a non-commercial licence are not for commercial use."
 )
+#: Named once, in an encoder's first row.
+RUNTIME_COLUMNS = ("encoder",)
 RUNTIMES_NOTE = "Speed-up: over the same encoder in torch fp32, timed in the same rounds unless marked u."
 
 
@@ -65,7 +69,7 @@ def short_runtime_rows(rows: Sequence[EncoderRow]) -> list[dict[str, str]]:
             ratio = ratio_of_medians(common.encode_samples, row.encode_samples)
             shown.append(
                 {
-                    "encoder": row.candidate.encoder if not shown or row.candidate.encoder != _last(shown) else "",
+                    "encoder": row.candidate.encoder,
                     "variant": row.candidate.variant,
                     "runtime": row.candidate.backend,
                     "precision": row.candidate.precision,
@@ -75,11 +79,6 @@ def short_runtime_rows(rows: Sequence[EncoderRow]) -> list[dict[str, str]]:
                 }
             )
     return shown
-
-
-def _last(shown: Sequence[dict[str, str]]) -> str:
-    """The encoder that the last rows belong to."""
-    return next((row["encoder"] for row in reversed(shown) if row["encoder"]), "")
 
 
 def _by_encoder(rows: Sequence[EncoderRow]) -> list[list[EncoderRow]]:

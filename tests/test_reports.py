@@ -68,7 +68,7 @@ class Book:
         append_record(self.path, Record(kind, who, measurements, machine, key=key, time_utc=time_utc, **filled))
         return key
 
-    def cost(self, who: dict[str, Any], gmacs: float = 31.1, second: float | None = 31.1) -> None:
+    def cost(self, who: dict[str, Any], gmacs: float = 31.1, second: float | None = 31.1, **fields: Any) -> None:
         measurements = {
             "encoder_params": 6_460_000,
             "decoder_params": 4_060_000,
@@ -78,7 +78,7 @@ class Book:
             "input_px": 256,
             "uncounted_operators": {"aten::gelu": 62},
         }
-        self.add("cost", who, measurements)
+        self.add("cost", who, measurements, **fields)
 
     def parts(self, who: dict[str, Any], encode_s: list[float | None], **fields: Any) -> None:
         decode_s = [0.08] * len(encode_s)
@@ -517,7 +517,8 @@ def test_figures_are_drawn_where_there_is_data(book: Book) -> None:
     out = book.path.parent / "report"
     who = candidate("repvit", trained=True)
     book.parts(who, [1.0, 1.1])
-    assert book.report(out).count("![") == len(list(out.glob("*.png"))) == 1
+    assert book.report(out).count("<picture>") == 1
+    assert sorted(path.name for path in out.glob("*.png")) == ["encoder_latency.png", "encoder_latency_dark.png"]
     book.one_pass(who, 10.0, protocol("cached"))
     book.scores(FLOOR, [0.5])
     book.scores(REPVIT, [0.9])
@@ -525,8 +526,9 @@ def test_figures_are_drawn_where_there_is_data(book: Book) -> None:
     book.scores(who, [0.9])
     text = book.report(out)
     pictures = sorted(path.name for path in out.glob("*.png"))
-    assert pictures == ["accuracy_latency.png", "case_stages.png", "encoder_latency.png"]
-    assert all(f"]({name})" in text for name in pictures)
+    drawn = ("accuracy_latency", "case_stages", "dsc_distribution", "encoder_latency")
+    assert pictures == [f"{name}{theme}.png" for name in drawn for theme in ("", "_dark")]
+    assert all(f'="{name}"' in text for name in pictures)
     assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
     assert (out / "report.md").read_text() == text
     assert not list(out.glob(".*")), "nothing half written is left"
@@ -537,7 +539,19 @@ def test_figures_of_machines_have_their_own_files(book: Book) -> None:
     book.parts(REPVIT, [1.0], machine="m1")
     book.parts(REPVIT, [1.0], machine="m2")
     book.report(out)
-    assert sorted(path.name for path in out.glob("*.png")) == ["encoder_latency_m1.png", "encoder_latency_m2.png"]
+    light = sorted(path.name for path in out.glob("*.png") if "dark" not in path.name)
+    assert light == ["encoder_latency_m1.png", "encoder_latency_m2.png"]
+
+
+def test_figures_of_scaling_take_several_sizes(book: Book) -> None:
+    out = book.path.parent / "report"
+    book.one_pass(REPVIT, 10.0, protocol("cached"))
+    book.one_pass(REPVIT, 10.0, protocol("batched"))
+    book.report(out)
+    assert not (out / "case_scaling.png").exists()
+    book.one_pass(REPVIT, 20.0, protocol("cached"), case={**CT_0860, "case_id": "long", "objects": 4, "sha256": "l"})
+    book.report(out)
+    assert (out / "case_scaling.png").exists()
 
 
 def test_readme_block_is_short(book: Book) -> None:

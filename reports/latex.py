@@ -1,0 +1,52 @@
+"""Tables as LaTeX, for papers: `booktabs` rules, a caption, a label, notes below."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from reports.tables import Table, is_numeric, shown_frame
+
+_SPECIAL = re.compile(r"[&%$#_{}~^\\±]")
+_ESCAPED = {
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+    "±": r"$\pm$",
+}
+
+
+def latex_table(table: Table) -> str:
+    """A `table` environment; it needs `\\usepackage{booktabs}`."""
+    frame = shown_frame(table.shown, table.merged)
+    columns = [frame[name].tolist() for name in frame]
+    layout = "".join("r" if is_numeric(cells) else "l" for cells in columns)
+    rows = [_row(list(frame)), r"\midrule", *(_row(cells) for cells in frame.itertuples(index=False))]
+    lines = [
+        r"\begin{table}",
+        r"\centering\small",
+        rf"\caption{{{escape(table.title)}}}",
+        rf"\label{{tab:{table.name}}}",
+        rf"\begin{{tabular}}{{{layout}}}",
+        r"\toprule",
+        *rows,
+        r"\bottomrule",
+        r"\end{tabular}",
+        *(rf"\par\smallskip\footnotesize {escape(note)}" for note in table.notes),
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def escape(text: str) -> str:
+    r"""Text that LaTeX sets as it stands; marks of code are dropped.
+
+    >>> escape("50 % of `per_object`")
+    '50 \\% of per\\_object'
+    """
+    plain = text.replace("`", "").replace("\\*", "*")
+    return _SPECIAL.sub(lambda found: _ESCAPED.get(found[0], "\\" + found[0]), plain)
+
+
+def _row(cells: Sequence[object]) -> str:
+    return " & ".join(escape(str(cell)) for cell in cells) + r" \\"

@@ -1,0 +1,102 @@
+"""The machine's peak: what is measured, shares by hand, and machines side by side."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import bench.calibrate
+from bench.calibrate import SIDE, calibration_calls, int8_product_model, measure_peak
+from tests.test_reports import REPVIT, TINYVIT, Book, candidate
+
+
+def peak(book: Book, fp32_s: float = 0.1, **fields: Any) -> None:
+    measurements = {
+        "fp32_s": [fp32_s] * 3,
+        "bf16_s": None,
+        "int8_s": [0.05] * 3,
+        "stream_s": [0.02] * 3,
+        "product_macs": 10_000_000_000,
+        "stream_bytes": 200_000_000,
+    }
+    book.add("peak", {"threads": 2}, measurements, **fields)
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Book:
+    return Book(tmp_path / "records.jsonl")
+
+
+def test_shares_by_hand(book: Book) -> None:
+    peak(book)
+    book.cost(REPVIT, gmacs=31.1)
+    book.parts(REPVIT, [0.622])
+    text = book.report()
+    assert "100 [100, 100]" in text, "10 GMAC in 0.1 s"
+    assert "200 [200, 200]" in text, "int8"
+    assert "10.0 [10.0, 10.0]" in text, "0.2 GB in 0.02 s"
+    shares = book.csv("shares", formats=["csv"])
+    assert shares["gmacs_per_s"].tolist() == pytest.approx([50.0])
+    assert shares["of_peak"].tolist() == pytest.approx([0.5])
+    assert re.search(r"\| +50 \|", text)
+    assert (book.path.parent / "report" / "roofline.png").is_file()
+
+
+def test_other_precisions_and_threads_have_no_share(book: Book) -> None:
+    peak(book)
+    for who in (candidate("repvit", precision="bf16"), candidate("repvit", threads=8)):
+        book.cost(who)
+        book.parts(who, [0.622])
+    assert book.csv("shares", formats=["csv"])["of_peak"].isna().all()
+
+
+def test_no_calibration_no_tables(book: Book) -> None:
+    book.cost(REPVIT)
+    book.parts(REPVIT, [1.0])
+    assert "peak" not in book.report()
+
+
+def test_machines_stand_side_by_side_by_ratio(book: Book) -> None:
+    for machine, factor in (("m1", 1.0), ("m2", 3.0)):
+        peak(book, 0.1 * factor, machine=machine)
+        for who, seconds in ((REPVIT, 0.622), (TINYVIT, 1.244)):
+            book.cost(who, machine=machine)
+            book.parts(who, [seconds * factor], machine=machine)
+    text = book.report()
+    row = next(line for line in text.splitlines() if line.startswith("| repvit") and "of peak" in line)
+    assert "622 ms, 2.00x, 50 % of peak" in row
+    assert "1866 ms, 2.00x, 50 % of peak" in row
+
+
+def test_int8_product_is_a_product() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 256, (SIDE, SIDE), np.uint8)
+    b = rng.integers(-64, 64, (SIDE, SIDE), np.int8)
+    session = onnxruntime.InferenceSession(int8_product_model().SerializeToString(), providers=["CPUExecutionProvider"])
+    (product,) = session.run(None, {"a": a, "b": b})
+    assert np.array_equal(product[:3], a[:3].astype(np.int64) @ b.astype(np.int64))
+
+
+def test_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.calibrate, "SIDE", 64)
+    monkeypatch.setattr(bench.calibrate, "STREAM_LENGTH", 1000)
+    calls: list[None] = []
+    found = measure_peak(1, rounds=2, on_call=lambda: calls.append(None))
+    assert len(calls) == calibration_calls(2)
+    assert found["product_macs"] == 64**3
+    assert found["stream_bytes"] == 12_000
+    assert all(len(found[name]) == 2 and min(found[name]) > 0 for name in ("fp32_s", "int8_s", "stream_s"))
+    assert found["bf16_s"] is None or len(found["bf16_s"]) == 2
+
+
+@pytest.mark.parametrize(("isa", "measured"), [(["avx2"], False), (["avx2", "avx512_bf16"], True)])
+def test_bf16_is_left_out_where_it_is_emulated(monkeypatch: pytest.MonkeyPatch, isa: list[str], measured: bool) -> None:
+    monkeypatch.setattr(bench.calibrate, "describe_machine", lambda: {"isa": isa})
+    monkeypatch.setattr(bench.calibrate, "SIDE", 8)
+    monkeypatch.setattr(bench.calibrate, "STREAM_LENGTH", 8)
+    assert (measure_peak(1, rounds=1)["bf16_s"] is not None) is measured
