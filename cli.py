@@ -361,7 +361,8 @@ def cold_pass() -> None:
     multiple=True,
     required=True,
     metavar="SCANS",
-    help="File, folder or glob of npz, NIfTI, NRRD, MetaImage, DICOM (a folder a series) or pictures; repeat for more.",
+    help="File, folder, glob or IMAGE=LABELS: npz, NIfTI, NRRD, MetaImage, DICOM (a folder a series), pictures; "
+    "repeat for more.",
 )
 @click.option("-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
 @click.option(
@@ -414,7 +415,7 @@ def segment(
     """
     from bench.progress import TerminalProgress
     from compress.deploy import open_backend, recipe_of
-    from zoo.data.cases import distinct
+    from zoo.data.cases import check_out, distinct
     from zoo.data.intensity import parse_window
     from zoo.data.prepare import Preparation
     from zoo.sam.rule import Protocol3D
@@ -425,6 +426,7 @@ def segment(
     if encoder and weights is None:
         raise click.UsageError("--weights: name trained ones, or random:0 to try the way without any")
     sources = distinct([source for spec in inputs for source in _find_cases(spec, None, None)])
+    check_out(sources, out)
     if candidate:
         recipe = recipe_of(candidate, weights, threads=threads)
     else:
@@ -440,9 +442,16 @@ def segment(
         dicom_seg=dicom_seg,
         overwrite=overwrite,
     )
+    todo = [source for source in sources if not run.is_finished(source)]
+    if held := len(sources) - len(todo):
+        click.echo(f"{held} of {len(sources)} were in {out} already (--overwrite segments them again)")
     with TerminalProgress() as progress:
-        failures = sum(not run.segment(source, progress) for source in sources)
-    click.echo(f"{len(sources) - failures} of {len(sources)} segmented in {out}")
+        try:
+            failures = sum(not run.segment(source, progress) for source in todo)
+        except KeyboardInterrupt:
+            progress.message(f"stopped; what was segmented is in {out}, the same command goes on from there")
+            raise SystemExit(130) from None
+    click.echo(f"{len(todo) - failures} of {len(todo)} segmented in {out}")
     if failures:
         raise click.ClickException(f"{failures} could not be segmented")
 
@@ -463,7 +472,8 @@ def segment(
     type=click.Choice(["plain", "cvpr24"]),
     default="plain",
     show_default=True,
-    help="cvpr24: labels 1 to the largest, NSD 0 where DSC <= 0.2, 2D spacing 1, as the challenge scored.",
+    help="cvpr24: as the challenge's script scores: labels 1 to the largest, NSD 0 where a case's mean DSC is not "
+    "above 0.2, an image as a slice of 1 mm, the spacing in the npz's order.",
 )
 @click.option("--tolerance-mm", type=click.FloatRange(min=0), default=2.0, show_default=True, help="Of the NSD.")
 @click.option(
@@ -474,8 +484,9 @@ def score(
 ) -> None:
     """Score segmentations against labels: DSC, NSD, HD95 and volume of every label.
 
-    A label in one of the maps only scores 0. With --against, both segmentations are compared label by label: mean
-    difference with a bootstrap interval, and Wilcoxon's signed-rank test.
+    A label in one of the maps only scores 0. Tables on the terminal; --out also writes scores.csv (a row a label),
+    scores.md and scores.jsonl (records, as `bench` writes them). With --against, both segmentations are compared label
+    by label: mean difference with a bootstrap interval over cases, and Wilcoxon's signed-rank test.
 
     \b
     Examples:
@@ -483,14 +494,16 @@ def score(
       repmedsam score -s outputs/ -g npz/ --rules cvpr24 --against baseline/ -o runs/scores
     """
     from bench.score import write_records
-    from reports.scores import by_case, paired, score_table, summary
+    from reports.scores import by_case, by_label, paired, score_table, summary
     from zoo.files import whole_file
 
     if against and against.resolve() == segs.resolve():
         raise click.UsageError("--segs and --against are the same")
     cases, failures = _scores(segs, labels, rules, tolerance_mm, workers)
     scores = score_table(row for case in cases for row in case.rows)
-    text = f"{summary(scores)}\n\n{by_case(scores)}"
+    text = f"{summary(scores)}\n\n{by_case(scores, skip_undefined=rules != 'cvpr24')}"
+    if scores["label"].nunique() > 1:
+        text += f"\n\n{by_label(scores)}"
     if against:
         others, failed = _scores(against, labels, rules, tolerance_mm, workers)
         failures += failed
@@ -515,16 +528,21 @@ def _scores(segs: Path, labels: str, rules: Any, tolerance_mm: float, workers: i
     from rich.console import Console
     from rich.progress import track
 
-    from bench.score import find_pairs, score_pair
+    from bench.score import find_pairs, score_pair, unsegmented
+    from zoo.errors import InputError
     from zoo.parallel import map_items
 
     console = Console(stderr=True)
     pairs = find_pairs(segs, labels)
     done = map_items(partial(score_pair, rules=rules, tolerance_mm=tolerance_mm), pairs, workers)
+    if missing := unsegmented(pairs, labels):
+        told = f"not scored, no segmentation in {segs}: {', '.join(missing[:10])}"
+        console.print(told + (f" and {len(missing) - 10} more" if len(missing) > 10 else ""), soft_wrap=True)
     scored: list[CaseScores] = []
-    for _, result in track(done, f"scoring {segs.name}", len(pairs), console=console, transient=True):
+    for pair, result in track(done, f"scoring {segs.name}", len(pairs), console=console, transient=True):
         if isinstance(result, Exception):
-            console.print(str(result), style="red", markup=False, highlight=False, soft_wrap=True)
+            told = str(result) if isinstance(result, InputError) else f"{pair.segmentation}: {result!r}"
+            console.print(told, style="red", markup=False, highlight=False, soft_wrap=True)
         else:
             scored.append(result)
     if not any(case.rows for case in scored):

@@ -53,25 +53,28 @@ def load_prompted(
     """Reads an image and its boxes.
 
     Args:
-        source: of the image; its label files are asked for boxes where neither a file of boxes nor boxes are given.
+        source: of the image; what it holds itself, or else its label files, are asked for boxes where neither a file
+            of boxes nor boxes are given.
         preparation: of images that are not a challenge npz.
         boxes_file: JSON or CSV, see `zoo.data.boxes`.
-        boxes: (N, 4) or (N, 6) in the axes of the file.
+        boxes: (N, 4) or (N, 6) in the axes of the file, for labels 1 to N.
 
     Raises:
         InputError: an image or boxes that cannot be used.
     """
     if source.image_path is None:
         return Prompted(load_phantom(source.reference.removeprefix("phantom:")))
-    if source.image_path.suffix == ".npz":
-        return Prompted(replace(load_challenge_npz(source.image_path), case_id=source.case_id))
-    scan = read_scan(source.image_path)
+    given = None
     if boxes is not None:
-        labels = np.arange(1, len(boxes) + 1, dtype=np.uint16)
-        in_slices = boxes_in_slices(Path("--box"), boxes, scan)
+        given = boxes, np.arange(1, len(boxes) + 1, dtype=np.uint16)
     elif boxes_file is not None:
-        in_file, labels = read_boxes(boxes_file, source.case_id)
-        in_slices = boxes_in_slices(boxes_file, in_file, scan)
+        given = read_boxes(boxes_file, source.case_id)
+    if source.image_path.suffix == ".npz":
+        return Prompted(replace(load_challenge_npz(source.image_path, given), case_id=source.case_id))
+    scan = read_scan(source.image_path)
+    if given is not None:
+        in_file, labels = given
+        in_slices = boxes_in_slices(boxes_file or Path("--box"), in_file, scan)
     elif source.labels_paths:
         in_slices, labels = boxes_from_labels(read_labels(source.labels_paths, scan))
     else:
@@ -192,17 +195,20 @@ class SegmentRun:
     dicom_seg: bool = False
     overwrite: bool = False
 
+    def is_finished(self, source: CaseSource) -> bool:
+        """Whether `out` holds the segmentation of a file, and it is not to be made again."""
+        return not self.overwrite and finished(source, self.out) is not None
+
     def segment(self, source: CaseSource, progress: Progress) -> bool:
         """Segments one file; False, and a message, where that cannot be done."""
-        if not self.overwrite and finished(source, self.out):
-            return True
         try:
             prompted = load_prompted(source, self.preparation, self.boxes_file, self.boxes)
             steps = count_slices(prompted.case, self.protocol) if prompted.case.is_volume else 1
             advance = progress.start(f"segmenting {source.case_id}", steps)
             self._write(segment_case(prompted.case, self.backend, self.protocol, advance), prompted)
         except (InputError, OSError, MemoryError) as error:
-            progress.message(str(error) or type(error).__name__)
+            told = str(error) if isinstance(error, InputError) else f"{source.reference}: {error!r}"
+            progress.message(told)
             return False
         return True
 

@@ -73,7 +73,7 @@ def write_dicom_seg(segmentation: NDArray[np.uint16], scan: Scan, path: Path) ->
     study, series = hd.UID(), hd.UID()
     try:
         made = Segmentation(
-            source_images=[_reference(dcmread(file, stop_before_pixels=True), study, series) for file in files],
+            source_images=[_reference(_header(file), study, series) for file in files],
             pixel_array=np.stack([frames == label for label in labels], axis=-1).astype(np.uint8),
             segmentation_type=SegmentationTypeValues.BINARY,
             segment_descriptions=[_describe(number, label) for number, label in enumerate(labels, start=1)],
@@ -90,6 +90,11 @@ def write_dicom_seg(segmentation: NDArray[np.uint16], scan: Scan, path: Path) ->
         raise InputError(scan.path, f"images that cannot be referred to ({error})", "complete DICOM headers") from error
     with whole_file(path) as part:
         made.save_as(part)
+
+
+def _header(file: str) -> FileDataset:
+    """What is wanted of a file and nothing else: pydicom quotes odd values in warnings, and those name patients."""
+    return dcmread(file, stop_before_pixels=True, specific_tags=list(KEPT))
 
 
 def _reference(image: FileDataset, study: str, series: str) -> Dataset:
@@ -111,8 +116,9 @@ def _describe(number: int, label: int) -> SegmentDescription:
     return SegmentDescription(
         segment_number=number,
         segment_label=f"object {label}",
-        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
-        segmented_property_type=codes.SCT.Lesion,
+        # What an object is, nobody has said: an organ as well as a lesion.
+        segmented_property_category=codes.SCT.Tissue,
+        segmented_property_type=codes.SCT.Tissue,
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
         algorithm_identification=_ALGORITHM,
     )

@@ -21,21 +21,27 @@ from zoo.errors import InputError
 from zoo.files import whole_file
 
 
-def load_challenge_npz(path: Path) -> Case:
+def load_challenge_npz(path: Path, prompts: tuple[NDArray[np.int64], NDArray[np.uint16]] | None = None) -> Case:
     """Reads a case of the challenge.
 
     Without `boxes`, they are taken from `gts` and each asks for its label; with `boxes`, they ask for labels 1 to N.
+
+    Args:
+        path: of the file.
+        prompts: boxes and the labels that they ask for, in place of the file's.
 
     Raises:
         InputError: a file, key, type, shape or value that cannot be used.
     """
     arrays = _read_arrays(path, ("imgs", "gts", "boxes", "spacing"))
     if "imgs" not in arrays:
-        raise InputError(path, f"keys {', '.join(arrays) or 'of no use'}", "at least imgs, and boxes or gts")
+        raise InputError(path, f"keys {', '.join(_keys(path))}", "at least imgs, and boxes or gts")
     image, is_volume = _image(path, arrays["imgs"])
     shape = image.shape if is_volume else image.shape[:2]
     labels = _labels(f"{path}:gts", arrays["gts"], shape) if "gts" in arrays else None
-    if "boxes" in arrays:
+    if prompts is not None:
+        boxes, object_labels = validate_boxes(path, prompts[0], shape), prompts[1]
+    elif "boxes" in arrays:
         boxes = validate_boxes(f"{path}:boxes", arrays["boxes"], shape)
         object_labels = np.arange(1, len(boxes) + 1, dtype=np.uint16)
     elif labels is not None:
@@ -94,6 +100,12 @@ def _read_arrays(path: Path, keys: tuple[str, ...]) -> dict[str, NDArray[Any]]:
             return {key: _read_member(path, archive, key) for key in keys if f"{key}.npy" in names}
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise InputError(path, f"no readable npz archive ({error})", "a whole .npz file") from error
+
+
+def _keys(path: Path) -> list[str]:
+    """Names of what a readable archive holds, those that fit in a message."""
+    with zipfile.ZipFile(path) as archive:
+        return [name.removesuffix(".npy")[:20] for name in archive.namelist()[:10]]
 
 
 def _read_member(path: Path, archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
