@@ -56,7 +56,8 @@ def html_page(title: str, sentences: Sequence[str], sections: Sequence[Section],
     environment.filters |= {
         "code": mark_code,
         "embed": lambda name: embed(folder / name),
-        "cells": _cells,
+        "columns": _columns,
+        "rows": lambda table: shown_frame(table.shown).to_numpy().tolist(),
         "anchor": lambda text: re.sub(r"\W+", "-", text.lower()).strip("-"),
     }
     return environment.get_template(TEMPLATE).render(title=title, sentences=sentences, sections=sections)
@@ -68,8 +69,6 @@ def mark_code(text: str) -> Markup:
     >>> mark_code("run `a<b` & see")
     Markup('run <code>a&lt;b</code> &amp; see')
     """
-    if "`" not in text and "\\" not in text:
-        return escape(text)
     parts = re.split(r"`([^`]*)`", text.replace("\\*", "*"))
     marked = [Markup("<code>{}</code>").format(part) if index % 2 else escape(part) for index, part in enumerate(parts)]
     return Markup("").join(marked)
@@ -80,7 +79,7 @@ def embed(path: Path) -> str:
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def _cells(table: Table) -> tuple[list[tuple[str, bool]], list[list[str]]]:
-    """Headings, each with whether its column holds numbers; and rows of cells."""
+def _columns(table: Table) -> list[tuple[str, bool]]:
+    """Headings, and whether a column holds numbers."""
     frame = shown_frame(table.shown)
-    return [(str(name), is_numeric(frame[name].tolist())) for name in frame], frame.to_numpy().tolist()
+    return [(str(name), is_numeric(frame[name].tolist())) for name in frame]
