@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +16,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from bench.surface import neighbour_codes, on_surface, surface_areas, unmatched
-from zoo.errors import InputError, unknown_name
-
-#: `plain`: both scores as they are. `cvpr24`: NSD is 0 where DSC <= 0.2, as the CVPR 2024 MedSAM-on-laptop challenge
-#: counted it.
-Rules = Literal["plain", "cvpr24"]
-
-#: DSC up to which the challenge counts the NSD as 0.
-CVPR24_DSC_FLOOR = 0.2
+from zoo.errors import InputError
 
 Box = tuple[slice, ...]
 
@@ -149,8 +142,6 @@ def score_labels(
     labels: Iterable[int],
     spacing_mm: Sequence[float],
     tolerance_mm: float = 2.0,
-    *,
-    rules: Rules = "plain",
 ) -> list[LabelScore]:
     """Scores of each of `labels`, in their order.
 
@@ -161,28 +152,24 @@ def score_labels(
             and over 1 to the largest differ.
         spacing_mm: voxel size in the order of the axes, each > 0.
         tolerance_mm: as in `nsd`.
-        rules: see `Rules`.
 
     Returns:
         One `LabelScore` for each label.
 
     Raises:
-        InputError: the maps are not integers, not 2D or 3D, or differ in shape; a label is not positive; `rules` is
-            unknown; spacing or tolerance as in `nsd`.
+        InputError: the maps are not integers, not 2D or 3D, or differ in shape; a label is not positive; spacing or
+            tolerance as in `nsd`.
     """
     _check_label_maps(prediction, reference)
     _check_distances(spacing_mm, tolerance_mm, prediction.ndim)
-    if rules not in get_args(Rules):
-        raise unknown_name("rules", rules, get_args(Rules))
     wanted = [int(label) for label in labels]
     if any(label < 1 for label in wanted):
         raise InputError("labels", str(min(wanted)), "values of at least 1 (0 is the background)")
     boxes = _label_boxes(prediction, reference, max(wanted, default=0))
-    scores = [
+    return [
         _score(label, prediction[box] == label, reference[box] == label, spacing_mm, tolerance_mm)
         for label, box in ((label, boxes[label - 1]) for label in wanted)
     ]
-    return [_by_cvpr24(score) for score in scores] if rules == "cvpr24" else scores
 
 
 def _score(
@@ -199,11 +186,6 @@ def _score(
         int(np.count_nonzero(prediction)),
         int(np.count_nonzero(reference)),
     )
-
-
-def _by_cvpr24(score: LabelScore) -> LabelScore:
-    """The score with the challenge's rule applied; an undefined one stays undefined."""
-    return score._replace(nsd=0.0) if score.dsc <= CVPR24_DSC_FLOOR else score
 
 
 def _histogram(codes: NDArray[np.uint8], length: int) -> NDArray[np.int64]:

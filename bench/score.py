@@ -8,13 +8,14 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.challenge import score_by_challenge
 from bench.machine import describe_machine, package_versions
-from bench.metrics import Rules, hd95_mm, score_labels
+from bench.metrics import hd95_mm, score_labels
 from bench.record import Record, append_record, finite, record_key
 from zoo.data.cases import LABEL_TOKENS, find_cases
 from zoo.data.modality import modality_from_name
@@ -24,6 +25,10 @@ from zoo.errors import InputError
 from zoo.files import sha256_of
 
 Labels = NDArray[np.uint16]
+#: `plain`: every label that either map has, at the file's spacing. `cvpr24`: see `bench.challenge`.
+Rules = Literal["plain", "cvpr24"]
+#: What `segment` writes beside its label maps.
+NO_LABEL_MAP = ".seg.dcm"
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ def find_pairs(segmentations: Path, references: str) -> list[Pair]:
         InputError: no segmentation.
     """
     files = sorted(segmentations.iterdir()) if segmentations.is_dir() else [segmentations]
-    files = [file for file in files if file.name.lower().endswith((".npz", *SUFFIXES)) and file.is_file()]
+    files = [file for file in files if _is_label_map(file)]
     if not files:
         raise InputError(segmentations, "no segmentation", f"files that end in .npz, {', '.join(SUFFIXES)}")
     known = _known_references(references)
@@ -112,12 +117,29 @@ def _known_references(references: str) -> dict[str, tuple[Path, ...]]:
     """Labels by the plain name of their case: of images with labels first, then of files by themselves."""
     root = Path(references)
     files = sorted(root.rglob("*")) if root.is_dir() else [root]
-    known = {_plain(f): (f,) for f in files if f.is_file() and f.name.lower().endswith((".npz", *SUFFIXES))}
+    known = {_plain(file): (file,) for file in files if _is_label_map(file)}
+    return known | _labelled_images(references)
+
+
+def _labelled_images(references: str) -> dict[str, tuple[Path, ...]]:
     try:
         sources = find_cases(references)
     except InputError:
-        sources = []
-    return known | {source.case_id: source.labels_paths for source in sources if source.labels_paths}
+        return {}
+    return {source.case_id: source.labels_paths for source in sources if source.labels_paths}
+
+
+def unsegmented(pairs: Sequence[Pair], references: str) -> list[str]:
+    """Names of references that none of `pairs` has."""
+    found = {pair.references for pair in pairs}
+    expected = _labelled_images(references) or _known_references(references)
+    return sorted(name for name, files in expected.items() if files not in found)
+
+
+def _is_label_map(path: Path) -> bool:
+    name = path.name.lower()
+    is_wanted = name.endswith((".npz", *SUFFIXES)) and not name.endswith(NO_LABEL_MAP)
+    return is_wanted and not name.startswith(".") and path.is_file()
 
 
 def _plain(path: Path) -> str:
@@ -132,8 +154,8 @@ def score_pair(pair: Pair, rules: Rules = "plain", tolerance_mm: float = 2.0) ->
 
     Args:
         pair: of files.
-        rules: `plain` scores the labels that either map has, at the file's spacing; `cvpr24` scores the labels 1 to the
-            reference's largest, at a spacing of 1 in 2D, and counts the NSD as 0 where DSC <= 0.2.
+        rules: see `Rules`. The challenge has no HD95 and no volumes: `cvpr24` measures those in pixels in 2D, and in
+            millimetres in 3D.
         tolerance_mm: of the NSD.
 
     Raises:
@@ -142,13 +164,13 @@ def score_pair(pair: Pair, rules: Rules = "plain", tolerance_mm: float = 2.0) ->
     reference, spacing_mm, scan = _read_reference(pair)
     segmentation = _read_segmentation(pair.segmentation, reference, scan)
     if rules == "cvpr24":
-        labels = list(range(1, int(reference.max()) + 1))
         spacing_mm = spacing_mm if reference.ndim == 3 else (1.0, 1.0)
+        scores = score_by_challenge(segmentation, reference, spacing_mm, tolerance_mm)
     else:
         labels = [int(label) for label in np.union1d(np.unique(segmentation), np.unique(reference)) if label]
+        scores = score_labels(segmentation, reference, labels, spacing_mm, tolerance_mm)
     element_ml = math.prod(spacing_mm) / (1000 if reference.ndim == 3 else 100)
     dims, modality = f"{reference.ndim}D", modality_from_name(pair.case_id)
-    scores = score_labels(segmentation, reference, labels, spacing_mm, tolerance_mm, rules=rules)
     rows = tuple(
         LabelRow(
             case_id=pair.case_id,

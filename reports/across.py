@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from reports.candidates import Candidate
 from reports.encoders import EncoderRow
 from reports.machine import MachineReport
-from reports.peak import shares
+from reports.peak import encoder_shares
 from reports.tables import NOTHING, Table, milliseconds, significant
 
 ACROSS_NOTE = (
@@ -21,7 +21,7 @@ def across_tables(reports: Sequence[MachineReport]) -> list[Table]:
     """What two machines or more have measured alike, a column a machine; nothing where there is no such thing."""
     cells: dict[tuple[str, ...], dict[str, str]] = {}
     for report in reports:
-        of_peak = {share.row.candidate: share.of_peak for share in shares(report.encoders, report.peaks)}
+        of_peak = {share.candidate: share.of_peak for share in encoder_shares(report.encoders, report.peaks)}
         for row in report.encoders:
             if math.isfinite(row.median_s):
                 cell = _cell(row, of_peak.get(row.candidate, math.nan))

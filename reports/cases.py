@@ -18,7 +18,7 @@ from reports.candidates import (
     protocol_id,
 )
 from reports.published import Published, published_case
-from reports.statistics import Ratio, Samples, Spread, finite_samples, ratio_of_medians, spread_of
+from reports.statistics import Ratio, Samples, Spread, finite_samples, median_of, ratio_of_medians, spread_of
 from reports.tables import NOTHING, SPEEDUP, Table, flatten, significant, speedup_cell, whole
 
 #: Of one pass, in the order they come in; keys of a record's measurements are `STAGE_s`.
@@ -211,7 +211,7 @@ def _samples(passes: Sequence[Record], key: str) -> Samples:
 
 
 def _median(passes: Sequence[Record], key: str) -> float:
-    return spread_of(_samples(passes, key)).median
+    return median_of(record.measurements.get(key) for record in passes)
 
 
 def _compare(rows: Sequence[CaseRow], baseline: str | None) -> list[CaseRow]:

@@ -31,6 +31,7 @@ def record_files(path: Path) -> list[Path]:
     type=click.Choice(["markdown", "html", "csv", "latex"]),
     help="Only this in the folder, beside the figures; repeat for more.",
 )
+@click.option("--figures/--no-figures", default=True, show_default=True, help="Draw figures, too.")
 @click.option(
     "--baseline", metavar="NAME", help="Encoder that ratios are taken to. [default: tinyvit, else the slowest]"
 )
@@ -40,7 +41,12 @@ def record_files(path: Path) -> list[Path]:
     help="Also renew the short tables between the marks `<!-- generated` and `<!-- end` of this file.",
 )
 def report(
-    records: tuple[Path, ...], out: Path | None, formats: tuple[str, ...], baseline: str | None, readme: Path | None
+    records: tuple[Path, ...],
+    out: Path | None,
+    formats: tuple[str, ...],
+    figures: bool,
+    baseline: str | None,
+    readme: Path | None,
 ) -> None:
     """Turn records into markdown tables and plots.
 
@@ -56,7 +62,7 @@ def report(
 
     paths = [file for path in records or (DEFAULT_RECORDS,) for file in record_files(path)]
     try:
-        click.echo(render_report(paths, out, baseline=baseline, formats=formats or FORMATS))
+        click.echo(render_report(paths, out, baseline=baseline, formats=formats or FORMATS, figures=figures))
         if readme:
             renew_readme(readme, paths, baseline=baseline)
     except ValueError as error:

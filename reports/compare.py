@@ -115,7 +115,7 @@ def compare(before: Sequence[Path], after: Sequence[Path], *, across_machines: b
     Raises:
         ValueError: no records, other machines, or nothing in common.
     """
-    one, other = (machine_reports(load_records(paths).records) for paths in (before, after))
+    one, other = (machine_reports(load_records(paths)) for paths in (before, after))
     pairs = [(a, b) for a in one for b in other if across_machines or a.machine == b.machine]
     if not pairs:
         found = f"{', '.join(r.machine for r in one)} and {', '.join(r.machine for r in other)}"

@@ -56,8 +56,7 @@ def html_page(title: str, sentences: Sequence[str], sections: Sequence[Section],
     environment.filters |= {
         "code": mark_code,
         "embed": lambda name: embed(folder / name),
-        "columns": _columns,
-        "rows": lambda table: shown_frame(table.shown).to_numpy().tolist(),
+        "cells": _cells,
         "anchor": lambda text: re.sub(r"\W+", "-", text.lower()).strip("-"),
     }
     return environment.get_template(TEMPLATE).render(title=title, sentences=sentences, sections=sections)
@@ -69,6 +68,8 @@ def mark_code(text: str) -> Markup:
     >>> mark_code("run `a<b` & see")
     Markup('run <code>a&lt;b</code> &amp; see')
     """
+    if "`" not in text and "\\" not in text:
+        return escape(text)
     parts = re.split(r"`([^`]*)`", text.replace("\\*", "*"))
     marked = [Markup("<code>{}</code>").format(part) if index % 2 else escape(part) for index, part in enumerate(parts)]
     return Markup("").join(marked)
@@ -79,7 +80,7 @@ def embed(path: Path) -> str:
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def _columns(table: Table) -> list[tuple[str, bool]]:
-    """Headings, and whether a column holds numbers."""
+def _cells(table: Table) -> tuple[list[tuple[str, bool]], list[list[str]]]:
+    """Headings, each with whether its column holds numbers; and rows of cells."""
     frame = shown_frame(table.shown)
-    return [(str(name), is_numeric(frame[name].tolist())) for name in frame]
+    return [(str(name), is_numeric(frame[name].tolist())) for name in frame], frame.to_numpy().tolist()

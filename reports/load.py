@@ -17,11 +17,13 @@ class RecordFile:
         path: of the file.
         records: lines that are records.
         skipped: lines that are none, torn by a crash or foreign.
+        run_ids: of the records.
     """
 
     path: Path
     records: int
     skipped: int
+    run_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,12 @@ class Loaded:
         """Lines of all files that are no records."""
         return sum(file.skipped for file in self.files)
 
+    @property
+    def sources(self) -> dict[str, tuple[str, ...]]:
+        """Names of the files that hold records of each run."""
+        runs = dict.fromkeys(run_id for file in self.files for run_id in file.run_ids)
+        return {run_id: tuple(file.path.name for file in self.files if run_id in file.run_ids) for run_id in runs}
+
 
 def load_records(paths: Sequence[Path]) -> Loaded:
     """The records of JSON-lines files.
@@ -57,7 +65,7 @@ def load_records(paths: Sequence[Path]) -> Loaded:
     records = [record for content in contents.values() for record in content]
     if not records:
         raise ValueError(f"no records in: {', '.join(map(str, paths)) or 'no files at all'} (`bench` writes records)")
-    files = tuple(RecordFile(path, len(content), _lines(path) - len(content)) for path, content in contents.items())
+    files = tuple(_record_file(path, content) for path, content in contents.items())
     latest = keep_latest(records)
     return Loaded(tuple(latest), files, len(records) - len(latest))
 
@@ -69,6 +77,11 @@ def keep_latest(records: Iterable[Record]) -> list[Record]:
     """
     ordered = sorted(records, key=lambda record: record.time_utc)
     return list({(record.kind, record.key): record for record in ordered}.values())
+
+
+def _record_file(path: Path, content: Sequence[Record]) -> RecordFile:
+    run_ids = tuple(dict.fromkeys(record.run_id for record in content))
+    return RecordFile(path, len(content), _lines(path) - len(content), run_ids)
 
 
 def _lines(path: Path) -> int:

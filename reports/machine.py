@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,10 +12,14 @@ from reports.accuracy import AccuracyRow, Scored, accuracy_rows, accuracy_tables
 from reports.candidates import FLOOR, candidate_of
 from reports.cases import CaseRow, case_rows, case_tables, shared_settings
 from reports.encoders import EncoderRow, encoder_rows, encoder_tables
+from reports.load import Loaded
 from reports.peak import Peak, peak_tables, read_peaks
 from reports.provenance import by_machine, describe_machine, error_tables, run_tables, weights_tables
 from reports.tables import Table
 from reports.zoo import zoo_tables
+
+#: A figure names so many runs; the table of runs has all.
+MAX_RUNS = 3
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class MachineReport:
         overall: of all images, and of all volumes.
         scored: the segmentations that the accuracy tables average.
         peaks: the machine's limits by number of threads.
+        sources: names of the files that hold each run's records.
     """
 
     machine: str
@@ -45,6 +50,14 @@ class MachineReport:
     overall: list[AccuracyRow]
     scored: list[Scored]
     peaks: dict[int, Peak]
+    sources: Mapping[str, tuple[str, ...]]
+
+    def source(self, run_ids: Iterable[str]) -> str:
+        """`encoders.jsonl, real.jsonl (run 5e7a, 91cc)`: where the records of some runs are."""
+        runs = sorted(set(run_ids))
+        files = dict.fromkeys(file for run_id in runs for file in self.sources.get(run_id, ()))
+        more = f" and {len(runs) - MAX_RUNS} more" if len(runs) > MAX_RUNS else ""
+        return f"{', '.join(files)} (run {', '.join(runs[:MAX_RUNS])}{more})"
 
     @cached_property
     def tables(self) -> list[Table]:
@@ -54,32 +67,35 @@ class MachineReport:
             *encoder_tables(self.encoders),
             *case_tables(self.cases, shared_settings(self.records)),
             *accuracy_tables(self.by_modality, self.by_case),
-            *peak_tables(self.encoders, self.peaks),
+            *peak_tables(self.encoders, self.cases, self.peaks),
             *error_tables(self.records),
             *weights_tables(self.records),
             *run_tables(self.records),
         ]
 
 
-def machine_reports(records: Sequence[Record], baseline: str | None = None) -> list[MachineReport]:
+def machine_reports(loaded: Loaded, baseline: str | None = None) -> list[MachineReport]:
     """One for each machine, the one measured on last first. Nothing is ever compared across them.
 
     Args:
-        records: without superseded ones.
+        loaded: records and their files.
         baseline: encoder that ratios are taken to; by default `tinyvit`, or the slowest where there is none.
 
     Raises:
         ValueError: there is no record of `baseline`.
     """
-    encoders = sorted({candidate_of(record).encoder for record in records} - {FLOOR, ""})
+    encoders = sorted({candidate_of(record).encoder for record in loaded.records} - {FLOOR, ""})
     if baseline is not None and baseline not in encoders:
         near = difflib.get_close_matches(baseline, encoders, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ValueError(f"baseline: found no record of {baseline!r}; {hint}there are: {', '.join(encoders) or 'none'}")
-    return [_machine_report(machine, found, baseline) for machine, found in by_machine(records).items()]
+    machines = by_machine(loaded.records)
+    return [_machine_report(machine, found, baseline, loaded.sources) for machine, found in machines.items()]
 
 
-def _machine_report(machine: str, records: list[Record], baseline: str | None) -> MachineReport:
+def _machine_report(
+    machine: str, records: list[Record], baseline: str | None, sources: Mapping[str, tuple[str, ...]]
+) -> MachineReport:
     scored = read_scores(records)
     return MachineReport(
         machine=machine,
@@ -92,4 +108,5 @@ def _machine_report(machine: str, records: list[Record], baseline: str | None) -
         overall=accuracy_rows(scored, lambda _: "all"),
         scored=scored,
         peaks=read_peaks(records),
+        sources=sources,
     )

@@ -7,10 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bench.record import Record
+from reports.candidates import Candidate
+from reports.cases import CaseRow
 from reports.encoders import EncoderRow
 from reports.statistics import Spread, finite_samples, number, spread_of
 from reports.tables import NOTHING, Table, flatten, milliseconds, significant, spread_cell
 
+ENCODER, DECODER = "encoder", "decoder, one box"
 PRECISIONS = ("fp32", "bf16", "int8")
 PEAK_NOTE = (
     "Measured by `bench --calibrate`: square matrix products (fp32 and bf16 by torch, int8 by ONNX Runtime), and a sum "
@@ -45,27 +48,40 @@ class Peak:
 
     def gmacs_per_s(self, precision: str) -> float:
         """Multiply-adds a second, in 1e9, by the median product; NaN for a precision that was not measured."""
-        return self.product_macs / self.product_s.get(precision, Spread()).median / 1e9
+        return _rate(self.product_macs, self.product_s.get(precision, Spread()).median) / 1e9
 
     @property
     def gbytes_per_s(self) -> float:
         """Memory traffic a second, in 1e9 bytes, by the median pass."""
-        return self.stream_bytes / self.stream_s.median / 1e9
+        return _rate(self.stream_bytes, self.stream_s.median) / 1e9
 
 
 @dataclass(frozen=True)
 class Share:
-    """How much of the machine one encoder uses.
+    """How much of the machine something that was timed uses.
 
     Attributes:
-        row: the encoder.
-        gmacs_per_s: its multiply-adds a second, in 1e9.
-        of_peak: those over the machine's, NaN where its peak is not known.
+        candidate: what was timed.
+        what: `encoder`, `decoder, one box`, or case and protocol.
+        gmacs: multiply-adds of it, in 1e9, by fvcore.
+        median_s: its latency.
+        of_peak: its multiply-adds a second over the machine's, NaN where its peak is not known.
+        n: number of samples.
+        runs: that they come from.
     """
 
-    row: EncoderRow
-    gmacs_per_s: float
+    candidate: Candidate
+    what: str
+    gmacs: float
+    median_s: float
     of_peak: float
+    n: int
+    runs: str
+
+    @property
+    def gmacs_per_s(self) -> float:
+        """Multiply-adds a second, in 1e9."""
+        return _rate(self.gmacs, self.median_s)
 
 
 def read_peaks(records: Iterable[Record]) -> dict[int, Peak]:
@@ -73,28 +89,38 @@ def read_peaks(records: Iterable[Record]) -> dict[int, Peak]:
     return {peak.threads: peak for peak in (_peak(record) for record in records if record.kind == "peak")}
 
 
-def shares(rows: Sequence[EncoderRow], peaks: Mapping[int, Peak]) -> list[Share]:
+def encoder_shares(rows: Sequence[EncoderRow], peaks: Mapping[int, Peak]) -> list[Share]:
     """Of the encoders whose cost and latency are known, on a machine that was calibrated; the best used first."""
-    if not peaks:
-        return []
-    found = [_share(row, peaks.get(row.candidate.threads)) for row in rows]
-    known = [share for share in found if math.isfinite(share.gmacs_per_s)]
-    return sorted(known, key=lambda share: -share.of_peak if math.isfinite(share.of_peak) else math.inf)
+    return _ordered(_share(row.candidate, ENCODER, row.encoder_gmacs, row.encode_s, row.run_ids, peaks) for row in rows)
 
 
-def peak_tables(rows: Sequence[EncoderRow], peaks: Mapping[int, Peak]) -> list[Table]:
-    """The machine's limits, and the share of them that each encoder uses; nothing without a calibration."""
+def decoder_shares(rows: Sequence[EncoderRow], peaks: Mapping[int, Peak]) -> list[Share]:
+    """Likewise of the decoders, with one box."""
+    return _ordered(_share(row.candidate, DECODER, row.decoder_gmacs, row.decode_s, row.run_ids, peaks) for row in rows)
+
+
+def case_shares(rows: Sequence[CaseRow], encoders: Sequence[EncoderRow], peaks: Mapping[int, Peak]) -> list[Share]:
+    """Likewise of whole cases: the multiply-adds of all slices encoded and prompts decoded."""
+    costs = {row.candidate: row for row in encoders}
+    found = []
+    for row in rows:
+        cost = costs.get(row.candidate, EncoderRow(row.candidate))
+        gmacs = row.encoded_slices * cost.encoder_gmacs + row.decoded_prompts * cost.decoder_gmacs
+        what = ", ".join(filter(None, (f"{row.case.case_id} {row.case.size}", row.protocol)))
+        found.append(_share(row.candidate, what, gmacs, row.total_s, row.run_ids, peaks))
+    return _ordered(found)
+
+
+def peak_tables(encoders: Sequence[EncoderRow], cases: Sequence[CaseRow], peaks: Mapping[int, Peak]) -> list[Table]:
+    """The machine's limits, and the share of them that each latency stands for; nothing without a calibration."""
     if not peaks:
         return []
-    used = shares(rows, peaks)
+    used = [*encoder_shares(encoders, peaks), *decoder_shares(encoders, peaks), *case_shares(cases, encoders, peaks)]
     limits = [_limits(peak) for _, peak in sorted(peaks.items())]
     tables = [Table("peak", "What this machine can do", limits, [_data(peak) for peak in peaks.values()], (PEAK_NOTE,))]
     if used:
         shown = [_shown(share) for share in used]
-        data = [
-            flatten(share.row.candidate) | {"gmacs_per_s": share.gmacs_per_s, "of_peak": share.of_peak}
-            for share in used
-        ]
+        data = [flatten(share) | {"gmacs_per_s": share.gmacs_per_s} for share in used]
         tables.append(Table("shares", "Share of the peak", shown, data, (SHARE_NOTE,)))
     return tables
 
@@ -116,9 +142,23 @@ def _peak(record: Record) -> Peak:
     )
 
 
-def _share(row: EncoderRow, peak: Peak | None) -> Share:
-    achieved = row.encoder_gmacs / row.median_s
-    return Share(row, achieved, achieved / peak.gmacs_per_s(row.candidate.precision) if peak else math.nan)
+def _share(
+    who: Candidate, what: str, gmacs: float, taken: Spread, run_ids: Iterable[str], peaks: Mapping[int, Peak]
+) -> Share:
+    peak = peaks.get(who.threads)
+    limit = peak.gmacs_per_s(who.precision) if peak else math.nan
+    of_peak, runs = _rate(gmacs, taken.median) / limit, ", ".join(sorted(run_ids))
+    return Share(who, what, gmacs, taken.median, of_peak, taken.n, runs)
+
+
+def _rate(amount: float, seconds: float) -> float:
+    return amount / seconds if seconds > 0 else math.nan
+
+
+def _ordered(found: Iterable[Share]) -> list[Share]:
+    """Those whose multiply-adds and latency are known, the best used first."""
+    known = [share for share in found if math.isfinite(share.gmacs_per_s)]
+    return sorted(known, key=lambda share: -share.of_peak if math.isfinite(share.of_peak) else math.inf)
 
 
 def _limits(peak: Peak) -> dict[str, str]:
@@ -144,15 +184,16 @@ def _data(peak: Peak) -> dict[str, object]:
 
 
 def _shown(share: Share) -> dict[str, str]:
-    who = share.row.candidate
+    who = share.candidate
     return {
+        "what": share.what,
         "encoder": who.encoder,
         "variant": who.variant,
         "runtime": who.backend,
         "precision": who.precision,
         "threads": str(who.threads),
-        "GMACs": significant(share.row.encoder_gmacs),
-        "encoder (ms)": milliseconds(share.row.median_s),
+        "GMACs": significant(share.gmacs),
+        "median (ms)": milliseconds(share.median_s),
         "GMAC/s": significant(share.gmacs_per_s),
-        "share of peak (%)": f"{100 * share.of_peak:.0f}" if math.isfinite(share.of_peak) else NOTHING,
+        "of peak (%)": f"{100 * share.of_peak:.0f}" if math.isfinite(share.of_peak) else NOTHING,
     }

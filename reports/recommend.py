@@ -58,7 +58,7 @@ def recommend(paths: Sequence[Path], machine: str, max_latency_s: float, min_dsc
     Raises:
         ValueError: no record of this machine.
     """
-    reports = {report.machine: report for report in machine_reports(load_records(paths).records)}
+    reports = {report.machine: report for report in machine_reports(load_records(paths))}
     if machine not in reports:
         raise ValueError(f"found records of {', '.join(reports)}; expected some of this machine, {machine}: run bench")
     among = choices(reports[machine])

@@ -40,6 +40,7 @@ def render_report(
     *,
     baseline: str | None = None,
     formats: Collection[str] = FORMATS,
+    figures: bool = True,
 ) -> str:
     """The report of records, as markdown.
 
@@ -49,15 +50,16 @@ def render_report(
             `TABLE.tex` for every table.
         baseline: encoder that ratios are taken to; by default `tinyvit`, or the slowest where there is none.
         formats: some of `FORMATS`.
+        figures: whether to draw them, which takes longer than all the rest.
 
     Raises:
         ValueError: no records, a missing file, or a baseline of which there is no record.
     """
     loaded = load_records(record_paths)
-    reports = machine_reports(loaded.records, baseline)
+    reports = machine_reports(loaded, baseline)
     sentences = [f"{len(loaded.records)} records.", *reading_notes(loaded), *_machines_note(reports), HOW_TO_READ]
     across, files, quoted = across_tables(reports), [file_table(loaded)], quoted_tables()
-    pictures = {} if out_dir is None else _draw(reports, out_dir)
+    pictures = _draw(reports, out_dir) if out_dir is not None and figures else {}
     parts = [f"# {TITLE}", _bullets(sentences), *_table_parts(across, "##")]
     for report in reports:
         parts += _machine_parts(report, pictures.get(report.machine, []))
@@ -65,6 +67,7 @@ def render_report(
     text = "\n\n".join(parts) + "\n"
     if out_dir is None:
         return text
+    out_dir.mkdir(parents=True, exist_ok=True)
     others = [*across, *files, *quoted]
     if "markdown" in formats:
         _write(out_dir / "report.md", text)
@@ -88,7 +91,7 @@ def readme_block(record_paths: Sequence[Path], *, baseline: str | None = None) -
         ValueError: likewise.
     """
     parts = []
-    for report in machine_reports(load_records(record_paths).records, baseline):
+    for report in machine_reports(load_records(record_paths), baseline):
         settings = shared_settings(report.records)
         threads = "/".join(str(n) for n in sorted({row.candidate.threads for row in report.encoders}))
         parts.append(f"Measured on {report.title}; {settings or f'{threads} threads'}; machine `{report.machine}`.")

@@ -59,20 +59,43 @@ def _row(name: str, group: pd.DataFrame, metric: str) -> dict[str, str]:
     }
 
 
-def by_case(scores: pd.DataFrame) -> str:
-    """Means over the labels of each case."""
-    rows = [
-        {"case": str(case_id), "labels": str(len(group))}
-        | {heading: significant(_finite_mean(group[metric])) for metric, heading in METRICS.items()}
+def by_case(scores: pd.DataFrame, *, skip_undefined: bool = True) -> str:
+    """Means over the labels of each case, and the mean of these over the cases.
+
+    Args:
+        scores: as `score_table` makes it.
+        skip_undefined: a label without a DSC is left out; otherwise it leaves its case without one, as in the
+            challenge.
+    """
+    means = {
+        str(case_id): [_mean(group[m], skip_undefined=skip_undefined or m != "dsc") for m in METRICS]
         for case_id, group in scores.groupby("case_id", sort=True)
+    }
+    counts = scores.groupby("case_id").size()
+    rows = [_case_row(case_id, str(counts[case_id]), values) for case_id, values in means.items()]
+    overall = [_mean(pd.Series(column), skip_undefined=True) for column in zip(*means.values(), strict=True)]
+    return markdown_table([*rows, _case_row(f"mean of {len(rows)}", str(len(scores)), overall)])
+
+
+def by_label(scores: pd.DataFrame) -> str:
+    """Means over the cases that have a label, label by label."""
+    rows = [
+        {"label": str(label), "cases": str(len(group))}
+        | {heading: significant(_mean(group[metric], skip_undefined=True)) for metric, heading in METRICS.items()}
+        for label, group in scores.groupby("label", sort=True)
     ]
     return markdown_table(rows)
 
 
-def _finite_mean(column: pd.Series[float]) -> float:
+def _case_row(case_id: str, labels: str, means: Sequence[float]) -> dict[str, str]:
+    cells = {heading: significant(mean) for heading, mean in zip(METRICS.values(), means, strict=True)}
+    return {"case": case_id, "labels": labels} | cells
+
+
+def _mean(column: pd.Series[float], *, skip_undefined: bool) -> float:
     values = column.to_numpy(np.float64)
     finite = values[np.isfinite(values)]
-    return float(finite.mean()) if len(finite) else math.nan
+    return float(finite.mean()) if len(finite) and (skip_undefined or len(finite) == len(values)) else math.nan
 
 
 def paired(scores: pd.DataFrame, others: pd.DataFrame, names: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -69,15 +70,21 @@ def flatten(row: object) -> dict[str, object]:
     if not is_dataclass(row):
         raise TypeError(f"found {type(row).__name__}; expected a dataclass")
     columns: dict[str, object] = {}
-    for field in fields(row):
-        value: Any = getattr(row, field.name)
+    kind: Any = type(row)
+    for name in _field_names(kind):
+        value: Any = getattr(row, name)
         if isinstance(value, Samples):
             continue
         if is_dataclass(value):
-            columns |= {f"{field.name}_{name}": inner for name, inner in flatten(value).items()}
+            columns |= {f"{name}_{inner_name}": inner for inner_name, inner in flatten(value).items()}
         else:
-            columns[field.name] = "x".join(map(str, value)) if isinstance(value, tuple) else value
+            columns[name] = "x".join(map(str, value)) if isinstance(value, tuple) else value
     return columns
+
+
+@cache
+def _field_names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
 
 
 def significant(value: float, digits: int = 3) -> str:

@@ -117,6 +117,7 @@ def test_a_cold_pass_measures_a_fresh_process(tmp_path: Path) -> None:
     cold = [r for r in read_records([out]) if r.kind == "latency" and r.case]
     assert [record.measurements["temperature"] for record in cold] == ["cold"]
     measured = cold[0].measurements
+    assert measured["process_s"] > measured["total_s"] + measured["save_s"] > measured["startup_s"]
     assert 100 < measured["peak_rss_mib"] < 4000
     assert measured["total_s"] > measured["startup_s"] > 0.5
 

@@ -348,24 +348,6 @@ def test_labels_in_2d_and_no_labels() -> None:
     assert score_labels(labels, labels, [], (1.0, 1.0)) == []
 
 
-@pytest.mark.parametrize(("overlap", "nsd_is_kept"), [(0, False), (1, False), (2, True)])
-def test_challenge_rule_sets_nsd_to_zero_up_to_a_dsc_of_a_fifth(overlap: int, nsd_is_kept: bool) -> None:
-    """Two lines of 5 pixels that share `overlap` of them: DSC 0, 0.2, 0.4."""
-    prediction, reference = np.zeros((2, 3, 12), np.uint16)
-    reference[1, :5], prediction[1, 5 - overlap : 10 - overlap] = 1, 1
-    (plain,) = score_labels(prediction, reference, [1], (1.0, 1.0))
-    (challenge,) = score_labels(prediction, reference, [1], (1.0, 1.0), rules="cvpr24")
-    assert plain.dsc == overlap / 5
-    assert plain.nsd > 0
-    assert challenge == (plain if nsd_is_kept else plain._replace(nsd=0.0))
-
-
-def test_challenge_rule_leaves_undefined_scores_undefined() -> None:
-    nothing = np.zeros((3, 3), np.uint16)
-    (score,) = score_labels(nothing, nothing, [1], (1.0, 1.0), rules="cvpr24")
-    assert math.isnan(score.nsd)
-
-
 # Input that is refused
 
 MASK, LABELS = np.ones((3, 4), bool), np.ones((3, 4), np.uint16)
@@ -389,7 +371,6 @@ MASK, LABELS = np.ones((3, 4), bool), np.ones((3, 4), np.uint16)
         (lambda: score_labels(LABELS, LABELS / 2, [1], (1.0, 1.0)), "reference: found dtype float64"),
         (lambda: score_labels(LABELS, LABELS, [2, 0], (1.0, 1.0)), "labels: found 0; expected values of at least 1"),
         (lambda: score_labels(LABELS, LABELS, [], (1.0,)), "spacing_mm: found"),
-        (lambda: score_labels(LABELS, LABELS, [1], (1.0, 1.0), rules="cvpr"), "rules: .*did you mean cvpr24"),
     ],
 )
 def test_refused(call: Callable[[], object], message: str) -> None:

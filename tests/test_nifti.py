@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 from pathlib import Path
 
@@ -147,6 +148,20 @@ def test_a_huge_header_is_refused(tmp_path: Path) -> None:
         load_pair(path, [path])
 
 
+def test_a_header_that_says_that_voxels_are_gigabytes_away_is_refused(tmp_path: Path) -> None:
+    """What lies between is inflated and kept: of a gzip file of a few megabytes, as much memory as it likes."""
+    path = save(tmp_path / "a.nii", reference()[0])
+    content = bytearray(path.read_bytes())
+    content[108:112] = np.array(2**33, np.float32).tobytes()
+    content[348] = 1
+    packed = tmp_path / "a.nii.gz"
+    packed.write_bytes(gzip.compress(content + bytes(2**20)))
+    for file in (packed, path):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"voxels from byte 8589934592"):
+            load_pair(file, [file])
+
+
 def touch(folder: Path, *names: str) -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -183,3 +198,30 @@ def test_an_explicit_pair(tmp_path: Path) -> None:
     image, labels = reference()
     spec = f"{save(tmp_path / 'i.nii', image)}={save(tmp_path / 'l.nii', labels)}"
     assert find_cases(spec)[0].load().case_id == "i"
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["image_001.png", "label_001.png", "image_002.png", "label_002.png"], {"image_001.png": "label_001.png"}),
+        (["img2d.tif", "mask2d.tif", "img3d.tif", "mask3d.tif"], {"img2d.tif": "mask2d.tif"}),
+        (["volume-0.nii", "segmentation-0.nii", "volume-1.nii"], {"volume-0.nii": "segmentation-0.nii"}),
+        (["img/img0001.nii", "label/label0001.nii", "img/img0002.nii"], {"img/img0001.nii": "label/label0001.nii"}),
+        (["b1_flair.nii", "b1_t1ce.nii", "b1_seg.nii"], {"b1_flair.nii": "b1_seg.nii", "b1_t1ce.nii": "b1_seg.nii"}),
+        (["p_ct.nii", "p_mr.nii", "p_ct_seg.nii"], {"p_ct.nii": "p_ct_seg.nii", "p_mr.nii": None}),
+    ],
+)
+def test_pairing_by_the_names_of_public_data_sets(
+    tmp_path: Path, names: list[str], expected: dict[str, str | None]
+) -> None:
+    touch(tmp_path, *names)
+    found = pairs(tmp_path)
+    assert not [name for name in found if "label" in name or "mask" in name or "seg" in name]
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_labels_alone_are_no_case_but_a_file_that_is_asked_for_is(tmp_path: Path) -> None:
+    touch(tmp_path, "a_seg.nii", "masks/b.png")
+    with pytest.raises(InputError, match="labels alone"):
+        find_cases(str(tmp_path))
+    assert [source.case_id for source in find_cases(str(tmp_path / "a_seg.nii"))] == ["a_seg"]

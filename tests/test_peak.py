@@ -12,7 +12,7 @@ import pytest
 
 import bench.calibrate
 from bench.calibrate import SIDE, calibration_calls, int8_product_model, measure_peak
-from tests.test_reports import REPVIT, TINYVIT, Book, candidate
+from tests.test_reports import REPVIT, TINYVIT, Book, candidate, protocol
 
 
 def peak(book: Book, fp32_s: float = 0.1, **fields: Any) -> None:
@@ -41,10 +41,19 @@ def test_shares_by_hand(book: Book) -> None:
     assert "200 [200, 200]" in text, "int8"
     assert "10.0 [10.0, 10.0]" in text, "0.2 GB in 0.02 s"
     shares = book.csv("shares", formats=["csv"])
-    assert shares["gmacs_per_s"].tolist() == pytest.approx([50.0])
-    assert shares["of_peak"].tolist() == pytest.approx([0.5])
+    assert shares["what"].tolist() == ["encoder", "decoder, one box"]
+    assert shares["gmacs_per_s"].tolist() == pytest.approx([50.0, 1.82 / 0.08])
+    assert shares["of_peak"].tolist() == pytest.approx([0.5, 0.2275])
     assert re.search(r"\| +50 \|", text)
     assert (book.path.parent / "report" / "roofline.png").is_file()
+
+
+def test_share_of_a_case_counts_slices_and_prompts(book: Book) -> None:
+    peak(book)
+    book.cost(REPVIT, gmacs=30.0)
+    book.one_pass(REPVIT, 10.0, protocol("cached"))
+    (share,) = book.csv("shares", formats=["csv"])["of_peak"]
+    assert share == pytest.approx(246 * (30.0 + 1.82) / 10.0 / 100), "246 slices and prompts in 10 s"
 
 
 def test_other_precisions_and_threads_have_no_share(book: Book) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -589,16 +587,3 @@ def test_markdown_aligns_numbers_right_and_drops_empty_columns() -> None:
 def test_imports_without_torch() -> None:
     code = "import sys, reports.render, reports.plots; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
-def test_thousands_of_records_take_seconds(book: Book) -> None:
-    book.one_pass(REPVIT, 10.0, protocol("cached"))
-    line = json.loads(book.path.read_text())
-    with book.path.open("w") as file:
-        for number in range(3000):
-            case = {**CT_0860, "case_id": f"case{number // 6}", "sha256": str(number // 6)}
-            measurements = {**line["measurements"], "pass_index": number % 6}
-            file.write(json.dumps({**line, "case": case, "measurements": measurements, "key": str(number)}) + "\n")
-    start_s = time.perf_counter()
-    book.report()
-    assert time.perf_counter() - start_s < 5

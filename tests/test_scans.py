@@ -114,6 +114,21 @@ def test_compressed_dicom_reads_as_what_was_compressed(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_scan(folder).voxels, voxels - 1024.0)
 
 
+def test_dicom_files_without_a_suffix_are_known_by_their_content(tmp_path: Path) -> None:
+    voxels = stored_voxels()
+    folder = write_dicom(tmp_path / "study" / "one", voxels)
+    for number, file in enumerate(sorted(folder.iterdir())):
+        file.rename(folder / (f"IM{number:04d}" if number % 2 else f"1.2.840.{number}"))
+    (folder / "DICOMDIR").write_bytes(next(folder.iterdir()).read_bytes()[:200])
+    (folder / "README").write_text("no scan")
+    (source,) = find_cases(str(tmp_path))
+    assert (source.case_id, source.image_path) == ("one", folder)
+    np.testing.assert_array_equal(read_scan(folder).voxels, voxels - 1024.0)
+    single = read_scan(sorted(folder.glob("IM*"))[0])
+    assert single.voxels.shape == (12, 10)
+    assert single.spacing_mm == (2.0, 1.0)
+
+
 @pytest.mark.parametrize(
     ("steps", "message"),
     [

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
+from bench.challenge import score_by_challenge
 from bench.metrics import hd95_mm
 from bench.record import read_records
-from bench.score import Pair, find_pairs, score_pair
+from bench.score import Pair, find_pairs, score_pair, unsegmented
 from cli import main
 from reports.scores import bootstrap_interval, paired
 from zoo.errors import InputError
@@ -92,6 +93,41 @@ def test_scores_by_hand(tmp_path: Path) -> None:
     assert math.isnan(invented.volume_difference)
 
 
+@st.composite
+def challenge_cases(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
+    """Label maps that agree in part, and the spacing (x, y, z) as an npz holds it."""
+    shape = draw(st.sampled_from([(6, 7), (3, 6, 5)]))
+    reference = draw(arrays(np.uint8, shape, elements=st.integers(0, 3)).filter(np.any))
+    noise = draw(arrays(np.uint8, shape, elements=st.sampled_from([0, 0, 0, 0, 1, 2])))
+    return (reference + noise) % 4, reference, draw(st.tuples(*[st.sampled_from([0.4, 1.0, 3.0])] * 3))
+
+
+def package_nsd(gt: np.ndarray, seg: np.ndarray, spacing: tuple[float, ...]) -> float:
+    """At 2 mm. Of an empty mask the package's release asks numpy for what it no longer has; its answer would be 0."""
+    if not gt.any() or not seg.any():
+        return 0.0 if (gt | seg).any() else math.nan
+    distances = surface_distance.compute_surface_distances(gt, seg, spacing)
+    return float(surface_distance.compute_surface_dice_at_tolerance(distances, 2.0))
+
+
+@settings(max_examples=60)
+@given(challenge_cases())
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:invalid value:RuntimeWarning")
+def test_cvpr24_is_what_the_challenges_script_computes(
+    drawn: tuple[np.ndarray, np.ndarray, tuple[float, ...]],
+) -> None:
+    """The package called in the way of the script: labels 1 to N, images as one slice, the spacing as it is stored."""
+    segs, gts, spacing = drawn
+    scores = score_by_challenge(segs, gts, spacing[gts.ndim - 1 :: -1])
+    if gts.ndim == 2:
+        segs, gts, spacing = segs[..., None], gts[..., None], (1.0, 1.0, 1.0)
+    masks = [(gts == label, segs == label) for label in range(1, int(gts.max()) + 1)]
+    dsc = np.mean([2 * (gt & seg).sum() / (gt.sum() + seg.sum()) for gt, seg in masks])
+    nsd = np.mean([package_nsd(gt, seg, spacing) for gt, seg in masks]) if dsc > 0.2 else 0.0
+    assert np.mean([score.dsc for score in scores]) == pytest.approx(dsc, nan_ok=True)
+    assert np.mean([score.nsd for score in scores]) == pytest.approx(nsd)
+
+
 def test_the_challenges_rules(tmp_path: Path) -> None:
     rows = score_pair(pair(tmp_path), rules="cvpr24").rows
     assert [row.label for row in rows] == [1, 2]  # 1 to the largest of the reference
@@ -107,6 +143,10 @@ def test_the_challenges_rules(tmp_path: Path) -> None:
     seg = write_npz(tmp_path / "segs", "2DBox_US_b", segs=np.roll(image, 9, axis=1))
     assert score_pair(Pair("2DBox_US_b", seg, (gt,)), rules="cvpr24").rows[1].nsd == 0
     assert score_pair(Pair("2DBox_US_b", seg, (gt,))).rows[0].nsd > 0
+    result = run("-s", seg, "-g", gt, "--rules", "cvpr24")
+    (by_case,) = [part for part in result.output.split("\n\n") if part.startswith("| case ")]
+    assert "DSC" not in by_case  # as label 1 has none
+    assert "DSC" in run("-s", seg, "-g", gt).output.split("\n\n")[1]
 
 
 def test_nifti_in_two_orientations_and_another_geometry(tmp_path: Path) -> None:
@@ -142,6 +182,10 @@ def test_pairs_by_name_and_by_the_images_labels(tmp_path: Path) -> None:
     (tmp_path / "t" / "two.nii.gz").touch()
     by_case = find_pairs(tmp_path / "t", str(tmp_path / "scans"))
     assert [[r.name for r in p.references] for p in by_case] == [["labels.nii.gz"], []]
+    (tmp_path / "scans" / "lost").mkdir()
+    for name in ("ct.nii.gz", "labels.nii.gz"):
+        (tmp_path / "scans" / "lost" / name).touch()
+    assert unsegmented(by_case, str(tmp_path / "scans")) == ["lost_ct"]
 
 
 def run(*arguments: object) -> Result:
@@ -151,10 +195,13 @@ def run(*arguments: object) -> Result:
 def test_the_command(tmp_path: Path) -> None:
     pair(tmp_path)
     write_npz(tmp_path / "segs", "3DBox_CT_lost", segs=volumes()[0])
+    write_npz(tmp_path / "gts", "3DBox_CT_unseen", gts=volumes()[0])
+    (tmp_path / "segs" / "3DBox_CT_a.seg.dcm").touch()
     out = tmp_path / "out"
     result = run("-s", tmp_path / "segs", "-g", tmp_path / "gts", "-o", out, "--workers", 1)
     assert result.exit_code == 1
     assert "3DBox_CT_lost.npz: found no labels of that name" in " ".join(result.output.split())
+    assert f"no segmentation in {tmp_path / 'segs'}: 3DBox_CT_unseen" in " ".join(result.output.split())
     scores = pd.read_csv(out / "scores.csv")
     assert scores["label"].tolist() == [1, 2, 3]
     assert scores["dsc"].tolist() == pytest.approx([0.8, 0, 0])

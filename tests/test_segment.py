@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from gzip import GzipFile
 from pathlib import Path
 
 import nibabel as nib
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from box_backend import BoxBackend
 from click.testing import CliRunner, Result
+from highdicom.seg import segread
 from PIL import Image
 from pydicom import dcmread
 from test_scans import AXES, grid, stored_voxels, write_dicom
@@ -127,6 +127,44 @@ def test_a_picture_and_a_box_of_the_command_line(tmp_path: Path) -> None:
         assert overlay.size == (2 * 768, 480)
 
 
+def points_of_nifti(image: nib.Nifti1Image) -> set[tuple[float, ...]]:
+    """Where label 1 is, in RAS millimetres."""
+    at = np.argwhere(np.asarray(image.dataobj) == 1)
+    return {tuple(point) for point in np.round(nib.affines.apply_affine(image.affine, at), 3).tolist()}
+
+
+def points_of_dicom_seg(path: Path) -> set[tuple[float, ...]]:
+    """Where segment 1 is, in RAS millimetres, as highdicom reads it."""
+    volume = segread(path).get_volume(segment_numbers=[1], combine_segments=True, relabel=False)
+    lps = nib.affines.apply_affine(volume.affine, np.argwhere(volume.array == 1))
+    return {tuple(point) for point in np.round(lps * (-1, -1, 1), 3).tolist()}
+
+
+@pytest.mark.parametrize(
+    ("rows_and_columns", "normal"),
+    [
+        ([1, 0, 0, 0, 1, 0], [0, 0, 3]),  # axial
+        ([0, 1, 0, 0, 0, -1], [3, 0, 0]),  # sagittal
+        ([0.96, 0.28, 0, -0.28, 0.96, 0], [0, 0, -3]),  # turned by 16 degrees, head first
+    ],
+)
+def test_a_dicom_segmentation_lies_where_the_nifti_lies(
+    tmp_path: Path, rows_and_columns: list[float], normal: list[float]
+) -> None:
+    folder = write_dicom(tmp_path / "scans" / "one", stored_voxels())
+    for file in folder.iterdir():
+        image = dcmread(file)
+        image.ImageOrientationPatient = rows_and_columns
+        image.ImagePositionPatient = (np.array([7, -20, 30]) + (image.InstanceNumber - 1) * np.array(normal)).tolist()
+        image.save_as(file)
+    out = tmp_path / "out"
+    result = run("-i", folder, "--box", "2,3,1,8,9,2", "-o", out, "--dicom-seg", "--box-dilation-px", 0)
+    assert result.exit_code == 0, result.output
+    found = points_of_nifti(nib.load(out / "one.nii.gz"))
+    assert found == points_of_dicom_seg(out / "one.seg.dcm")
+    assert len(found) > 20
+
+
 def test_a_dicom_series_to_nifti_and_to_a_segmentation_without_the_patient(tmp_path: Path) -> None:
     folder = write_dicom(tmp_path / "scans" / "one", stored_voxels())
     out = tmp_path / "out"
@@ -136,11 +174,9 @@ def test_a_dicom_series_to_nifti_and_to_a_segmentation_without_the_patient(tmp_p
     nifti = nib.load(out / "one.nii.gz")
     assert nifti.shape == (10, 12, 4)
     np.testing.assert_allclose(np.abs(np.diag(nifti.affine)), [1, 2, 3, 1])
-    made = dcmread(out / "one.seg.dcm")
-    assert made.Modality == "SEG"
-    marked = np.asarray(nifti.dataobj)
-    frames = made.pixel_array if made.pixel_array.ndim == 3 else made.pixel_array[None]
-    assert int(frames.sum()) == int((marked == 1).sum()) > 0
+    assert dcmread(out / "one.seg.dcm").Modality == "SEG"
+    assert points_of_dicom_seg(out / "one.seg.dcm") == points_of_nifti(nifti)
+    assert len(points_of_nifti(nifti)) > 0
     for file in out.rglob("*"):
         if file.is_file():
             assert b"ecret" not in file.read_bytes(), file
@@ -174,10 +210,12 @@ def test_what_is_segmented_is_not_segmented_again_unless_asked(tmp_path: Path) -
 def test_a_full_disk_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_volume(tmp_path, "LPS")
 
-    def full(stream: GzipFile, data: bytes) -> int:
+    def full(path: Path, data: bytes) -> int:
+        with path.open("wb") as stream:
+            stream.write(data[: len(data) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(GzipFile, "write", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     result = run("-i", tmp_path / "knee_mr.nii.gz", "-o", tmp_path / "out")
     assert result.exit_code == 1
     assert "No space left" in result.output
@@ -234,6 +272,15 @@ def test_millimetres_are_square(small_volume: Case, tmp_path: Path) -> None:
 
 
 # Submission
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A candidate's folder as `export` writes it."""
+    folder = tmp_path_factory.mktemp("exported")
+    words = ["export", "--encoder", "light_repvit_m0_9", "--weights", "random:1", "-o", str(folder)]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    return folder
 
 
 def without_torch(command: list[str], tmp_path: Path) -> subprocess.CompletedProcess[str]:

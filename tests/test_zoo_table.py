@@ -34,7 +34,7 @@ def book(tmp_path: Path) -> Book:
 
 
 def test_zoo(book: Book) -> None:
-    (report,) = machine_reports(load_records([book.path]).records)
+    (report,) = machine_reports(load_records([book.path]))
     (row,) = short_zoo_rows(report.encoders)
     assert row == {
         "encoder": "repvit",
@@ -50,7 +50,7 @@ def test_zoo(book: Book) -> None:
 
 
 def test_runtimes_are_compared_with_the_same_encoder_in_torch(book: Book) -> None:
-    (report,) = machine_reports(load_records([book.path]).records)
+    (report,) = machine_reports(load_records([book.path]))
     rows = short_runtime_rows(report.encoders)
     assert [(row["encoder"], row["runtime"], row["precision"]) for row in rows] == [
         ("repvit", "torch", "fp32"),
@@ -87,7 +87,7 @@ def test_a_case_with_many_rows_is_shown_by_its_main_ones(tmp_path: Path) -> None
         who = candidate("tinyvit" if number == 0 else f"encoder{number}")
         for name, total_s in (("per_object", 60), ("cached", 20), ("batched", 10)):
             book.one_pass(who, total_s / (1 + number), protocol(name))
-    (report,) = machine_reports(load_records([book.path]).records)
+    (report,) = machine_reports(load_records([book.path]))
     shown = main_rows(report.cases)
     assert len(report.cases) == 15
     assert [(row.candidate.encoder, row.protocol_name) for row in shown] == [

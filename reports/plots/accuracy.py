@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -12,13 +12,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports.accuracy import AccuracyRow, Scored
-from reports.candidates import FLOOR
+from reports.candidates import FLOOR, Candidate
 from reports.encoders import EncoderRow
 from reports.machine import MachineReport
-from reports.plots.style import MARKERS, PALETTE, WIDTH_IN, counts, ink, legend_below, name, new_figure, timed, title
+from reports.plots.style import (
+    Entry,
+    counts,
+    finish,
+    ink,
+    mark_entries,
+    mark_style,
+    new_figure,
+    palette,
+    plain_log,
+    timed,
+)
 
 #: A candidate's accuracy and its encoder's latency.
 Point = tuple[AccuracyRow, EncoderRow]
+#: A figure stays readable up to so many encoders, and candidates beside each other; the tables hold all.
+MAX_ENCODERS, MAX_STRIPS = 10, 6
 
 
 def accuracy_figure(report: MachineReport) -> Figure | None:
@@ -27,80 +40,100 @@ def accuracy_figure(report: MachineReport) -> Figure | None:
     if not points:
         return None
     dims = sorted({row.dims for row, _ in points})
-    figure = Figure(figsize=(WIDTH_IN, 4.8), layout="constrained")
+    encoders = list(dict.fromkeys(encoder.candidate.encoder for _, encoder in points))[:MAX_ENCODERS]
+    points = [point for point in points if point[1].candidate.encoder in encoders]
+    colours = dict(zip(encoders, palette(len(encoders)), strict=True))
+    marks = mark_entries(encoder.candidate for _, encoder in points)
+    figure = new_figure(5.0)
     grid = figure.subplots(1, len(dims), squeeze=False, sharey=True)
     for axes, kind in zip(grid[0], dims, strict=True):
         floor = next(row for row in report.overall if row.is_floor and row.dims == kind)
-        _accuracy_panel(axes, points, floor)
+        _accuracy_panel(axes, [point for point in points if point[0].dims == kind], floor, colours)
     grid[0, 0].set_ylabel("mean DSC over labels")
-    legend_below(figure, 2)
-    labels = f"{counts(row.dsc.n for row, _ in points)} labels"
-    title(figure, "Accuracy against latency", report, [encoder for _, encoder in points], labels)
+    legend = [Entry(encoder, {"marker": "s", "color": colour}) for encoder, colour in colours.items()]
+    legend += [*marks, Entry("ellipse in the box", {"color": ink(), "linestyle": "--"})]
+    legend.append(Entry("Pareto front", {"color": ink(), "linestyle": "-", "alpha": 0.4}))
+    calls = counts(encoder.encode_s.n for _, encoder in points)
+    labels = counts(row.dsc.n for row, _ in points)
+    n = f"DSC: n = {labels} labels; latency: median of n = {calls} calls, bar: quartiles"
+    finish(figure, "Accuracy against latency", report, [encoder for _, encoder in points], n, legend, 4)
     return figure
 
 
 def distribution_figure(report: MachineReport) -> Figure | None:
-    """The DSC of every label by modality: that of trained candidates beside the ellipse's."""
-    frame = _dsc_frame(report.scored)
-    trained = [encoder for _, encoder in _points(report)]
-    if frame is None:
+    """The DSC of every label by modality: that of the best trained candidates beside the ellipse's."""
+    chosen = _best(report)
+    if not chosen:
         return None
-    candidates, modalities = frame["candidate"].nunique(), frame["modality"].nunique()
-    figure, axes = new_figure(1.8 + modalities * (0.25 + 0.24 * candidates))
-    common: Any = {"data": frame, "x": "DSC", "y": "modality", "hue": "candidate", "palette": PALETTE, "ax": axes}
+    frame = _dsc_frame(report.scored, chosen)
+    strips, modalities = frame["candidate"].nunique(), frame["modality"].nunique()
+    figure = new_figure(1.9 + modalities * (0.2 + 0.19 * strips))
+    axes = figure.subplots()
+    colours = [ink(), *palette(strips - 1)]
+    common: Any = {"data": frame, "x": "DSC", "y": "modality", "hue": "candidate", "palette": colours, "ax": axes}
     sns.stripplot(**common, dodge=True, size=3.5, alpha=0.35, legend=False)
     # Beside each other as the strips are: 0.8 of a row for all candidates.
-    apart = 0.8 * (1 - 1 / candidates)
+    apart = 0.8 * (1 - 1 / strips)
     quartiles: Any = {"estimator": "median", "errorbar": ("pi", 50), "linestyle": "none", "dodge": apart}
-    sns.pointplot(**common, **quartiles, marker="|", markersize=13, markeredgewidth=2.5, err_kws={"linewidth": 5})
+    sns.pointplot(**common, **quartiles, marker="|", markersize=11, markeredgewidth=2.5, err_kws={"linewidth": 4})
+    axes.legend().remove()
     axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel("DSC of a label: median, quartiles, every label")
+    axes.set_xlabel("DSC of a label")
     axes.set_ylabel("")
-    if (legend := axes.get_legend()) is not None:
-        legend.remove()
-    legend_below(figure, 2)
-    title(figure, "Distribution of the DSC", report, trained, f"{len(frame) // candidates} labels a candidate")
+    names = frame["candidate"].unique()
+    legend = [Entry(label, {"marker": "s", "color": c}) for label, c in zip(names, colours, strict=True)]
+    labels = counts(frame.groupby("candidate").size())
+    n = f"n = {labels} labels a candidate; line: median, bar: quartiles, dots: every label"
+    rows = [row for row in report.encoders if row.candidate in chosen]
+    finish(figure, "Distribution of the DSC", report, rows, n, legend, 2)
     return figure
 
 
-def _dsc_frame(scored: Sequence[Scored]) -> pd.DataFrame | None:
-    """A row a label, of the ellipse and of trained candidates; None where there is no trained one."""
-    known = [one for one in scored if one.candidate.trained or one.candidate.encoder == FLOOR]
-    if not any(one.candidate.trained for one in known):
-        return None
-    ordered = sorted(known, key=lambda one: one.candidate.encoder != FLOOR)
-    rows = [
+def _best(report: MachineReport) -> list[Candidate]:
+    """Of each encoder and precision the candidate of the highest mean DSC (runtimes hardly differ), the best first."""
+    best: dict[tuple[str, str], AccuracyRow] = {}
+    timed_ones = {row.candidate for row in report.encoders}
+    for row in report.overall:
+        if row.candidate.trained and row.dsc.n and row.candidate in timed_ones:
+            key = row.candidate.encoder, row.candidate.precision
+            best[key] = max(best.get(key, row), row, key=lambda one: (one.dsc.n, one.dsc.mean))
+    ordered = sorted(best.values(), key=lambda row: -row.dsc.mean)
+    return list(dict.fromkeys(row.candidate for row in ordered))[: MAX_STRIPS - 1]
+
+
+def _dsc_frame(scored: Sequence[Scored], chosen: Sequence[Candidate]) -> pd.DataFrame:
+    """A row a label, of the ellipse and of some candidates; each under the first of its protocols."""
+    floor = [one for one in scored if one.candidate.encoder == FLOOR]
+    ordered = [*floor, *(one for who in chosen for one in scored if one.candidate == who)]
+    unique = {(one.candidate, one.case, one.tolerance_mm): one for one in reversed(ordered)}
+    return pd.DataFrame(
         {
-            "candidate": " | ".join(filter(None, (one.label, one.protocol))),
+            "candidate": one.label,
             "modality": f"{one.case.modality} {'3D' if one.case.is_volume else '2D'}",
             "DSC": dsc,
         }
-        for one in ordered
+        for one in reversed(unique.values())
         for dsc, _ in one.scores.values()
         if math.isfinite(dsc)
-    ]
-    return pd.DataFrame(rows)
+    )
 
 
-def _accuracy_panel(axes: Axes, points: Sequence[Point], floor: AccuracyRow) -> None:
-    """Points of the floor's kind of cases. A colour is a candidate, a marker a protocol, in all panels alike."""
-    candidates = list(dict.fromkeys(row.label for row, _ in points))
-    protocols = list(dict.fromkeys(row.protocol for row, _ in points))
-    colours = sns.color_palette(PALETTE, len(candidates))
-    shown = [point for point in points if point[0].dims == floor.dims]
-    for row, encoder in shown:
-        colour = colours[candidates.index(row.label)]
-        marker = MARKERS[protocols.index(row.protocol) % len(MARKERS)]
-        place = 1e3 * encoder.median_s, row.dsc.mean
-        axes.scatter(*place, s=90, marker=marker, color=colour, edgecolor=ink(), label=name(row), zorder=3)
-        axes.annotate(row.label, place, (0, 8), textcoords="offset points", fontsize=8, ha="center")
-    front = pareto_front([(1e3 * encoder.median_s, row.dsc.mean) for row, encoder in shown])
-    axes.plot(*zip(*front, strict=True), drawstyle="steps-post", color=ink(), alpha=0.4, linewidth=1, zorder=2)
+def _accuracy_panel(axes: Axes, points: Sequence[Point], floor: AccuracyRow, colours: Mapping[str, Any]) -> None:
+    """Points of one kind of cases."""
+    for row, encoder in points:
+        colour = colours[encoder.candidate.encoder]
+        quartiles_ms = [1e3 * encoder.encode_s.q1, 1e3 * encoder.encode_s.q3]
+        axes.plot(quartiles_ms, [row.dsc.mean] * 2, color=colour, linewidth=2, alpha=0.6, zorder=2)
+        style = mark_style(encoder.candidate, colour)
+        axes.plot(1e3 * encoder.median_s, row.dsc.mean, linestyle="none", zorder=3, **style)
+    front = pareto_front([(1e3 * encoder.median_s, row.dsc.mean) for row, encoder in points])
+    axes.plot(*zip(*front, strict=True), drawstyle="steps-post", color=ink(), alpha=0.5, linewidth=1.2, zorder=1)
     if floor.dsc.n:
-        axes.axhline(floor.dsc.mean, color=ink(), linestyle="--", linewidth=1.2, label=f"{floor.label} (floor)")
-    axes.margins(y=0.12)
-    axes.set_xlim(0, 1.2e3 * max(encoder.median_s for _, encoder in points))
-    axes.set_title(f"{floor.dims} cases", loc="left", fontsize=11)
+        axes.axhline(floor.dsc.mean, color=ink(), linestyle="--", linewidth=1.2)
+    axes.margins(x=0.08, y=0.12)
+    plain_log(axes, "x")
+    axes.grid(visible=True, axis="both")
+    axes.set_title(f"{floor.dims} cases")
     axes.set_xlabel("encoder latency of one image (ms)")
 
 
@@ -118,7 +151,8 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
 
 
 def _points(report: MachineReport) -> list[Point]:
-    """Trained candidates whose accuracy and encoder latency are both known."""
+    """Trained candidates whose accuracy and encoder latency are both known; protocols of equal DSC once."""
     encoders = {row.candidate: row for row in timed(report.encoders)}
-    known = [row for row in report.overall if row.candidate.trained and row.dsc.n]
-    return [(row, encoders[row.candidate]) for row in known if row.candidate in encoders]
+    known = [row for row in report.overall if row.candidate.trained and row.dsc.n and row.candidate in encoders]
+    distinct = {(row.candidate, row.dims, round(row.dsc.mean, 4)): row for row in reversed(known)}
+    return [(row, encoders[row.candidate]) for row in reversed(distinct.values())]

@@ -3,114 +3,165 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from itertools import cycle
+from collections.abc import Callable, Sequence
+from statistics import median
 
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports.cases import STAGES, CaseRow, main_rows
+from reports.candidates import PROTOCOL_ORDER, Candidate
+from reports.cases import MAX_ROWS, STAGES, CaseRow, main_rows
 from reports.machine import MachineReport
-from reports.plots.style import MARKERS, PALETTE, WIDTH_IN, counts, legend_below, name, plain_log, speedup_text, title
+from reports.plots.style import (
+    MARKERS,
+    Entry,
+    counts,
+    finish,
+    ink,
+    name,
+    new_figure,
+    palette,
+    plain_log,
+    speedup_text,
+)
 from reports.tables import significant
 
-#: Figures stay readable up to so many cases; the tables hold all.
-MAX_CASES = 8
-#: What a case's latency is drawn against.
-SIZES: tuple[tuple[str, Callable[[CaseRow], float]], ...] = (
-    ("objects", lambda row: row.case.objects),
-    ("slices", lambda row: row.case.shape[0]),
+#: A figure stays readable up to so many bars and lines; the tables hold all.
+MAX_BARS, MAX_ENCODERS = 40, 5
+#: Seconds a case, drawn against a size of it; of objects a slice's, so that cases of all lengths stand on one line.
+SIZES: tuple[tuple[str, str, Callable[[CaseRow], float], Callable[[CaseRow], float]], ...] = (
+    ("objects of the case", "seconds a slice", lambda row: row.case.objects, lambda row: row.median_s / _slices(row)),
+    ("slices of the case", "seconds a case", lambda row: _slices(row), lambda row: row.median_s),
 )
 
 
 def stages_figure(report: MachineReport) -> Figure | None:
     """A panel a case, a bar a candidate and protocol, stacked by stage. The longest cases, where there are many."""
-    panels = _panels(_volumes(report.cases))
+    volumes = _volumes(report.cases)
+    panels = _panels(volumes)
     if not panels:
         return None
     bars = [len(rows) for rows in panels]
-    figure = Figure(figsize=(WIDTH_IN, 1.6 + 0.34 * sum(bars) + 0.75 * len(bars)), layout="constrained")
-    grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=[count + 1.0 for count in bars])
+    figure = new_figure(1.6 + 0.27 * sum(bars) + 0.62 * len(bars))
+    grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=[count + 0.6 for count in bars])
     for axes, rows in zip(grid[:, 0], panels, strict=True):
         _stage_panel(axes, rows)
-    grid[-1, 0].set_xlabel("seconds a case (median of the passes)")
-    legend_below(figure, len(STAGES))
+    grid[-1, 0].set_xlabel("seconds a case")
     shown = [row for rows in panels for row in rows]
-    omitted = len({row.case for row in _volumes(report.cases)}) - len(panels)
-    more = f" ({omitted} shorter cases are in the table only)" if omitted else ""
-    title(figure, f"3D cases: where the time goes{more}", report, shown, _passes(shown))
+    more = f"; {len(volumes) - len(shown)} more rows are in the table" if len(volumes) > len(shown) else ""
+    n = f"median of n = {_passes(shown)}{more}"
+    colours = zip(STAGES, palette(len(STAGES)), strict=True)
+    legend = [Entry(stage, {"marker": "s", "color": colour}) for stage, colour in colours]
+    finish(figure, "3D cases: where the time goes", report, shown, n, legend, len(STAGES))
     return figure
 
 
 def scaling_figure(report: MachineReport) -> Figure | None:
-    """Seconds a case against its objects and slices, a line a candidate and protocol with cases of several sizes."""
-    groups: dict[str, list[CaseRow]] = {}
-    for row in _volumes(report.cases):
-        groups.setdefault(name(row), []).append(row)
-    panels = [(label, size, _of_several_sizes(groups, size)) for label, size in SIZES]
-    panels = [panel for panel in panels if panel[2]]
+    """Latency against objects and slices: a colour an encoder, a marker a protocol, in one runtime."""
+    lines = _lines(report.cases)
+    panels = [size for size in SIZES if any(len({size[2](row) for row in rows}) > 1 for rows in lines.values())]
     if not panels:
         return None
-    shown = {name(row): row for _, _, several in panels for rows in several.values() for row in rows}
-    figure = Figure(figsize=(WIDTH_IN, 4.4 + 0.2 * len(shown)), layout="constrained")
-    grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)
-    styles = dict(zip(shown, zip(sns.color_palette(PALETTE, len(shown)), cycle(MARKERS), strict=False), strict=True))
-    for axes, (label, size, several) in zip(grid[0], panels, strict=True):
-        for line, rows in several.items():
-            colour, marker = styles[line]
-            ordered = sorted(rows, key=lambda row, size=size: (size(row), row.median_s))  # type: ignore[misc]
-            places = [size(row) for row in ordered], [row.median_s for row in ordered]
-            axes.plot(*places, marker=marker, color=colour, label=line, linewidth=1)
-        axes.grid(visible=True, axis="both")
+    figure = new_figure(4.6)
+    grid = figure.subplots(1, len(panels), squeeze=False)
+    encoders = list(dict.fromkeys(candidate.encoder for candidate, _ in lines))
+    protocols = list(dict.fromkeys(protocol for _, protocol in lines))
+    colours = dict(zip(encoders, palette(len(encoders)), strict=True))
+    markers = {protocol: MARKERS[place % len(MARKERS)] for place, protocol in enumerate(protocols)}
+    for axes, (size_label, label, size, seconds) in zip(grid[0], panels, strict=True):
+        for (candidate, protocol), rows in lines.items():
+            colour, marker = colours[candidate.encoder], markers[protocol]
+            by_size: dict[float, list[float]] = {}
+            for row in rows:
+                by_size.setdefault(size(row), []).append(seconds(row))
+            middle = sorted((place, median(values)) for place, values in by_size.items())
+            axes.plot(*zip(*middle, strict=True), color=colour, linewidth=1.2, alpha=0.7)
+            axes.plot(*_points(by_size), marker, color=colour, markersize=6, alpha=0.8)
         plain_log(axes, "x", "y")
-        ticks = sorted({size(row) for rows in several.values() for row in rows})
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.minorticks_off()
-        axes.set_xlabel(f"{label} of the case")
-    grid[0, 0].set_ylabel("seconds a case (median)")
-    legend_below(figure, 1)
-    all_rows = [row for _, _, several in panels for rows in several.values() for row in rows]
-    title(figure, "3D cases: latency against objects and slices", report, all_rows, _passes(all_rows))
+        axes.grid(visible=True, axis="both")
+        axes.set_xlabel(size_label)
+        axes.set_title(f"{label} (median)")
+    legend = [Entry(encoder, {"color": colour, "linestyle": "-"}) for encoder, colour in colours.items()]
+    legend += [Entry(protocol, {"color": ink(), "marker": marker}) for protocol, marker in markers.items()]
+    rows = [row for several in lines.values() for row in several]
+    runtimes = ", ".join(sorted({f"{who.backend} {who.precision}" for who, _ in lines}))
+    n = f"{runtimes}; n = {_passes(rows)} a point; line: median of equal sizes"
+    finish(figure, "3D cases: latency against objects and slices", report, rows, n, legend, 4)
     return figure
 
 
-def _of_several_sizes(
-    groups: Mapping[str, list[CaseRow]], size: Callable[[CaseRow], float]
-) -> dict[str, list[CaseRow]]:
-    return {line: rows for line, rows in groups.items() if len({size(row) for row in rows}) > 1}
+def _lines(cases: Sequence[CaseRow]) -> dict[tuple[Candidate, str], list[CaseRow]]:
+    """Timed volumes by candidate and protocol: of each encoder the candidate with most of them, torch fp32 first."""
+    by_candidate: dict[Candidate, list[CaseRow]] = {}
+    for row in cases:
+        if row.case.is_volume and math.isfinite(row.median_s):
+            by_candidate.setdefault(row.candidate, []).append(row)
+    ordered = sorted(by_candidate, key=lambda who: (-len(by_candidate[who]), who.backend != "torch", who.precision))
+    chosen = {who.encoder: who for who in reversed(ordered)}
+    lines: dict[tuple[Candidate, str], list[CaseRow]] = {}
+    for who in [who for who in ordered if chosen[who.encoder] == who][:MAX_ENCODERS]:
+        for row in sorted(by_candidate[who], key=_protocol_place):
+            lines.setdefault((who, row.protocol), []).append(row)
+    return lines
+
+
+def _protocol_place(row: CaseRow) -> int:
+    known = row.protocol_name in PROTOCOL_ORDER
+    return PROTOCOL_ORDER.index(row.protocol_name) if known else len(PROTOCOL_ORDER)
+
+
+def _points(by_size: dict[float, list[float]]) -> tuple[list[float], list[float]]:
+    pairs = [(place, value) for place, values in by_size.items() for value in values]
+    return [place for place, _ in pairs], [value for _, value in pairs]
 
 
 def _stage_panel(axes: Axes, rows: Sequence[CaseRow]) -> None:
-    colours = sns.color_palette(PALETTE, len(STAGES))
     starts_s = [0.0] * len(rows)
-    for stage, colour in zip(STAGES, colours, strict=True):
+    for stage, colour in zip(STAGES, palette(len(STAGES)), strict=True):
         seconds = [_finite(row.stages_s[stage]) for row in rows]
-        axes.barh(range(len(rows)), seconds, left=starts_s, color=colour, label=stage, height=0.72, linewidth=0)
+        axes.barh(range(len(rows)), seconds, left=starts_s, color=colour, height=0.72, linewidth=0)
         starts_s = [start + more for start, more in zip(starts_s, seconds, strict=True)]
     for place, (row, end_s) in enumerate(zip(rows, starts_s, strict=True)):
         text = f"{significant(row.median_s)} s   {speedup_text(row)}"
-        axes.annotate(text, (end_s, place), (6, 0), textcoords="offset points", va="center")
-    axes.set_yticks(range(len(rows)), [name(row) for row in rows])
+        axes.annotate(text, (end_s, place), (6, 0), textcoords="offset points", va="center", fontsize=9)
+    axes.set_yticks(range(len(rows)), [name(row) for row in rows], fontsize=9)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlim(0, 1.4 * max(*starts_s, 1e-9))
+    # Room for the text behind the longest bar.
+    axes.set_xlim(0, 1.6 * max(*starts_s, 1e-9))
     case = rows[0].case
-    axes.set_title(
-        f"{case.case_id}   {case.size}, {case.objects} object{'s' * (case.objects != 1)}", loc="left", fontsize=10.5
-    )
+    axes.set_title(f"{case.case_id}   {case.size}, {case.objects} object{'s' * (case.objects != 1)}")
 
 
 def _volumes(rows: Sequence[CaseRow]) -> list[CaseRow]:
-    return main_rows([row for row in rows if row.case.is_volume and math.isfinite(row.median_s)])
+    return [row for row in rows if row.case.is_volume and math.isfinite(row.median_s)]
 
 
 def _panels(rows: Sequence[CaseRow]) -> list[list[CaseRow]]:
-    """Rows by case, of the `MAX_CASES` cases that take longest, in the order of the table."""
+    """Rows by case, in the order of the table; of the cases that take longest, until `MAX_BARS` are reached."""
     cases: dict[object, list[CaseRow]] = {}
-    for row in rows:
+    for row in main_rows(rows):
         cases.setdefault(row.case, []).append(row)
-    longest = sorted(cases.values(), key=lambda of_case: -max(row.median_s for row in of_case))[:MAX_CASES]
-    return sorted(longest, key=lambda of_case: of_case[0].case.case_id)
+    few = sorted(map(_few, cases.values()), key=lambda of_case: -max(row.median_s for row in of_case))
+    chosen: list[list[CaseRow]] = []
+    for of_case in few:
+        if not chosen or sum(map(len, chosen)) + len(of_case) <= MAX_BARS:
+            chosen.append(of_case)
+    return sorted(chosen, key=lambda of_case: of_case[0].case.case_id)
+
+
+def _few(rows: list[CaseRow]) -> list[CaseRow]:
+    """All rows of a case; of more than `MAX_ROWS` the baseline, and of each encoder the slowest and the fastest."""
+    if len(rows) <= MAX_ROWS:
+        return rows
+    by_encoder: dict[str, list[CaseRow]] = {}
+    for row in rows:
+        by_encoder.setdefault(row.candidate.encoder, []).append(row)
+    kept = {id(extreme) for same in by_encoder.values() for extreme in (same[0], same[-1])}
+    return [row for row in rows if row.is_baseline or id(row) in kept]
+
+
+def _slices(row: CaseRow) -> int:
+    return row.case.shape[0]
 
 
 def _passes(rows: Sequence[CaseRow]) -> str:

@@ -3,64 +3,70 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports.machine import MachineReport
-from reports.peak import PRECISIONS, Peak, Share, shares
-from reports.plots.style import MARKERS, PALETTE, counts, ink, legend_below, new_figure, plain_log, title
+from reports.peak import Peak, Share, encoder_shares
+from reports.plots.style import (
+    counts,
+    finish,
+    ink,
+    mark_entries,
+    mark_style,
+    new_figure,
+    plain_log,
+    precision_colours,
+)
 from reports.tables import significant
 
 
 def roofline_figure(report: MachineReport) -> Figure | None:
     """Achieved multiply-adds a second of each encoder against its cost, under the machine's measured peaks."""
-    used = shares(report.encoders, report.peaks)
+    if not report.peaks:
+        return None
+    peak = report.peaks[max(report.peaks)]
+    used = [share for share in encoder_shares(report.encoders, report.peaks) if share.candidate.threads == peak.threads]
     if not used:
         return None
-    figure, axes = new_figure(5.0)
-    colours = dict(zip(PRECISIONS, sns.color_palette(PALETTE, len(PRECISIONS)), strict=True))
-    runtimes = sorted({share.row.candidate.backend for share in used})
+    figure = new_figure(5.6)
+    axes = figure.subplots()
+    colours = precision_colours()
     for share in used:
-        who = share.row.candidate
-        axes.scatter(
-            share.row.encoder_gmacs,
-            share.gmacs_per_s,
-            s=60,
-            marker=MARKERS[runtimes.index(who.backend) % len(MARKERS)],
-            color=colours.get(who.precision, ink()),
-            edgecolor=ink(),
-            linewidth=0.6,
-            label=f"{who.backend} {who.precision}",
-            zorder=3,
-        )
-    for share in _highest(used):
-        place = share.row.encoder_gmacs, share.gmacs_per_s
-        axes.annotate(share.row.candidate.encoder, place, (0, 7), textcoords="offset points", fontsize=7.5, ha="center")
-    peak = report.peaks[max(report.peaks)]
-    for precision, colour in colours.items():
-        limit = peak.gmacs_per_s(precision)
-        if math.isfinite(limit):
-            text = f"{precision} peak: {significant(limit)} GMAC/s"
-            axes.axhline(limit, color=colour, linestyle="--", linewidth=1.4, label=text)
-    axes.grid(visible=True, axis="both")
+        style = mark_style(share.candidate, colours.get(share.candidate.precision, ink()))
+        axes.plot(share.gmacs, share.gmacs_per_s, linestyle="none", zorder=3, **style)
     plain_log(axes, "x", "y")
-    axes.margins(x=0.12, y=0.12)
+    axes.margins(x=0.18, y=0.1)
+    _draw_peaks(axes, peak, colours)
+    _write_names(axes, used)
+    axes.grid(visible=True, axis="both")
     axes.set_xlabel("multiply-adds of one image (GMACs)")
     axes.set_ylabel("achieved (GMAC/s)")
-    legend_below(figure, 3)
-    n = f"{counts(share.row.encode_s.n for share in used)} calls; peak n = {_peak_n(peak)}, run {peak.run_id}"
-    title(figure, "Achieved multiply-adds against the machine's peak", report, [share.row for share in used], n)
+    rows = [row for row in report.encoders if row.candidate in {share.candidate for share in used}]
+    n = f"n = {counts(share.n for share in used)} calls, mark: median; peaks: run {peak.run_id}, n = {peak.stream_s.n}"
+    legend = mark_entries((share.candidate for share in used), colours)
+    finish(figure, "Achieved multiply-adds against the machine's peak", report, rows, n, legend, 7)
     return figure
 
 
-def _highest(used: list[Share]) -> list[Share]:
-    """Of each encoder the point that reaches highest: where its name goes."""
+def _draw_peaks(axes: Axes, peak: Peak, colours: Mapping[str, Any]) -> None:
+    across = axes.get_yaxis_transform()
+    for precision, colour in colours.items():
+        limit = peak.gmacs_per_s(precision)
+        if math.isfinite(limit):
+            axes.axhline(limit, color=colour, linestyle="--", linewidth=1.4, zorder=1)
+            text = f"{precision} product: {significant(limit)} GMAC/s"
+            axes.text(0.995, 1.02 * limit, text, ha="right", fontsize=8.5, color=colour, transform=across)
+
+
+def _write_names(axes: Axes, used: Sequence[Share]) -> None:
+    """Of each encoder, at the point that reaches highest; from left to right beside and above each other."""
     best: dict[str, Share] = {}
     for share in sorted(used, key=lambda share: share.gmacs_per_s):
-        best[share.row.candidate.encoder] = share
-    return list(best.values())
-
-
-def _peak_n(peak: Peak) -> int:
-    return peak.stream_s.n
+        best[share.candidate.encoder] = share
+    for share in best.values():
+        place = share.gmacs, share.gmacs_per_s
+        axes.annotate(share.candidate.encoder, place, (7, 5), textcoords="offset points", fontsize=8, rotation=30)

@@ -1,30 +1,45 @@
-"""What all figures share: size, themes, palette, titles, and how a file is written."""
+"""What all figures share: size, themes, palette, marks, captions, legends, and how a file is written."""
 
 from __future__ import annotations
 
 import io
 import math
 import os
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from PIL import Image
 
 from reports.accuracy import AccuracyRow
+from reports.candidates import Candidate
 from reports.cases import CaseRow
 from reports.encoders import EncoderRow
 from reports.machine import MachineReport
 from reports.tables import significant
 
 WIDTH_IN, DPI = 8.0, 150
+#: Above the axes: the heading and two lines on where it was measured. Below: of a legend's row.
+HEADER_IN, LEGEND_ROW_IN = 0.8, 0.24
+#: Characters of the small print that fit the width.
+LINE = 120
 #: Okabe and Ito's palette as seaborn has it: apart for colour-blind eyes, in grey, and on both grounds.
 PALETTE = "colorblind"
+#: A runtime is a marker and a precision a filling, so that neither needs its colour to be told.
+RUNTIME_MARKERS = {"torch": "o", "compile": "s", "onnxruntime": "D", "openvino": "^"}
+OTHER_MARKER, PRECISION_MARKER = "P", "h"
+FILLINGS = {"fp32": "full", "bf16": "left", "int8": "none"}
 MARKERS = "osD^vP*X"
+#: A logarithmic axis from 1 to more than this is numbered 1, 3, 10; others 1, 2, 5, 10.
+MANY_TIMES = 300
 
 
 def _theme(ink: str, ground: str, grid: str) -> Any:
@@ -36,11 +51,14 @@ def _theme(ink: str, ground: str, grid: str) -> Any:
         "axes.grid": True,
         "axes.grid.axis": "x",
         "axes.axisbelow": True,
+        "axes.titlesize": 10.5,
+        "axes.titlelocation": "left",
         "grid.color": grid,
         "figure.facecolor": ground,
         "axes.facecolor": ground,
         "savefig.facecolor": ground,
         "legend.labelcolor": ink,
+        "legend.frameon": False,
         **dict.fromkeys(inks, ink),
     }
 
@@ -49,25 +67,107 @@ def _theme(ink: str, ground: str, grid: str) -> Any:
 THEMES = {"light": _theme("#262626", "#ffffff", "#e6e6e6"), "dark": _theme("#dddddd", "#0d1117", "#2b313a")}
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A line of a legend.
+
+    Attributes:
+        label: its text.
+        style: of its sample: `Line2D`'s properties.
+    """
+
+    label: str
+    style: dict[str, Any]
+
+    def handle(self) -> Line2D:
+        """The sample."""
+        return Line2D([], [], **{"linestyle": "none", "markersize": 8, **self.style})
+
+
 def ink() -> str:
     """The colour of text in the theme that is drawn."""
     return str(mpl.rcParams["text.color"])
 
 
-def new_figure(height_in: float) -> tuple[Figure, Axes]:
-    """A figure of the report's width with one pair of axes."""
-    figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
-    return figure, figure.subplots()
+def new_figure(height_in: float) -> Figure:
+    """A figure of the report's width."""
+    return Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
 
 
-def title(
-    figure: Figure, text: str, report: MachineReport, rows: Sequence[EncoderRow] | Sequence[CaseRow], n: str
+def palette(count: int) -> list[Any]:
+    """Colours for so many things; from the eleventh on they come again."""
+    return list(sns.color_palette(PALETTE, count))
+
+
+def mark_style(candidate: Candidate, colour: Any) -> dict[str, Any]:
+    """How a candidate is marked: its runtime's marker, filled by its precision."""
+    return {
+        "marker": RUNTIME_MARKERS.get(candidate.backend, OTHER_MARKER),
+        "fillstyle": FILLINGS.get(candidate.precision, "full"),
+        "color": colour,
+        "markerfacecoloralt": "none",
+        "markersize": 8.5,
+        "markeredgewidth": 1.6,
+    }
+
+
+def precision_colours() -> dict[str, Any]:
+    """For figures whose colours are free to tell precisions, too."""
+    return dict(zip(FILLINGS, palette(len(FILLINGS)), strict=True))
+
+
+def mark_entries(candidates: Iterable[Candidate], colours: Mapping[str, Any] | None = None) -> list[Entry]:
+    """What `mark_style` shows of some candidates: first the runtimes, then the precisions, in `colours` if given."""
+    found = list(candidates)
+    runtimes = sorted({who.backend for who in found})
+    precisions = [precision for precision in FILLINGS if precision in {who.precision for who in found}]
+    styles = {name: mark_style(Candidate("", backend=name, precision="fp32"), ink()) for name in runtimes}
+    for name in precisions:
+        colour = (colours or {}).get(name, ink())
+        styles[name] = mark_style(Candidate("", precision=name), colour) | {"marker": PRECISION_MARKER}
+    return [Entry(name, style) for name, style in styles.items()]
+
+
+def finish(
+    figure: Figure,
+    heading: str,
+    report: MachineReport,
+    rows: Sequence[EncoderRow] | Sequence[CaseRow],
+    n: str,
+    legend: Sequence[Entry] = (),
+    columns: int = 4,
 ) -> None:
-    """What is shown, and where, with how many threads, how often and in which runs it was measured."""
-    runs = sorted({run for row in rows for run in row.run_ids})
-    more = f" and {len(runs) - 2} more" if len(runs) > 2 else ""
-    how = f"{counts(row.candidate.threads for row in rows)} threads; n = {n}; run {', '.join(runs[:2])}{more}"
-    figure.suptitle(f"{text}\n{report.title}\n{how}", fontsize=10, x=0.01, ha="left")
+    """Writes above the axes what is shown and where it was measured, and below them the legend.
+
+    Args:
+        figure: with its axes drawn.
+        heading: what is shown.
+        report: of the machine.
+        rows: what is shown was measured as.
+        n: how many samples, and what their spread is drawn as.
+        legend: entries, row by row.
+        columns: of the legend.
+    """
+    height_in = figure.get_figheight()
+    legend_in = 0.1 + LEGEND_ROW_IN * math.ceil(len(legend) / columns) if legend else 0.0
+    rect = (0, legend_in / height_in, 1, 1 - (HEADER_IN + legend_in) / height_in)
+    figure.get_layout_engine().set(rect=rect)  # type: ignore[union-attr, call-arg]
+    left = 0.1 / WIDTH_IN
+    figure.text(left, 1 - 0.1 / height_in, heading, va="top", fontsize=12, weight="bold")
+    where = f"{report.title}; {counts(row.candidate.threads for row in rows)} threads; {n}"
+    source = f"Records: {report.source(run for row in rows for run in row.run_ids)}"
+    small = "\n".join(textwrap.shorten(line, LINE, placeholder=" ...") for line in (where, source))
+    figure.text(left, 1 - 0.37 / height_in, small, va="top", fontsize=8, alpha=0.8, linespacing=1.4)
+    if legend:
+        ordered = by_column(legend, columns)
+        handles = [entry.handle() for entry in ordered]
+        labels = [entry.label for entry in ordered]
+        figure.legend(handles, labels, loc="lower center", ncols=columns, fontsize=9, handletextpad=0.3)
+
+
+def by_column(entries: Sequence[Entry], columns: int) -> list[Entry]:
+    """Row by row to column by column, as matplotlib fills a legend."""
+    return [entry for column in range(columns) for entry in entries[column::columns]]
 
 
 def counts(numbers: Iterable[int]) -> str:
@@ -93,19 +193,15 @@ def timed(rows: Sequence[EncoderRow]) -> list[EncoderRow]:
     return [row for row in rows if math.isfinite(row.median_s)]
 
 
-def legend_below(figure: Figure, columns: int) -> None:
-    """One legend of all axes, each name once."""
-    entries: dict[str, Any] = {}
-    for axes in figure.axes:
-        entries |= {name: handle for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns, frameon=False)
-
-
 def plain_log(axes: Axes, *which: str) -> None:
     """Logarithmic axes with plain numbers on them."""
-    for axis in which:
-        (axes.set_xscale if axis == "x" else axes.set_yscale)("log")
-        (axes.xaxis if axis == "x" else axes.yaxis).set_major_formatter(ScalarFormatter())
+    for each in which:
+        (axes.set_xscale if each == "x" else axes.set_yscale)("log")
+        axis = axes.xaxis if each == "x" else axes.yaxis
+        low, high = axes.get_xlim() if each == "x" else axes.get_ylim()
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < MANY_TIMES * low else (1, 3)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def save(figure: Figure, path: Path) -> None:

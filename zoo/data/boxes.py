@@ -43,7 +43,7 @@ def read_boxes(path: Path, case_id: str) -> tuple[NDArray[np.int64], NDArray[np.
     except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(path, f"boxes that cannot be read ({error})", _EXPECTED) from error
     if not rows:
-        raise InputError(path, f"no box of {case_id}", "at least one")
+        raise InputError(path, f"no box of {case_id}", "boxes under that name, which is the scan's without its suffix")
     if len({len(box) for box, _ in rows}) > 1 or len(rows[0][0]) not in _COLUMNS:
         raise InputError(path, f"boxes of {sorted({len(box) for box, _ in rows})} numbers", "4 (pictures) or 6 numbers")
     boxes = np.array([box for box, _ in rows], np.float64)
@@ -70,7 +70,7 @@ def boxes_in_slices(where: Path, boxes: NDArray[np.int64], scan: Scan) -> NDArra
 def _json_rows(text: str, case_id: str) -> list[tuple[list[float], float | None]]:
     found: Any = json.loads(text)
     if isinstance(found, dict):
-        found = found[case_id]
+        found = found.get(case_id, [])
     rows: list[tuple[list[float], float | None]] = []
     for one in found:
         box, label = (one["box"], one.get("label")) if isinstance(one, dict) else (one, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,13 +14,16 @@ from zoo.data.modality import MODALITIES
 from zoo.data.npz import load_challenge_npz
 from zoo.data.phantom import DEFAULT_PHANTOMS, load_phantom
 from zoo.data.prepare import Preparation, load_pair
-from zoo.data.scan import DICOM_SUFFIX, SUFFIXES, stem
+from zoo.data.scan import SUFFIXES, is_dicom, stem
 from zoo.errors import InputError
 
 #: Tokens of a file or folder name that mark labels.
 LABEL_TOKENS = {"seg", "segs", "segmentation", "label", "labels", "labelstr", "labelsts", "mask", "masks", "gt", "gts"}
 #: Names that tell nothing of a case.
 GENERIC_NAMES = {*MODALITIES, "dicom", "image", "img", "scan", "vol", "volume"}
+#: Tokens of an image's name that its labels need not share: MR sequences of one patient have one label map.
+IMAGE_TOKENS = {*GENERIC_NAMES, "images", "imgs", "flair", "t1c", "t1ce", "t1gd", "t1n", "t1w", "t2f", "t2w"}
+_NUMBERED = re.compile(rf"({'|'.join(sorted({*LABEL_TOKENS, 'img', 'image', 'scan', 'vol', 'volume'}))})(\d\w*)")
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,6 @@ class CaseSource:
         """The same source, whose case will be cut down."""
         return replace(self, max_objects=max_objects, max_slices=max_slices)
 
-    def absolute(self) -> CaseSource:
-        """The same source, found from any folder."""
-        labels_paths = tuple(path.absolute() for path in self.labels_paths)
-        return replace(self, image_path=self.image_path and self.image_path.absolute(), labels_paths=labels_paths)
-
 
 def find_cases(spec: str) -> list[CaseSource]:
     """Cases that `spec` names, in order of their paths.
@@ -94,7 +93,10 @@ def find_cases(spec: str) -> list[CaseSource]:
     paths = _paths(spec)
     if not paths:
         raise InputError(spec, "no case", f"files that end in .npz, {', '.join(SUFFIXES)}, or phantom")
-    return _unique([source for path in paths if (source := _source(path)) is not None])
+    sources = [source for path in paths if (source := _source(path, asked_for=path == Path(spec))) is not None]
+    if not sources:
+        raise InputError(spec, "labels alone", "images; a name or folder such as seg, mask or labels marks labels")
+    return _unique(sources)
 
 
 def _pair(image: Path, labels: tuple[Path, ...]) -> CaseSource:
@@ -107,8 +109,8 @@ def _paths(spec: str) -> list[Path]:
     root = Path(spec)
     found = root.rglob("*") if root.is_dir() else _matches(spec)
     files = {path for path in found if _is_scan(path)}
-    series = {path.parent for path in files if path.suffix.lower() == DICOM_SUFFIX and root != path}
-    series = {folder for folder in series if sum(path.parent == folder for path in files) > 1}
+    dicoms = Counter(path.parent for path in files if root != path and is_dicom(path))
+    series = {folder for folder, count in dicoms.items() if count > 1}
     return sorted(series | {path for path in files if path.parent not in series})
 
 
@@ -117,21 +119,24 @@ def _matches(spec: str) -> list[Path]:
 
 
 def _is_scan(path: Path) -> bool:
-    return path.name.lower().endswith((".npz", *SUFFIXES)) and not path.name.startswith(".")
+    return not path.name.startswith(".") and (path.name.lower().endswith((".npz", *SUFFIXES)) or is_dicom(path))
 
 
-def _source(path: Path) -> CaseSource | None:
-    """The source of a file, or None where it holds the labels of another."""
+def _source(path: Path, *, asked_for: bool) -> CaseSource | None:
+    """The source of a file, or None where it holds the labels of another and is not asked for by its name."""
     if path.suffix == ".npz":
         return CaseSource(path.stem, str(path), path)
-    if _is_labels(path):
+    if _is_labels(path) and not asked_for:
         return None
     labels = _labels_of(path)
     return _pair(path, labels) if labels else CaseSource(stem(path), str(path), path)
 
 
 def _tokens(name: str) -> list[str]:
-    return re.split(r"[^a-z0-9]+", name.lower())
+    """Words of a name; one that tells image or labels is parted from what it numbers: `img0001` is `img`, `0001`."""
+    words = re.split(r"[^a-z0-9]+", name.lower())
+    parted = ((word, _NUMBERED.fullmatch(word)) for word in words if word)
+    return [part for word, numbered in parted for part in (numbered.groups() if numbered else (word,))]
 
 
 def _is_labels(path: Path) -> bool:
@@ -154,11 +159,12 @@ def _labels_of(image: Path) -> tuple[Path, ...]:
     others = [file for folder in beside for file in sorted(folder.iterdir()) if _is_scan(file)]
     candidates = [file for file in (*own, *others) if _is_labels(file)]
     # nnU-Net's images carry a channel number that their labels do not.
-    names = {stem(image).lower(), re.sub(r"_0000$", "", stem(image)).lower()}
-    for file in candidates:
-        plain = "_".join(token for token in _tokens(stem(file)) if token not in LABEL_TOKENS)
-        if plain in {"_".join(_tokens(name)) for name in names}:
-            return (file,)
+    names = [_tokens(stem(image)), _tokens(re.sub(r"_0000$", "", stem(image)))]
+    names.append([token for token in names[0] if token not in IMAGE_TOKENS])
+    plain = {file: [token for token in _tokens(stem(file)) if token not in LABEL_TOKENS] for file in candidates}
+    for name in filter(None, names):
+        if same := next((file for file in candidates if plain[file] == name), None):
+            return (same,)
     if masks := tuple(file for file in others if file.match(_own_masks(image))):
         return masks
     images = [file for file in own if not _is_labels(file)]
@@ -175,6 +181,18 @@ def _unique(sources: list[CaseSource]) -> list[CaseSource]:
         else source
         for source in sources
     ]
+
+
+def check_out(sources: Sequence[CaseSource], out: Path) -> None:
+    """Refuses to write files named after their inputs into the folder that the inputs lie in.
+
+    Raises:
+        InputError: `out` holds one of `sources`.
+    """
+    for source in sources:
+        path = source.image_path
+        if path is not None and path.is_file() and path.resolve().parent == out.resolve():
+            raise InputError(f"--out {out}", f"the folder of the input {path.name}", "another folder")
 
 
 def distinct(sources: Sequence[CaseSource]) -> list[CaseSource]:

@@ -95,7 +95,7 @@ def prepare(
     from rich.console import Console
     from rich.progress import track
 
-    from zoo.data.cases import distinct, find_cases
+    from zoo.data.cases import check_out, distinct, find_cases
     from zoo.data.intensity import parse_window
     from zoo.data.prepare import Preparation
     from zoo.data.prepare_run import REPORT_FILE, prepare_all
@@ -113,13 +113,18 @@ def prepare(
         seed=seed,
     )
     sources = distinct([source.limited(max_objects, max_slices) for spec in inputs for source in find_cases(spec)])
+    check_out(sources, out)
     console = Console(stderr=True)
     outcomes = prepare_all(sources, out, preparation, "npy" if kind == "npy" else "npz", workers)
     failed = 0
-    for outcome in track(outcomes, "preparing", len(sources), console=console, transient=True):
-        failed += outcome.error is not None
-        if outcome.error:
-            console.print(outcome.error, style="red", markup=False, highlight=False, soft_wrap=True)
+    try:
+        for outcome in track(outcomes, "preparing", len(sources), console=console, transient=True):
+            failed += outcome.error is not None
+            if outcome.error:
+                console.print(outcome.error, style="red", markup=False, highlight=False, soft_wrap=True)
+    except KeyboardInterrupt:
+        click.echo(f"stopped; what was prepared is in {out}, the same command goes on from there", err=True)
+        raise SystemExit(130) from None
     click.echo(f"{len(sources) - failed} of {len(sources)} prepared in {out}; what was done: {out / REPORT_FILE}")
     if failed:
         raise click.ClickException(f"{failed} could not be prepared")

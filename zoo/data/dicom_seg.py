@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pydicom import Dataset, FileDataset, dcmread
 from pydicom.sr.codedict import codes
 
-from zoo.data.grid import Grid
 from zoo.data.readers.itk import dicom_files
+from zoo.data.scan import Scan
 from zoo.errors import InputError
 from zoo.files import whole_file
 
@@ -50,29 +50,30 @@ _ALGORITHM = hd.AlgorithmIdentificationSequence(
 )
 
 
-def write_dicom_seg(segmentation: NDArray[np.uint16], grid: Grid, folder: Path, path: Path) -> None:
+def write_dicom_seg(segmentation: NDArray[np.uint16], scan: Scan, path: Path) -> None:
     """Writes a binary DICOM segmentation with a segment for each label, whole or not at all.
 
     It refers to the images by their UIDs and says nothing of the patient.
 
     Args:
-        segmentation: uint16 (D, H, W) in the slices of the series.
-        grid: of the series.
-        folder: of the series.
-        path: of the file that is written.
+        segmentation: uint16 (D, H, W) in the scan's slices.
+        scan: read from a folder of DICOM files.
+        path: of the file.
 
     Raises:
         InputError: nothing was segmented, or the images lack what a segmentation must say.
     """
+    if scan.grid is None:
+        raise InputError(scan.path, "a picture", "a DICOM series, for a DICOM segmentation")
     labels = [int(label) for label in np.unique(segmentation) if label]
     if not labels:
-        raise InputError(folder, "an empty segmentation", "at least one labelled voxel, for a DICOM segmentation")
-    files = dicom_files(folder)
-    frames = grid.to_file(segmentation).transpose(2, 1, 0)
+        raise InputError(scan.path, "an empty segmentation", "at least one labelled voxel, for a DICOM segmentation")
+    files = dicom_files(scan.path)
+    frames = scan.grid.to_file(segmentation).transpose(2, 1, 0)
     study, series = hd.UID(), hd.UID()
     try:
         made = Segmentation(
-            source_images=[_reference(dcmread(file, stop_before_pixels=True), study, series) for file in files],
+            source_images=[_reference(_header(file), study, series) for file in files],
             pixel_array=np.stack([frames == label for label in labels], axis=-1).astype(np.uint8),
             segmentation_type=SegmentationTypeValues.BINARY,
             segment_descriptions=[_describe(number, label) for number, label in enumerate(labels, start=1)],
@@ -86,9 +87,14 @@ def write_dicom_seg(segmentation: NDArray[np.uint16], grid: Grid, folder: Path, 
             device_serial_number="0",
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(folder, f"images that cannot be referred to ({error})", "complete DICOM headers") from error
+        raise InputError(scan.path, f"images that cannot be referred to ({error})", "complete DICOM headers") from error
     with whole_file(path) as part:
         made.save_as(part)
+
+
+def _header(file: str) -> FileDataset:
+    """What is wanted of a file and nothing else: pydicom quotes odd values in warnings, and those name patients."""
+    return dcmread(file, stop_before_pixels=True, specific_tags=list(KEPT))
 
 
 def _reference(image: FileDataset, study: str, series: str) -> Dataset:
@@ -110,8 +116,9 @@ def _describe(number: int, label: int) -> SegmentDescription:
     return SegmentDescription(
         segment_number=number,
         segment_label=f"object {label}",
-        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
-        segmented_property_type=codes.SCT.Lesion,
+        # What an object is, nobody has said: an organ as well as a lesion.
+        segmented_property_category=codes.SCT.Tissue,
+        segmented_property_type=codes.SCT.Tissue,
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
         algorithm_identification=_ALGORITHM,
     )

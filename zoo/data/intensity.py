@@ -70,16 +70,25 @@ def to_uint8(
         window: of a CT.
         percentiles: of other modalities, 0 to 100.
     """
+    low, high = shown_range(voxels, modality, window, percentiles)
+    shown = np.empty(voxels.shape, np.uint8)
+    # Slice by slice: of a whole volume, the float64 on the way would take several gigabytes.
+    for index, part in enumerate(voxels):
+        shown[index] = np.clip((part - low) / max(high - low, 1e-8), 0, 1) * 255
+    return shown
+
+
+def shown_range(
+    voxels: NDArray[Any],
+    modality: str,
+    window: Window = SOFT_TISSUE,
+    percentiles: tuple[float, float] = PERCENTILES,
+) -> tuple[float, float]:
+    """The intensities that become 0 and 255; arguments as in `to_uint8`. An image of zeros alone has (0, 1)."""
     if modality == "CT":
-        low, high = window.level - window.width / 2, window.level + window.width / 2
-    else:
-        inside = voxels[voxels != 0]
-        if not inside.size:
-            return np.zeros(voxels.shape, np.uint8)
-        low, high = (float(value) for value in np.percentile(inside, percentiles, overwrite_input=True))
-        del inside
-    # Slice by slice: the floats in between take eight times the memory of the result.
-    result = np.empty(voxels.shape, np.uint8)
-    for z, plain in enumerate(voxels):
-        result[z] = np.clip((plain - low) / max(high - low, 1e-8), 0, 1) * 255
-    return result
+        return window.level - window.width / 2, window.level + window.width / 2
+    inside = voxels[voxels != 0]
+    if not inside.size:
+        return 0.0, 1.0
+    low, high = np.percentile(inside, percentiles)
+    return float(low), float(high)

@@ -21,37 +21,36 @@ from zoo.errors import InputError
 from zoo.files import whole_file
 
 
-def load_challenge_npz(path: Path, *, labels: bool = True) -> Case:
+def load_challenge_npz(path: Path, prompts: tuple[NDArray[np.int64], NDArray[np.uint16]] | None = None) -> Case:
     """Reads a case of the challenge.
 
     Without `boxes`, they are taken from `gts` and each asks for its label; with `boxes`, they ask for labels 1 to N.
 
     Args:
         path: of the file.
-        labels: whether the case's labels are wanted. Without, `gts` is left alone where there are boxes.
+        prompts: boxes and the labels that they ask for, in place of the file's.
 
     Raises:
         InputError: a file, key, type, shape or value that cannot be used.
     """
-    arrays = _read_arrays(path, ("imgs", "boxes", "spacing"))
-    if labels or "boxes" not in arrays:
-        arrays |= _read_arrays(path, ("gts",))
+    arrays = _read_arrays(path, ("imgs", "gts", "boxes", "spacing"))
     if "imgs" not in arrays:
-        raise InputError(path, f"keys {', '.join(arrays) or 'of no use'}", "at least imgs, and boxes or gts")
+        raise InputError(path, f"keys {', '.join(_keys(path))}", "at least imgs, and boxes or gts")
     image, is_volume = _image(path, arrays["imgs"])
     shape = image.shape if is_volume else image.shape[:2]
-    label_map = _labels(f"{path}:gts", arrays["gts"], shape) if "gts" in arrays else None
-    if "boxes" in arrays:
+    labels = _labels(f"{path}:gts", arrays["gts"], shape) if "gts" in arrays else None
+    if prompts is not None:
+        boxes, object_labels = validate_boxes(path, prompts[0], shape), prompts[1]
+    elif "boxes" in arrays:
         boxes = validate_boxes(f"{path}:boxes", arrays["boxes"], shape)
         object_labels = np.arange(1, len(boxes) + 1, dtype=np.uint16)
-    elif label_map is not None:
-        boxes, object_labels = boxes_from_labels(label_map)
+    elif labels is not None:
+        boxes, object_labels = boxes_from_labels(labels)
         validate_boxes(f"{path}:gts", boxes, shape)
     else:
         raise InputError(path, "neither boxes nor gts", "boxes, or labels to take them from")
     spacing_mm = _spacing(f"{path}:spacing", arrays.get("spacing"), len(shape))
-    kept = label_map if labels else None
-    return Case(path.stem, modality_from_name(path.stem), image, boxes, object_labels, spacing_mm, kept, path)
+    return Case(path.stem, modality_from_name(path.stem), image, boxes, object_labels, spacing_mm, labels, path)
 
 
 def save_challenge_npz(case: Case, path: Path) -> None:
@@ -103,6 +102,12 @@ def _read_arrays(path: Path, keys: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         raise InputError(path, f"no readable npz archive ({error})", "a whole .npz file") from error
 
 
+def _keys(path: Path) -> list[str]:
+    """Names of what a readable archive holds, those that fit in a message."""
+    with zipfile.ZipFile(path) as archive:
+        return [name.removesuffix(".npy")[:20] for name in archive.namelist()[:10]]
+
+
 def _read_member(path: Path, archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
     where = f"{path}:{key}"
     with archive.open(f"{key}.npy") as stream:
@@ -146,7 +151,7 @@ def _labels(where: str, gts: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np
         raise InputError(where, f"{gts.dtype}", "integers")
     if gts.dtype.kind != "b" and (gts.min() < 0 or gts.max() > np.iinfo(np.uint16).max):
         raise InputError(where, f"values {gts.min()} to {gts.max()}", "0 to 65535")
-    return gts.astype(np.uint16, copy=False)
+    return gts.astype(np.uint16)
 
 
 def _spacing(where: str, spacing: NDArray[Any] | None, dimensions: int) -> tuple[float, ...]:

@@ -18,8 +18,8 @@ from zoo.data.cases import CaseSource
 from zoo.data.npz import save_challenge_npz
 from zoo.data.prepare import Preparation
 from zoo.errors import InputError
-from zoo.executors.local import LocalExecutor
 from zoo.files import whole_file
+from zoo.parallel import map_items
 
 Format = Literal["npz", "npy"]
 REPORT_FILE = "prepare.jsonl"
@@ -36,7 +36,8 @@ class Outcome:
         modality: as told or given.
         shape: of the image.
         spacing_mm: by axis of the image.
-        labels: the file's label values, in the order of the labels 1 to N that they became.
+        labels: the file's label values, in the order of the labels 1 to N that they became. Others were to be removed,
+            or nothing of them was as large as asked for.
         settings: of the preparation, and of the source's limits.
         seconds: that it took.
         error: why it failed, or None.
@@ -76,11 +77,9 @@ def prepare_all(
     out.mkdir(parents=True, exist_ok=True)
     held = _held(out / REPORT_FILE)
     todo = [source for source in sources if not _is_held(held.get(source.case_id), source, out, preparation, kind)]
-    for source in sources:
-        if source not in todo:
-            yield held[source.case_id]
+    yield from (held[source.case_id] for source in set(sources).difference(todo))
     work = partial(prepare_one, out=out, preparation=preparation, kind=kind)
-    for source, result in LocalExecutor(workers).map(work, todo):
+    for source, result in map_items(work, todo, workers):
         outcome = result if isinstance(result, Outcome) else _failed(source, result)
         _append(out / REPORT_FILE, outcome)
         yield outcome
@@ -124,7 +123,8 @@ def renumber(case: Case) -> tuple[Case, tuple[int, ...]]:
 
 
 def _failed(source: CaseSource, error: Exception) -> Outcome:
-    return Outcome(source.case_id, source.reference, error=str(error) or type(error).__name__)
+    told = str(error) if isinstance(error, InputError) else f"{source.reference}: {error or type(error).__name__}"
+    return Outcome(source.case_id, source.reference, error=told)
 
 
 def _write_npz(case: Case, out: Path) -> str:

@@ -19,7 +19,7 @@ from zoo.errors import InputError
 #: How far the geometry of image and labels may differ.
 GEOMETRY_TOLERANCE_MM = 1e-2
 _ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
-DICOM_SUFFIX = ".dcm"
+DICOM_SUFFIX, _DICOM_MAGIC = ".dcm", (128, b"DICM")
 #: Of the files that are read as scans; folders of DICOM files are, too.
 SUFFIXES = (*nifti.SUFFIXES, *_ITK_SUFFIXES, DICOM_SUFFIX, *picture.SUFFIXES, ".npy")
 
@@ -58,6 +58,19 @@ def read_scan(path: Path) -> Scan:
     if scan.voxels.dtype.kind == "f" and not np.isfinite(scan.voxels).all():
         raise InputError(path, "NaN or infinite voxels", "finite intensities")
     return scan
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is a DICOM file, by its suffix or, where it has none of those known, by its content.
+
+    Scanners export `IM000001` and names that are all numbers and dots as often as `.dcm`.
+    """
+    name = path.name.lower()
+    if name.endswith(SUFFIXES) or name == "dicomdir" or not path.is_file():
+        return name.endswith(DICOM_SUFFIX)
+    offset, magic = _DICOM_MAGIC
+    with path.open("rb") as stream:
+        return stream.read(offset + len(magic))[offset:] == magic
 
 
 def read_labels(paths: Sequence[Path], image: Scan | None = None) -> NDArray[np.uint16]:
@@ -124,12 +137,12 @@ def whole_labels(path: Path, voxels: NDArray[Any], *, from_npy: bool = False) ->
     whole = np.isfinite(voxels).all() and (voxels == np.trunc(voxels)).all()
     if not whole or voxels.min() < 0 or voxels.max() > np.iinfo(np.uint16).max:
         raise InputError(path, f"{voxels.dtype} values {voxels.min()} to {voxels.max()}", "whole labels 0 to 65535")
-    return voxels.astype(np.uint16, copy=False)
+    return voxels.astype(np.uint16)
 
 
 def _read(path: Path, *, labels: bool) -> Scan:
     modality = modality_from_name(stem(path))
-    if path.is_dir() or path.name.lower().endswith((DICOM_SUFFIX, *_ITK_SUFFIXES)):
+    if path.is_dir() or path.name.lower().endswith(_ITK_SUFFIXES) or is_dicom(path):
         return _read_by_itk(path, modality)
     if path.name.lower().endswith(nifti.SUFFIXES):
         voxels, grid = nifti.read_nifti(path)
@@ -147,12 +160,14 @@ def _read(path: Path, *, labels: bool) -> Scan:
 
 
 def _read_by_itk(path: Path, modality: str) -> Scan:
-    from zoo.data.readers import itk
-
+    try:
+        from zoo.data.readers import itk
+    except ModuleNotFoundError as error:
+        raise InputError(path, "a format that SimpleITK reads, which is not here", "pip install SimpleITK") from error
     if path.is_dir():
         voxels, grid, told = itk.read_dicom_series(path)
         return _volume(path, voxels, grid, told if told != "unknown" else modality)
-    if path.name.lower().endswith(DICOM_SUFFIX):
+    if not path.name.lower().endswith(_ITK_SUFFIXES):
         pixels, spacing_mm, told = itk.read_dicom_picture(path)
         return Scan(path, pixels, spacing_mm, told if told != "unknown" else modality)
     voxels, grid = itk.read_itk(path)

@@ -18,6 +18,8 @@ from zoo.data.grid import Grid
 from zoo.errors import InputError
 
 SUFFIXES = (".nii", ".nii.gz")
+#: Header extensions are a few kilobytes; DICOM headers that some converters keep there, a few hundred.
+MOST_EXTENSION_BYTES = 2**24
 _BROKEN = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error)
 
 
@@ -28,6 +30,7 @@ def read_nifti(path: Path) -> tuple[NDArray[Any], Grid]:
         InputError: no readable NIfTI volume.
     """
     try:
+        _check_offset(path)
         file: Any = nib.load(path)
         shape = file.shape[:3] if len(file.shape) == 4 and file.shape[3] == 1 else file.shape
         if len(shape) != 3 or 0 in shape:
@@ -35,7 +38,7 @@ def read_nifti(path: Path) -> tuple[NDArray[Any], Grid]:
         check_size(path, shape)
         if not _leads_to_space(file.affine):
             raise InputError(path, "an affine that cannot be inverted", "a voxel-to-world matrix")
-        voxels = _voxels(file.dataobj).reshape(shape)
+        voxels = np.asanyarray(file.dataobj).reshape(shape)
     except InputError:
         raise
     except _BROKEN as error:
@@ -45,11 +48,21 @@ def read_nifti(path: Path) -> tuple[NDArray[Any], Grid]:
     return voxels, Grid(np.asarray(file.affine, np.float64), (shape[0], shape[1], shape[2]))
 
 
-def _voxels(stored: Any) -> NDArray[Any]:
-    """Of the file's own type; scaled ones as float32, of which nibabel would make float64."""
-    if stored.slope == 1 and stored.inter == 0:
-        return np.asanyarray(stored)
-    return np.asarray(stored, np.float32)
+def _check_offset(path: Path) -> None:
+    """Refuses voxels that are said to begin far behind the header: all before them is inflated and kept.
+
+    Raises:
+        InputError: they begin too far behind.
+    """
+    with nib.openers.ImageOpener(str(path)) as stream:
+        head = stream.read(nib.Nifti2Header.sizeof_hdr)
+    for kind in (nib.Nifti1Header, nib.Nifti2Header):
+        if kind.may_contain_header(head):
+            offset = kind(head[: kind.sizeof_hdr], check=False)["vox_offset"]
+            if not offset <= MOST_EXTENSION_BYTES:
+                raise InputError(
+                    path, f"voxels from byte {offset}", f"a header of at most {MOST_EXTENSION_BYTES} bytes"
+                )
 
 
 def _leads_to_space(affine: NDArray[np.float64]) -> bool:

@@ -1,0 +1,99 @@
+"""Figures: what each says of its origin, that nothing sticks out, and what is left out where there is too much."""
+
+from __future__ import annotations
+
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from reports.load import load_records
+from reports.machine import MachineReport, machine_reports
+from reports.plots import DRAWINGS
+from reports.plots.accuracy import MAX_STRIPS, pareto_front
+from reports.plots.cases import MAX_BARS, scaling_figure, stages_figure
+from reports.plots.style import Entry, by_column
+from tests.test_peak import peak
+from tests.test_reports import CT_0860, FLOOR, SKIN, Book, candidate, protocol
+
+RUNTIMES = (("torch", "fp32"), ("onnxruntime", "int8"), ("openvino", "bf16"), ("openvino", "int8"))
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> MachineReport:
+    """Twelve encoders of 1 ms to 4 s in four runtimes, on cases of three sizes."""
+    book = Book(tmp_path_factory.mktemp("crowd") / "records.jsonl")
+    peak(book)
+    cases = [
+        {**CT_0860, "case_id": f"case{size}", "shape": [16 * size, 64, 64], "objects": size, "sha256": str(size)}
+        for size in (1, 2, 4)
+    ]
+    for case in (*cases, SKIN):
+        book.scores(FLOOR, [0.5, 0.6], case)
+    for number in range(12):
+        for backend, precision in RUNTIMES:
+            who = candidate(f"encoder_of_a_name_{number}", trained=True, backend=backend, precision=precision)
+            book.cost(who, gmacs=2.0**number)
+            book.parts(who, [0.001 * 2.0**number, 0.0011 * 2.0**number])
+            book.scores(who, [0.7, 0.8])
+            for case in cases:
+                book.one_pass(who, 10.0 * case["objects"] + number, protocol("cached"), case)
+    (report,) = machine_reports(load_records([book.path]))
+    return report
+
+
+def texts(figure: Figure) -> str:
+    return "\n".join(text.get_text() for text in figure.texts)
+
+
+@pytest.mark.parametrize("draw", [draw for *_, draw in DRAWINGS], ids=[name for name, *_ in DRAWINGS])
+def test_figures_say_where_they_come_from_and_nothing_sticks_out(crowd: MachineReport, draw: object) -> None:
+    figure = draw(crowd)  # type: ignore[operator]
+    for fact in ("Test CPU, 2 cores", "2 threads", "n = ", "records.jsonl (run run1)"):
+        assert fact in texts(figure)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    around, height_in = figure.get_tightbbox(canvas.get_renderer()), figure.get_figheight()
+    assert around.x0 >= -0.02
+    assert around.x1 <= figure.get_figwidth() + 0.02
+    assert around.y0 >= -0.02
+    assert around.y1 <= height_in + 0.02
+    assert height_in < 20
+
+
+def test_too_many_bars_are_left_to_the_table(crowd: MachineReport) -> None:
+    figure = stages_figure(crowd)
+    assert figure is not None
+    bars = sum(len(axes.get_yticks()) for axes in figure.axes)
+    assert 12 < bars <= MAX_BARS
+    assert f"{3 * 12 * 4 - bars} more rows are in the table" in texts(figure)
+
+
+def test_scaling_is_a_slices_seconds_against_objects(crowd: MachineReport) -> None:
+    figure = scaling_figure(crowd)
+    assert figure is not None
+    objects, slices = figure.axes
+    line = objects.lines[0].get_xydata().tolist()  # type: ignore[union-attr]
+    number = crowd.cases[0].median_s - 10.0
+    assert line != slices.lines[0].get_xydata().tolist()  # type: ignore[union-attr]
+    assert [place for place, _ in line] == [1, 2, 4]
+    assert any(
+        [tuple(point) for point in each.get_xydata()]  # type: ignore[union-attr]
+        == [(1, (10 + number) / 16), (2, (20 + number) / 32), (4, (40 + number) / 64)]
+        for each in objects.lines
+    )
+
+
+def test_strips_are_few(crowd: MachineReport) -> None:
+    distribution = next(draw for name, _, draw in DRAWINGS if name == "dsc_distribution")
+    (legend,) = distribution(crowd).legends  # type: ignore[union-attr]
+    assert len(legend.get_texts()) == MAX_STRIPS
+
+
+def test_legends_read_row_by_row() -> None:
+    entries = [Entry(label, {}) for label in "abcde"]
+    assert "".join(entry.label for entry in by_column(entries, 2)) == "acebd"
+
+
+def test_front_holds_what_no_other_beats() -> None:
+    points = [(3.0, 0.8), (1.0, 0.5), (2.0, 0.4), (4.0, 0.8), (1.0, 0.6)]
+    assert pareto_front(points) == [(1.0, 0.6), (3.0, 0.8)]
