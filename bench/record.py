@@ -151,7 +151,7 @@ def read_records(paths: Iterable[Path], *, strict: bool = False) -> Iterator[Rec
         RecordError: `strict`, and a line is no record; or a record is of a newer schema than this reader.
     """
     for path in paths:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -164,13 +164,28 @@ def read_records(paths: Iterable[Path], *, strict: bool = False) -> Iterator[Rec
                 raise RecordError(f"{path}:{number}: {error}") from error
 
 
+#: What a line must hold to be a record at all.
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("kind", "key", "run_id", "time_utc"), (str,)),
+    **dict.fromkeys(("candidate", "measurements", "machine", "packages"), (dict,)),
+    **dict.fromkeys(("case", "protocol", "git", "error"), (dict, type(None))),
+}
+
+
 def _parse_record(line: str) -> Record:
     fields = json.loads(line)
-    if fields["schema"] > SCHEMA_VERSION:
-        raise RecordError(f"found schema {fields['schema']}; this version reads up to {SCHEMA_VERSION}: update it")
-    for schema in range(fields["schema"], SCHEMA_VERSION):
-        MIGRATIONS[schema](fields)
-    return Record(**fields | {"schema": SCHEMA_VERSION})
+    schema = fields["schema"]
+    if isinstance(schema, int) and schema > SCHEMA_VERSION:
+        raise RecordError(f"found schema {schema}; this version reads up to {SCHEMA_VERSION}: update it")
+    if not isinstance(schema, int) or not isinstance(fields["candidate"], dict):
+        raise TypeError("schema and candidate: expected a whole number and an object")
+    for older in range(schema, SCHEMA_VERSION):
+        MIGRATIONS[older](fields)
+    record = Record(**fields | {"schema": SCHEMA_VERSION})
+    for name, kinds in _TYPES.items():
+        if not isinstance(getattr(record, name), kinds):
+            raise TypeError(f"{name}: found {getattr(record, name)!r:.40}")
+    return record
 
 
 def _from_1(fields: dict[str, Any]) -> None:

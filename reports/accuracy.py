@@ -18,6 +18,7 @@ from reports.candidates import (
     label_protocols,
     protocol_id,
 )
+from reports.fields import listed
 from reports.statistics import number
 from reports.tables import NOTHING, Table, flatten, significant
 
@@ -47,6 +48,7 @@ class Scored:
         candidate: what segmented; its encoder is `FLOOR` for the ellipse.
         label: its short name among the others.
         protocol: label of the protocol, empty for 2D.
+        protocol_options: the protocol with all its options, as JSON.
         case: what was segmented.
         tolerance_mm: of the NSD.
         scores: of its labels.
@@ -55,6 +57,7 @@ class Scored:
     candidate: Candidate
     label: str
     protocol: str
+    protocol_options: str
     case: CaseInfo
     tolerance_mm: float
     scores: Scores
@@ -105,9 +108,8 @@ def read_scores(records: Iterable[Record]) -> list[Scored]:
     scored = []
     for record, candidate in found:
         case, tolerance_mm = case_of(record), number(record.measurements.get("tolerance_mm"))
-        protocol = protocols[protocol_id(record.protocol)]
-        scores = _scores(record, case, tolerance_mm)
-        scored.append(Scored(candidate, labels[candidate], protocol, case, tolerance_mm, scores))
+        options, scores = protocol_id(record.protocol), _scores(record, case, tolerance_mm)
+        scored.append(Scored(candidate, labels[candidate], protocols[options], options, case, tolerance_mm, scores))
     return scored
 
 
@@ -157,9 +159,15 @@ def _accuracy_row(
 
 
 def _scores(record: Record, case: CaseInfo, tolerance_mm: float) -> dict[LabelKey, tuple[float, float]]:
-    """DSC and NSD of every label of the record."""
-    lists = (record.measurements.get(key) or [] for key in ("labels", "dsc", "nsd"))
-    return {(case, tolerance_mm, label): (number(dsc), number(nsd)) for label, dsc, nsd in zip(*lists, strict=True)}
+    """DSC and NSD of every label of the record; nothing where the three do not match."""
+    lists = [listed(record.measurements.get(key)) for key in ("labels", "dsc", "nsd")]
+    if len({len(values) for values in lists}) > 1:
+        return {}
+    return {
+        (case, tolerance_mm, label): (number(dsc), number(nsd))
+        for label, dsc, nsd in zip(*lists, strict=True)
+        if isinstance(label, int)
+    }
 
 
 def _mean(values: Iterable[float]) -> Mean:

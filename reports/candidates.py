@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from bench.record import Record
+from reports.fields import integer, listed, mapped
 
 #: Encoder of the records of the floor: the ellipse inscribed in each box.
 FLOOR = "box ellipse"
@@ -105,15 +106,15 @@ Row = TypeVar("Row", bound=Timed)
 def candidate_of(record: Record) -> Candidate:
     """The candidate of a record; what the record does not say stays empty."""
     said = record.candidate
-    weights = said.get("weights") or {}
+    weights = mapped(said.get("weights"))
     return Candidate(
         encoder=str(said.get("encoder", "")),
         variant=str(said.get("variant", "")),
         backend=str(said.get("backend", "")),
         backend_version=str(said.get("backend_version", "")),
         precision=str(said.get("precision", "")),
-        threads=int(said.get("threads") or 0),
-        cpus=",".join(map(str, said.get("cpus") or ())),
+        threads=integer(said.get("threads")),
+        cpus=",".join(map(str, listed(said.get("cpus")))),
         weights=str(weights.get("name", "")),
         sha256=str(weights.get("sha256", "")),
         trained=weights.get("trained") is True,
@@ -122,12 +123,12 @@ def candidate_of(record: Record) -> Candidate:
 
 def case_of(record: Record) -> CaseInfo:
     """The case of a record; an empty one where the record has none."""
-    said = record.case or {}
+    said = mapped(record.case)
     return CaseInfo(
         case_id=str(said.get("case_id", "")),
         modality=str(said.get("modality", "")),
-        shape=tuple(said.get("shape") or ()),
-        objects=int(said.get("objects") or 0),
+        shape=tuple(map(integer, listed(said.get("shape")))),
+        objects=integer(said.get("objects")),
         sha256=str(said.get("sha256", "")),
     )
 

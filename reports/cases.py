@@ -17,6 +17,7 @@ from reports.candidates import (
     label_protocols,
     protocol_id,
 )
+from reports.fields import integer
 from reports.published import Published, published_case
 from reports.statistics import Ratio, Samples, Spread, finite_samples, median_of, ratio_of_medians, spread_of
 from reports.tables import NOTHING, SPEEDUP, Table, flatten, significant, speedup_cell, whole
@@ -43,6 +44,7 @@ class CaseRow:
         label: short name of the candidate among the others.
         protocol: label of the protocol, with the options in which protocols differ; empty for a 2D case.
         protocol_name: the protocol's name alone.
+        protocol_options: the protocol with all its options, as JSON.
         samples: total seconds of the passes that ratios are taken of: warm, or cold where there are no warm ones.
         total_s: their spread.
         temperature: `warm` or `cold`, of `samples`.
@@ -62,6 +64,7 @@ class CaseRow:
     label: str
     protocol: str
     protocol_name: str
+    protocol_options: str
     samples: Samples
     total_s: Spread
     temperature: str
@@ -111,7 +114,7 @@ def case_rows(records: Iterable[Record], baseline: str | None = None) -> list[Ca
         groups.setdefault((case_of(record), candidate_of(record), protocol_id(record.protocol)), []).append(record)
     comparable: dict[tuple[CaseInfo, int], list[CaseRow]] = {}
     for (case, candidate, protocol), group in groups.items():
-        row = _case_row(case, candidate, labels[candidate], protocols[protocol], group)
+        row = _case_row(case, candidate, labels[candidate], (protocol, protocols[protocol]), group)
         comparable.setdefault((case, candidate.threads), []).append(row)
     order = sorted(comparable, key=lambda key: (key[0].case_id, key[0].sha256, key[1]))
     return [row for key in order for row in _compare(comparable[key], baseline)]
@@ -170,7 +173,10 @@ def shared_settings(records: Iterable[Record]) -> str:
     return "; ".join(filter(None, (candidate, options)))
 
 
-def _case_row(case: CaseInfo, candidate: Candidate, label: str, protocol: str, passes: Iterable[Record]) -> CaseRow:
+def _case_row(
+    case: CaseInfo, candidate: Candidate, label: str, protocol: tuple[str, str], passes: Iterable[Record]
+) -> CaseRow:
+    """Of the passes under one protocol: its `protocol_id` and label."""
     ordered = sorted(passes, key=_round)
     cold = [record for record in ordered if record.measurements.get("temperature") == "cold"]
     warm = [record for record in ordered if record.measurements.get("temperature") != "cold"]
@@ -181,8 +187,9 @@ def _case_row(case: CaseInfo, candidate: Candidate, label: str, protocol: str, p
         case=case,
         candidate=candidate,
         label=label,
-        protocol=protocol,
+        protocol=protocol[1],
         protocol_name=name,
+        protocol_options=protocol[0],
         samples=samples,
         total_s=spread_of(samples),
         temperature="warm" if warm else "cold",
@@ -202,7 +209,7 @@ def _case_row(case: CaseInfo, candidate: Candidate, label: str, protocol: str, p
 
 def _round(record: Record) -> tuple[str, int]:
     """Passes of one index in one run were interleaved."""
-    return record.run_id, int(record.measurements.get("pass_index") or 0)
+    return record.run_id, integer(record.measurements.get("pass_index"))
 
 
 def _samples(passes: Sequence[Record], key: str) -> Samples:

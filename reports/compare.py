@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from scipy.stats import wilcoxon
 
-from reports.accuracy import Scored, read_scores
-from reports.candidates import Candidate
+from reports.accuracy import LabelKey
+from reports.candidates import Candidate, CaseInfo
 from reports.load import load_records
 from reports.machine import MachineReport, machine_reports
 from reports.statistics import MIN_SAMPLES, Ratio, Samples, ratio_of_medians, spread_of
@@ -20,6 +22,10 @@ from reports.tables import NOTHING, markdown_table, milliseconds, significant
 #: Chance below which a difference of DSC is called shown.
 SIGNIFICANT = 0.05
 NOT_SHOWN = "no difference shown"
+#: Measurements of one side alone that are named; the others are counted.
+MAX_NAMED = 3
+
+Side = TypeVar("Side")
 
 
 @dataclass(frozen=True)
@@ -79,17 +85,25 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that two sets of records have in common."""
+    """All that two sets of records have in common.
+
+    Attributes:
+        latencies: that both sides measured.
+        accuracies: likewise.
+        unmatched: what one side measured alone, a sentence each.
+    """
 
     latencies: tuple[Latency, ...]
     accuracies: tuple[Accuracy, ...]
+    unmatched: tuple[str, ...] = ()
 
     def failures(self, max_slower: float | None, max_dsc_drop: float | None) -> list[str]:
         """What is beyond the limits, a sentence each.
 
         Args:
             max_slower: part by which a latency may grow (0.05 is 5 %); only growth that was shown counts.
-            max_dsc_drop: points of mean DSC that may be lost.
+            max_dsc_drop: points of mean DSC that may be lost, whatever the test says: on the same labels the same
+                candidate scores the same, so that a drop is no noise, though it may be chance that these labels drop.
         """
         slower = [
             f"{row.what}: {significant(100 * (row.ratio.value - 1))} % slower"
@@ -104,9 +118,10 @@ class Comparison:
         return slower + worse
 
     def to_markdown(self) -> str:
-        """Both tables."""
+        """Both tables, and what was not compared."""
         tables = ([_latency_row(row) for row in self.latencies], [_accuracy_row(row) for row in self.accuracies])
-        return "\n\n".join(markdown_table(rows) for rows in tables if rows)
+        notes = "\n".join(f"- {sentence}" for sentence in self.unmatched)
+        return "\n\n".join([*(markdown_table(rows) for rows in tables if rows), *filter(None, [notes])])
 
 
 def compare(before: Sequence[Path], after: Sequence[Path], *, across_machines: bool = False) -> Comparison:
@@ -120,56 +135,90 @@ def compare(before: Sequence[Path], after: Sequence[Path], *, across_machines: b
     if not pairs:
         found = f"{', '.join(r.machine for r in one)} and {', '.join(r.machine for r in other)}"
         raise ValueError(f"found records of the machines {found}; expected one machine, or --across-machines")
-    latencies = tuple(row for a, b in pairs for row in _latencies(a, b))
-    accuracies = tuple(row for a, b in pairs for row in _accuracies(a, b))
+    latencies, accuracies, unmatched = [], [], []
+    for a, b in pairs:
+        timed, scored = (_timed(a), _timed(b)), (_scores(a), _scores(b))
+        latencies += [_latency(key, *sides) for key, sides in _both(*timed)]
+        accuracies += [_accuracy(key, *sides) for key, sides in _both(*scored)]
+        unmatched += [*_alone("latencies", *timed), *_alone("DSCs", *scored)]
     if not latencies and not accuracies:
         raise ValueError("found no candidate and case that both sides measured; expected the same bench command")
-    return Comparison(latencies, accuracies)
+    return Comparison(tuple(latencies), tuple(row for row in accuracies if row.labels), tuple(unmatched))
 
 
-def _name(candidate: Candidate) -> str:
-    """What stays the same between two versions of the code: not the runtime's version."""
-    who = candidate
-    return f"{who.encoder} ({who.variant}, {who.backend} {who.precision}, {who.threads} threads)"
+@dataclass(frozen=True)
+class _Key:
+    """What both sides must have alike: candidate, protocol with all its options, and the case's content."""
+
+    candidate: str
+    protocol_options: str = ""
+    case: CaseInfo | None = None
+    protocol: str = field(default="", compare=False)
+
+    def describe(self) -> str:
+        """In words, as far as a reader tells measurements apart by it."""
+        who = f"{self.candidate} {self.protocol}".strip()
+        return f"{self.case.case_id} {self.case.size}: {who}" if self.case else who
 
 
-def _timed(report: MachineReport) -> dict[str, Samples]:
-    encoders = {f"encoder of {_name(row.candidate)}": row.encode_samples for row in report.encoders}
+def _both(old: Mapping[_Key, Side], new: Mapping[_Key, Side]) -> Iterable[tuple[_Key, tuple[Side, Side]]]:
+    return ((key, (old[key], new[key])) for key in old if key in new)
+
+
+def _alone(what: str, old: Mapping[_Key, object], new: Mapping[_Key, object]) -> Iterable[str]:
+    for side, keys in (("before", old.keys() - new.keys()), ("after", new.keys() - old.keys())):
+        if keys:
+            named = sorted(key.describe() for key in keys)
+            more = f" and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else ""
+            yield f"{len(named)} {what} only {side}, not compared: {'; '.join(named[:MAX_NAMED])}{more}."
+
+
+def _names(candidates: Iterable[Candidate]) -> dict[Candidate, str]:
+    """What stays the same between two versions of the code; weights only where nothing else tells candidates apart."""
+    names = {who: _name(who) for who in candidates}
+    shared = {name for name, count in Counter(names.values()).items() if count > 1}
+    return {who: f"{name}, {who.weights_id}" if name in shared else name for who, name in names.items()}
+
+
+def _name(who: Candidate) -> str:
+    """Not the runtime's version."""
+    pinned = f", pinned to CPU {who.cpus}" if who.cpus else ""
+    return f"{who.encoder} ({who.variant}, {who.backend} {who.precision}, {who.threads} threads{pinned})"
+
+
+def _timed(report: MachineReport) -> dict[_Key, Samples]:
+    names = _names([*(row.candidate for row in report.encoders), *(row.candidate for row in report.cases)])
+    encoders = {_Key(f"encoder of {names[row.candidate]}"): row.encode_samples for row in report.encoders}
     cases = {
-        f"{row.case.case_id} {'x'.join(map(str, row.case.shape))}: {_name(row.candidate)} {row.protocol}": row.samples
-        for row in report.cases
+        _Key(names[row.candidate], row.protocol_options, row.case, row.protocol): row.samples for row in report.cases
     }
-    return {what: samples for what, samples in (encoders | cases).items() if samples.values}
+    return {key: samples for key, samples in (encoders | cases).items() if samples.values}
 
 
-def _latencies(before: MachineReport, after: MachineReport) -> Iterable[Latency]:
-    old, new = _timed(before), _timed(after)
-    for what in (name for name in old if name in new):
-        medians = spread_of(old[what]).median, spread_of(new[what]).median
-        yield Latency(what, *medians, ratio_of_medians(new[what], old[what]))
+def _latency(key: _Key, old: Samples, new: Samples) -> Latency:
+    return Latency(key.describe(), spread_of(old).median, spread_of(new).median, ratio_of_medians(new, old))
 
 
-def _accuracies(before: MachineReport, after: MachineReport) -> Iterable[Accuracy]:
-    old, new = (_scores(read_scores(report.records)) for report in (before, after))
-    for what in sorted(old.keys() & new.keys()):
-        both = [key for key in old[what] if key in new[what]]
-        pairs = np.array([(old[what][key], new[what][key]) for key in both])
-        pairs = pairs[np.isfinite(pairs).all(axis=1)] if len(pairs) else pairs
-        if not len(pairs):
-            continue
-        differences = pairs[:, 1] - pairs[:, 0]
-        p_value = float(wilcoxon(differences).pvalue) if differences.any() else math.nan
-        yield Accuracy(what, len(pairs), float(pairs[:, 0].mean()), float(pairs[:, 1].mean()), p_value)
-
-
-def _scores(scored: Iterable[Scored]) -> dict[str, dict[object, float]]:
+def _scores(report: MachineReport) -> dict[_Key, dict[LabelKey, float]]:
     """DSC of every label by candidate and protocol, of trained weights."""
-    found: dict[str, dict[object, float]] = {}
-    for item in scored:
-        if item.candidate.trained:
-            dsc: Mapping[object, float] = {key: value[0] for key, value in item.scores.items()}
-            found.setdefault(f"{_name(item.candidate)} {item.protocol}".strip(), {}).update(dsc)
+    trained = [one for one in report.scored if one.candidate.trained]
+    names = _names([one.candidate for one in trained])
+    found: dict[_Key, dict[LabelKey, float]] = {}
+    for one in trained:
+        dsc = {label: value[0] for label, value in one.scores.items() if math.isfinite(value[0])}
+        key = _Key(names[one.candidate], one.protocol_options, protocol=one.protocol)
+        found.setdefault(key, {}).update(dsc)
     return found
+
+
+def _accuracy(key: _Key, old: Mapping[LabelKey, float], new: Mapping[LabelKey, float]) -> Accuracy:
+    labels = [label for label in old if label in new]
+    before, after = (np.array([side[label] for label in labels]) for side in (old, new))
+    if not labels:
+        return Accuracy(key.describe(), 0, math.nan, math.nan, math.nan)
+    differences = after - before
+    p_value = float(wilcoxon(differences).pvalue) if differences.any() else math.nan
+    return Accuracy(key.describe(), len(labels), float(before.mean()), float(after.mean()), p_value)
 
 
 def _latency_row(row: Latency) -> dict[str, str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from bench.record import Record
 from reports.candidates import Candidate, candidate_of, choose_baseline
+from reports.fields import listed, mapped
 from reports.statistics import Ratio, Samples, Spread, finite_samples, number, ratio_of_medians, spread_of
 from reports.tables import (
     NOTHING,
@@ -146,7 +147,7 @@ def short_encoder_rows(rows: Sequence[EncoderRow]) -> list[dict[str, str]]:
 
 def _with_cost(row: EncoderRow, record: Record) -> EncoderRow:
     found = record.measurements
-    uncounted = found.get("uncounted_operators") or {}
+    uncounted = mapped(found.get("uncounted_operators"))
     return replace(
         row,
         input_px=number(found.get("input_px")),
@@ -177,7 +178,7 @@ def _with_parts(row: EncoderRow, record: Record) -> EncoderRow:
 
 
 def _part_samples(record: Record, key: str) -> Samples:
-    values = record.measurements.get(key) or []
+    values = listed(record.measurements.get(key))
     return finite_samples(values, ((record.run_id, index) for index in range(len(values))))
 
 

@@ -86,4 +86,4 @@ def _record_file(path: Path, content: Sequence[Record]) -> RecordFile:
 
 def _lines(path: Path) -> int:
     """Lines that are not blank, as `read_records` splits them."""
-    return sum(1 for line in path.read_text(encoding="utf-8").split("\n") if line.strip())
+    return sum(1 for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip())

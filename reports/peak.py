@@ -10,6 +10,7 @@ from bench.record import Record
 from reports.candidates import Candidate
 from reports.cases import CaseRow
 from reports.encoders import EncoderRow
+from reports.fields import integer, listed
 from reports.statistics import Spread, finite_samples, number, spread_of
 from reports.tables import NOTHING, Table, flatten, milliseconds, significant, spread_cell
 
@@ -129,11 +130,11 @@ def _peak(record: Record) -> Peak:
     found = record.measurements
 
     def spread(name: str) -> Spread:
-        values = found.get(name) or []
+        values = listed(found.get(name))
         return spread_of(finite_samples(values, ((record.run_id, index) for index in range(len(values)))))
 
     return Peak(
-        threads=int(record.candidate.get("threads") or 0),
+        threads=integer(record.candidate.get("threads")),
         product_s={precision: spread(f"{precision}_s") for precision in PRECISIONS},
         product_macs=number(found.get("product_macs")),
         stream_s=spread("stream_s"),

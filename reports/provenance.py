@@ -7,6 +7,7 @@ from typing import Any
 
 from bench.record import Record
 from reports.candidates import candidate_of, case_of, label_candidates, label_protocols, protocol_id
+from reports.fields import listed, mapped
 from reports.load import Loaded
 from reports.tables import NOTHING, Table
 
@@ -32,11 +33,11 @@ def provenance(records: Sequence[Record]) -> list[str]:
     versions: dict[str, dict[str, None]] = {}
     for record in records:
         for package, version in record.packages.items():
-            versions.setdefault(package, {})[version] = None
+            versions.setdefault(package, {})[str(version)] = None
     packages = [f"{package} {' and '.join(found)}" for package, found in versions.items()]
     return [
         f"CPU: {describe_machine(machine)} of memory; {machine.get('os', 'unknown system')}; id `{machine.get('id')}`",
-        f"Instruction sets: {', '.join(machine.get('isa') or []) or 'unknown'}",
+        f"Instruction sets: {', '.join(map(str, listed(machine.get('isa')))) or 'unknown'}",
         f"Packages: {', '.join(packages) or 'unknown'}",
         f"Toolkit: {', '.join(commits)}",
     ]
@@ -85,8 +86,8 @@ def error_tables(records: Sequence[Record]) -> list[Table]:
             "candidate": labels[candidate_of(record)],
             "case": case_of(record).case_id,
             "protocol": protocols[protocol_id(record.protocol)],
-            "error": (record.error or {}).get("type", ""),
-            "message": (record.error or {}).get("message", ""),
+            "error": str(mapped(record.error).get("type", "")),
+            "message": str(mapped(record.error).get("message", "")),
             "measured since": "yes" if measured_s.get(_subject(record), "") > record.time_utc else "no",
         }
         for record in failed

@@ -10,7 +10,7 @@ from scipy.stats import wilcoxon
 
 from cli import main
 from reports.compare import NOT_SHOWN, compare
-from tests.test_reports import Book, candidate, protocol
+from tests.test_reports import CT_0860, Book, candidate, protocol
 
 WHO = candidate("repvit", trained=True)
 STEADY = [1.00, 1.01, 0.99, 1.02, 0.98, 1.00, 1.01, 0.99]
@@ -77,6 +77,45 @@ def test_cases_are_paired_with_their_protocol(tmp_path: Path) -> None:
         paths.append(book.path)
     verdicts = {row.what.rpartition(" ")[2]: row.verdict for row in compare(paths[:1], paths[1:]).latencies}
     assert verdicts == {"cached": "faster", "batched": NOT_SHOWN}
+
+
+def test_other_rules_and_other_cases_are_not_the_same(tmp_path: Path) -> None:
+    """Both sides call it `cached`: each has one protocol only."""
+    one, other = Book(tmp_path / "one.jsonl"), Book(tmp_path / "other.jsonl")
+    for book, rule in ((one, protocol("cached")), (other, protocol("cached", mask_value="label"))):
+        book.parts(WHO, STEADY)
+        book.one_pass(WHO, 1.0, rule)
+    one.one_pass(WHO, 1.0, protocol("batched"))
+    other.one_pass(WHO, 1.0, protocol("batched"), case={**CT_0860, "sha256": "other content"})
+    result = compare([one.path], [other.path])
+    assert [row.what for row in result.latencies] == ["encoder of repvit (reparam, torch fp32, 2 threads)"]
+    assert [note.partition(":")[0] for note in result.unmatched] == [
+        "2 latencies only before, not compared",
+        "2 latencies only after, not compared",
+    ]
+    assert "only after" in result.to_markdown()
+
+
+def test_candidates_that_look_alike_are_compared_by_their_weights(tmp_path: Path) -> None:
+    sides = []
+    for name, factor in (("before", 1.0), ("after", 2.0)):
+        book = Book(tmp_path / f"{name}.jsonl")
+        for sha256, of_weights in (("a" * 64, 1.0), ("b" * 64, factor)):
+            who = {**WHO, "weights": {"name": "w", "sha256": sha256, "trained": True}}
+            book.parts(who, [of_weights * seconds for seconds in STEADY], run_id=name)
+        sides.append(book.path)
+    assert {row.what.split()[-1][:2]: row.verdict for row in compare(sides[:1], sides[1:]).latencies} == {
+        "aa": NOT_SHOWN,
+        "bb": "slower",
+    }
+
+
+def test_undefined_scores_are_no_drop(tmp_path: Path) -> None:
+    before, after = Book(tmp_path / "before.jsonl"), Book(tmp_path / "after.jsonl")
+    before.scores(WHO, [0.8, None, 0.6])
+    after.scores(WHO, [0.8, 0.1, None])
+    (row,) = compare([before.path], [after.path]).accuracies
+    assert (row.labels, row.before, row.after, row.verdict) == (1, 0.8, 0.8, NOT_SHOWN)
 
 
 def test_other_machines_are_refused(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def test_figures_say_where_they_come_from_and_nothing_sticks_out(crowd: MachineR
     assert around.y0 >= -0.02
     assert around.y1 <= height_in + 0.02
     assert height_in < 20
+    assert min(axes.get_position().width for axes in figure.axes) > 0.3, "what is drawn has the room, not the names"
 
 
 def test_too_many_bars_are_left_to_the_table(crowd: MachineReport) -> None:

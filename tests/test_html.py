@@ -15,7 +15,11 @@ from reports.render import render_report
 from tests.test_reports import REPVIT, TINYVIT, Book, candidate
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+#: Containers run as root, where Chromium's sandbox does not start; the page is our own file.
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
+needs_browser = pytest.mark.skipif(
+    BROWSER is None, reason="found no Chromium on the PATH (Debian: apt install chromium)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +37,7 @@ def page_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        # Containers run as root, where Chromium's sandbox does not start; the page is our own file.
-        started = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        started = playwright.chromium.launch(executable_path=BROWSER, args=ARGUMENTS)
         yield started
         started.close()
 
@@ -53,8 +56,8 @@ def page(browser: Browser, page_path: Path) -> Iterator[Page]:
 
 
 def _column(page: Page, heading: str) -> list[str]:
-    index = page.locator("#encoders th").all_text_contents().index(heading)
-    return page.locator(f"#encoders tbody tr:visible td:nth-child({index + 1})").all_text_contents()
+    index = page.locator("[data-table=encoders] th").all_text_contents().index(heading)
+    return page.locator(f"[data-table=encoders] tbody tr:visible td:nth-child({index + 1})").all_text_contents()
 
 
 @needs_browser
@@ -67,9 +70,9 @@ def test_columns_sort_as_numbers_and_as_text(page: Page) -> None:
     assert button.locator("..").get_attribute("aria-sort") == "ascending"
     button.click()
     assert [cell.split()[0] for cell in _column(page, heading)] == ["1200", "900", "42.1", "-"], "no value stays below"
-    page.locator("#encoders").get_by_role("button", name="encoder", exact=True).click()
+    page.locator("[data-table=encoders]").get_by_role("button", name="encoder", exact=True).click()
     assert _column(page, "encoder") == ["edge<sam>", "repvit", "tinyvit", "untimed"]
-    assert page.locator("#encoders th[aria-sort]").count() == 1
+    assert page.locator("[data-table=encoders] th[aria-sort]").count() == 1
 
 
 @needs_browser

@@ -44,7 +44,7 @@ def roofline_figure(report: MachineReport) -> Figure | None:
     _write_names(axes, used)
     axes.grid(visible=True, axis="both")
     axes.set_xlabel("multiply-adds of one image (GMACs)")
-    axes.set_ylabel("achieved (GMAC/s)")
+    axes.set_ylabel("achieved (GMAC/s); dashed: a matrix product's")
     rows = [row for row in report.encoders if row.candidate in {share.candidate for share in used}]
     n = f"n = {counts(share.n for share in used)} calls, mark: median; peaks: run {peak.run_id}, n = {peak.stream_s.n}"
     legend = mark_entries((share.candidate for share in used), colours)
@@ -58,8 +58,8 @@ def _draw_peaks(axes: Axes, peak: Peak, colours: Mapping[str, Any]) -> None:
         limit = peak.gmacs_per_s(precision)
         if math.isfinite(limit):
             axes.axhline(limit, color=colour, linestyle="--", linewidth=1.4, zorder=1)
-            text = f"{precision} product: {significant(limit)} GMAC/s"
-            axes.text(0.995, 1.02 * limit, text, ha="right", fontsize=8.5, color=colour, transform=across)
+            text = f"{precision}: {significant(limit)}"
+            axes.text(1.01, limit, text, va="center", fontsize=8.5, color=colour, transform=across)
 
 
 def _write_names(axes: Axes, used: Sequence[Share]) -> None:
