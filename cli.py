@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compress.options import options
+from compress.options import CANDIDATE_HELP, PROTOCOL_HELP, PROTOCOLS, options, rule_options
 from reports.commands import DEFAULT_RECORDS, record_files
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ COMMANDS = {
     "prepare": "zoo.data.commands",
     "quantize": "compress.export_commands",
     "report": "reports.commands",
+    "segment": "compress.segment_command",
     "train": "compress.training.commands",
     "weights": "compress.weights_commands",
 }
@@ -119,8 +120,6 @@ class CpuSet(click.ParamType[tuple[int, ...]]):
         return cpus
 
 
-CANDIDATE_HELP = "Folder that `export` or `quantize` wrote"
-
 candidate_options = options(
     click.option(
         "--encoder",
@@ -181,51 +180,6 @@ case_options = options(
         "--max-slices",
         type=click.IntRange(min=1),
         help="Keep only so many neighbouring slices of a volume, those with most objects.",
-    ),
-)
-
-PROTOCOLS = click.Choice(["per_object", "cached", "batched"])
-PROTOCOL_HELP = "Volumes: encode slices again for every object, once, or once and decode objects together."
-
-rule_options = options(
-    click.option(
-        "--z-range",
-        type=click.Choice(["inclusive", "exclusive"]),
-        default="inclusive",
-        show_default=True,
-        help="Whether a box's z_max belongs to the object.",
-    ),
-    click.option(
-        "--box-dilation-px",
-        type=click.IntRange(min=0),
-        default=3,
-        show_default=True,
-        help="Margin around a mask before it prompts its neighbour.",
-    ),
-    click.option(
-        "--box-rounding",
-        type=click.Choice(["truncate", "float"]),
-        default="truncate",
-        show_default=True,
-        help="Of a volume's boxes scaled to the encoder's frame; those of images are truncated.",
-    ),
-    click.option(
-        "--resize",
-        type=click.Choice(["area", "linear", "cubic"]),
-        help="How slices are brought to the encoder's size.  [default: as the encoder was published]",
-    ),
-    click.option(
-        "--propagate/--no-propagate",
-        default=True,
-        show_default=True,
-        help="Prompt each slice with its neighbour's mask.",
-    ),
-    click.option(
-        "--mask-value",
-        type=click.Choice(["binary", "label"]),
-        default="binary",
-        show_default=True,
-        help="What a neighbour's mask holds while it is resized.",
     ),
 )
 
@@ -355,109 +309,6 @@ def cold_pass() -> None:
 
 @main.command()
 @click.option(
-    "-i",
-    "--in",
-    "inputs",
-    multiple=True,
-    required=True,
-    metavar="SCANS",
-    help="File, folder, glob or IMAGE=LABELS: npz, NIfTI, NRRD, MetaImage, DICOM (a folder a series), pictures; "
-    "repeat for more.",
-)
-@click.option("-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
-@click.option(
-    "--boxes", "boxes_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="JSON or CSV of boxes."
-)
-@click.option("--box", "boxes", multiple=True, metavar="X0,Y0,X1,Y1", help="A box; repeat for more objects.")
-@click.option("--encoder", metavar="NAME", help="Encoder, see `list`.  [default: that of the candidate]")
-@click.option("--weights", metavar="WEIGHTS", help="Checkpoint or weight card; random:0 to try the way without any.")
-@click.option("--candidate", type=click.Path(exists=True, file_okay=False, path_type=Path), help=CANDIDATE_HELP)
-@click.option("--backend", default="torch", show_default=True, metavar="NAME", help="Runtime, see `list`.")
-@click.option("--precision", default="fp32", show_default=True, help="Precision of the runtime.")
-@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Threads of one operator.")
-@click.option("--protocol", type=PROTOCOLS, default="batched", show_default=True, help=PROTOCOL_HELP)
-@rule_options
-@click.option("--modality", metavar="NAME", help="CT, MR, ... in place of what name or header tell.")
-@click.option("--window", default="soft_tissue", show_default=True, metavar="NAME|LEVEL/WIDTH", help="Of a CT, in HU.")
-@click.option("--overlay", is_flag=True, help="Also a picture of each case, and an animation of each volume.")
-@click.option("--dicom-seg", is_flag=True, help="Of DICOM series also a DICOM segmentation (extra `dicom`).")
-@click.option("--overwrite", is_flag=True, help="Also segment what OUT holds already.")
-def segment(
-    inputs: tuple[str, ...],
-    out: Path,
-    boxes_file: Path | None,
-    boxes: tuple[str, ...],
-    encoder: str | None,
-    weights: str | None,
-    candidate: Path | None,
-    backend: str,
-    precision: str,
-    threads: int,
-    protocol: str,
-    modality: str | None,
-    window: str,
-    overlay: bool,
-    dicom_seg: bool,
-    overwrite: bool,
-    **rule: Any,
-) -> None:
-    """Segment what boxes ask for: npz to npz, scans to NIfTI in their own geometry, pictures to PNG.
-
-    Boxes come from the npz, from --boxes or --box (voxel indices in the file's own axes, both ends included), or from a
-    label file beside the image. Output is whole or not there: a run that was stopped goes on with the same command.
-    Cases that fail are told of, the others are segmented, and the exit code is 1 then.
-
-    \b
-    Examples:
-      repmedsam segment -i inputs/ -o outputs/ --encoder repvit --weights rep_medsam
-      repmedsam segment -i ct.nii.gz --boxes boxes.json -o out --overlay --candidate runs/rep_medsam-onnx
-      repmedsam segment -i photo.png --box 30,40,120,160 -o out --encoder tinyvit --weights lite_medsam
-    """
-    from bench.progress import TerminalProgress
-    from compress.deploy import open_backend, recipe_of
-    from zoo.data.cases import check_out, distinct
-    from zoo.data.intensity import parse_window
-    from zoo.data.prepare import Preparation
-    from zoo.sam.rule import Protocol3D
-    from zoo.segment import SegmentRun, parse_boxes
-
-    if (encoder is None) == (candidate is None):
-        raise click.UsageError("name one of --encoder and --candidate")
-    if encoder and weights is None:
-        raise click.UsageError("--weights: name trained ones, or random:0 to try the way without any")
-    sources = distinct([source for spec in inputs for source in _find_cases(spec, None, None)])
-    check_out(sources, out)
-    if candidate:
-        recipe = recipe_of(candidate, weights, threads=threads)
-    else:
-        (recipe,) = _recipes((str(encoder),), (weights,) if weights else (), "reparam", [(backend, precision)], threads)
-    run = SegmentRun(
-        out=out,
-        backend=open_backend(recipe),
-        preparation=Preparation(modality=modality, window=parse_window(window)),
-        protocol=Protocol3D(protocol, **rule),
-        boxes_file=boxes_file,
-        boxes=parse_boxes(boxes),
-        overlay=overlay,
-        dicom_seg=dicom_seg,
-        overwrite=overwrite,
-    )
-    todo = [source for source in sources if not run.is_finished(source)]
-    if held := len(sources) - len(todo):
-        click.echo(f"{held} of {len(sources)} were in {out} already (--overwrite segments them again)")
-    with TerminalProgress() as progress:
-        try:
-            failures = sum(not run.segment(source, progress) for source in todo)
-        except KeyboardInterrupt:
-            progress.message(f"stopped; what was segmented is in {out}, the same command goes on from there")
-            raise SystemExit(130) from None
-    click.echo(f"{len(todo) - failures} of {len(todo)} segmented in {out}")
-    if failures:
-        raise click.ClickException(f"{failures} could not be segmented")
-
-
-@main.command()
-@click.option(
     "-s", "--segs", required=True, type=click.Path(exists=True, path_type=Path), help="File or folder of segmentations."
 )
 @click.option(
@@ -530,11 +381,11 @@ def _scores(segs: Path, labels: str, rules: Any, tolerance_mm: float, workers: i
 
     from bench.score import find_pairs, score_pair, unsegmented
     from zoo.errors import InputError
-    from zoo.parallel import map_items
+    from zoo.executors.local import LocalExecutor
 
     console = Console(stderr=True)
     pairs = find_pairs(segs, labels)
-    done = map_items(partial(score_pair, rules=rules, tolerance_mm=tolerance_mm), pairs, workers)
+    done = LocalExecutor(workers).map(partial(score_pair, rules=rules, tolerance_mm=tolerance_mm), pairs)
     if missing := unsegmented(pairs, labels):
         told = f"not scored, no segmentation in {segs}: {', '.join(missing[:10])}"
         console.print(told + (f" and {len(missing) - 10} more" if len(missing) > 10 else ""), soft_wrap=True)

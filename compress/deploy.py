@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.candidate import Recipe
@@ -43,3 +44,18 @@ def open_backend(recipe: Recipe) -> Backend:
     from compress.build import build_candidate
 
     return build_candidate(recipe).backend
+
+
+@dataclass(frozen=True)
+class OpenBackend:
+    """Opens a recipe's runtime; equal where recipes are, and can be sent to another process.
+
+    Attributes:
+        recipe: of the candidate.
+    """
+
+    recipe: Recipe
+
+    def __call__(self) -> Backend:
+        """As `open_backend`."""
+        return open_backend(self.recipe)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import click
+
 
 def options(*group: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Several click options as one decorator, in the order they are listed in the help."""
@@ -15,3 +17,50 @@ def options(*group: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return command
 
     return decorate
+
+
+CANDIDATE_HELP = "Folder that `export` or `quantize` wrote"
+PROTOCOLS = click.Choice(["per_object", "cached", "batched"])
+PROTOCOL_HELP = "Volumes: encode slices again for every object, once, or once and decode objects together."
+
+rule_options = options(
+    click.option(
+        "--z-range",
+        type=click.Choice(["inclusive", "exclusive"]),
+        default="inclusive",
+        show_default=True,
+        help="Whether a box's z_max belongs to the object.",
+    ),
+    click.option(
+        "--box-dilation-px",
+        type=click.IntRange(min=0),
+        default=3,
+        show_default=True,
+        help="Margin around a mask before it prompts its neighbour.",
+    ),
+    click.option(
+        "--box-rounding",
+        type=click.Choice(["truncate", "float"]),
+        default="truncate",
+        show_default=True,
+        help="Of a volume's boxes scaled to the encoder's frame; those of images are truncated.",
+    ),
+    click.option(
+        "--resize",
+        type=click.Choice(["area", "linear", "cubic"]),
+        help="How slices are brought to the encoder's size.  [default: as the encoder was published]",
+    ),
+    click.option(
+        "--propagate/--no-propagate",
+        default=True,
+        show_default=True,
+        help="Prompt each slice with its neighbour's mask.",
+    ),
+    click.option(
+        "--mask-value",
+        type=click.Choice(["binary", "label"]),
+        default="binary",
+        show_default=True,
+        help="What a neighbour's mask holds while it is resized.",
+    ),
+)

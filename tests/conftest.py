@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from fill import fill_state_dict
 
+from cli import main
 from zoo import cache
 from zoo.backends import Backend, create_backend
 from zoo.data.case import Case
@@ -56,3 +58,12 @@ def small_volume() -> Case:
     image[1:5, 10:30, 12:40] += 120
     boxes = np.array([[8, 6, 0, 30, 30, 3], [20, 10, 2, 50, 35, 5], [25, 12, 4, 40, 28, 4]])
     return Case("small", "CT", image, boxes, np.array([1, 2, 300], np.uint16), (3.0, 1.0, 1.0))
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A candidate's folder as `export` writes it."""
+    folder = tmp_path_factory.mktemp("exported")
+    words = ["export", "--encoder", "light_repvit_m0_9", "--weights", "random:1", "-o", str(folder)]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    return folder

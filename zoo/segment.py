@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from gzip import GzipFile
 from pathlib import Path
-from typing import Protocol
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
@@ -17,31 +17,33 @@ from zoo.backends import Backend
 from zoo.data.boxes import boxes_in_slices, read_boxes
 from zoo.data.case import Case, boxes_from_labels
 from zoo.data.cases import CaseSource
+from zoo.data.grid import Grid
 from zoo.data.npz import load_challenge_npz, save_segmentation
 from zoo.data.phantom import load_phantom
 from zoo.data.prepare import Preparation, case_of_boxes
-from zoo.data.scan import Scan, read_labels, read_scan
+from zoo.data.scan import read_labels, read_scan
 from zoo.errors import InputError
 from zoo.files import whole_file
-from zoo.overlay import write_animation, write_montage
 from zoo.sam.predictor import SamPredictor, segment_image
 from zoo.sam.rule import Protocol3D
-from zoo.sam.volume import count_slices, segment_volume
+from zoo.sam.volume import segment_volume
 
 Labels = NDArray[np.uint16]
 
 
 @dataclass(frozen=True)
 class Prompted:
-    """A case to segment and the scan that it was made of.
+    """A case to segment, and what becomes of its segmentation.
 
     Attributes:
         case: with boxes.
-        scan: None for a challenge npz and the phantom.
+        suffix: of the file that is written.
+        grid: where the voxels of a scan's volume lie in its file.
     """
 
     case: Case
-    scan: Scan | None = None
+    suffix: Literal[".npz", ".nii.gz", ".png"] = ".npz"
+    grid: Grid | None = None
 
 
 def load_prompted(
@@ -70,7 +72,8 @@ def load_prompted(
     elif boxes_file is not None:
         given = read_boxes(boxes_file, source.case_id)
     if source.image_path.suffix == ".npz":
-        return Prompted(replace(load_challenge_npz(source.image_path, given), case_id=source.case_id))
+        case = load_challenge_npz(source.image_path, given, labels=False)
+        return Prompted(replace(case, case_id=source.case_id))
     scan = read_scan(source.image_path)
     if given is not None:
         in_file, labels = given
@@ -79,7 +82,8 @@ def load_prompted(
         in_slices, labels = boxes_from_labels(read_labels(source.labels_paths, scan))
     else:
         raise InputError(source.image_path, "no boxes", "--boxes FILE, --box, or a label file beside the image")
-    return Prompted(case_of_boxes(scan, in_slices, labels, preparation, source.case_id), scan)
+    case = case_of_boxes(scan, in_slices, labels, preparation, source.case_id)
+    return Prompted(case, ".nii.gz" if scan.grid else ".png", scan.grid)
 
 
 def segment_case(
@@ -98,14 +102,6 @@ def segment_case(
     segmentation = segment_image(case, SamPredictor(backend))
     on_slice()
     return segmentation
-
-
-def output_file(prompted: Prompted) -> str:
-    """Name of the file that a segmentation is written to: npz for the challenge's cases, NIfTI or PNG for scans."""
-    case_id = prompted.case.case_id
-    if prompted.scan is None:
-        return f"{case_id}.npz"
-    return f"{case_id}.nii.gz" if prompted.scan.grid else f"{case_id}.png"
 
 
 def finished(source: CaseSource, out: Path) -> Path | None:
@@ -129,18 +125,18 @@ def write_segmentation(segmentation: Labels, prompted: Prompted, path: Path) -> 
         with whole_file(path) as part:
             Image.fromarray(narrow).save(part, format="PNG")
     else:
-        with whole_file(path) as part:
-            part.write_bytes(gzip.compress(_nifti(segmentation, prompted), mtime=0))
+        image = _nifti(segmentation, prompted)
+        with whole_file(path) as part, part.open("wb") as file, GzipFile("", "wb", fileobj=file, mtime=0) as stream:
+            image.to_stream(stream)
 
 
-def _nifti(segmentation: Labels, prompted: Prompted) -> bytes:
+def _nifti(segmentation: Labels, prompted: Prompted) -> nib.Nifti1Image:
     """A label map in the voxel axes and the affine of the scan's file; nothing else of its header is taken over."""
-    if prompted.scan is None or prompted.scan.grid is None:
+    if prompted.grid is None:
         raise InputError(prompted.case.case_id, "a case without a geometry", "a volume of a scan's file, for NIfTI")
-    grid = prompted.scan.grid
-    image = nib.Nifti1Image(grid.to_file(segmentation), grid.affine)
+    image = nib.Nifti1Image(prompted.grid.to_file(segmentation), prompted.grid.affine)
     image.header.set_xyzt_units("mm")
-    return image.to_bytes()
+    return image
 
 
 def parse_boxes(texts: Sequence[str]) -> NDArray[np.int64] | None:
@@ -155,72 +151,3 @@ def parse_boxes(texts: Sequence[str]) -> NDArray[np.int64] | None:
         return np.array([[int(number) for number in text.split(",")] for text in texts], np.int64)
     except ValueError as error:
         raise InputError("--box", " ".join(texts), "whole numbers: x0,y0,x1,y1, or x0,y0,z0,x1,y1,z1") from error
-
-
-class Progress(Protocol):
-    """What shows a person how far a run is."""
-
-    def start(self, description: str, total: int) -> Callable[[], None]:
-        """Begins a task of `total` steps; the result is called after each."""
-        ...
-
-    def message(self, text: str) -> None:
-        """Shows a line that stays."""
-        ...
-
-
-@dataclass(frozen=True)
-class SegmentRun:
-    """Segmenting many files by one model.
-
-    Attributes:
-        out: folder that is written to.
-        backend: the model in a runtime.
-        preparation: of scans.
-        protocol: how volumes are walked.
-        boxes_file: see `load_prompted`.
-        boxes: see `load_prompted`.
-        overlay: also write a PNG of each case, and a GIF of each volume.
-        dicom_seg: also write a DICOM segmentation of each DICOM series.
-        overwrite: segment again what `out` holds.
-    """
-
-    out: Path
-    backend: Backend
-    preparation: Preparation = field(default_factory=Preparation)
-    protocol: Protocol3D = field(default_factory=Protocol3D)
-    boxes_file: Path | None = None
-    boxes: NDArray[np.int64] | None = None
-    overlay: bool = False
-    dicom_seg: bool = False
-    overwrite: bool = False
-
-    def is_finished(self, source: CaseSource) -> bool:
-        """Whether `out` holds the segmentation of a file, and it is not to be made again."""
-        return not self.overwrite and finished(source, self.out) is not None
-
-    def segment(self, source: CaseSource, progress: Progress) -> bool:
-        """Segments one file; False, and a message, where that cannot be done."""
-        try:
-            prompted = load_prompted(source, self.preparation, self.boxes_file, self.boxes)
-            steps = count_slices(prompted.case, self.protocol) if prompted.case.is_volume else 1
-            advance = progress.start(f"segmenting {source.case_id}", steps)
-            self._write(segment_case(prompted.case, self.backend, self.protocol, advance), prompted)
-        except (InputError, OSError, MemoryError) as error:
-            told = str(error) if isinstance(error, InputError) else f"{source.reference}: {error!r}"
-            progress.message(told)
-            return False
-        return True
-
-    def _write(self, segmentation: Labels, prompted: Prompted) -> None:
-        """The pictures first: the segmentation is what says that a case is finished."""
-        case, name = prompted.case, output_file(prompted)
-        if self.overlay:
-            write_montage(case, segmentation, self.out / "overlays" / f"{case.case_id}.png")
-            if case.is_volume:
-                write_animation(case, segmentation, self.out / "overlays" / f"{case.case_id}.gif")
-        if self.dicom_seg and prompted.scan is not None and prompted.scan.path.is_dir():
-            from zoo.data.dicom_seg import write_dicom_seg
-
-            write_dicom_seg(segmentation, prompted.scan, self.out / f"{case.case_id}.seg.dcm")
-        write_segmentation(segmentation, prompted, self.out / name)

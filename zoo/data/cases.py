@@ -71,6 +71,11 @@ class CaseSource:
         """The same source, whose case will be cut down."""
         return replace(self, max_objects=max_objects, max_slices=max_slices)
 
+    def absolute(self) -> CaseSource:
+        """The same source, found from any folder."""
+        labels_paths = tuple(path.absolute() for path in self.labels_paths)
+        return replace(self, image_path=self.image_path and self.image_path.absolute(), labels_paths=labels_paths)
+
 
 def find_cases(spec: str) -> list[CaseSource]:
     """Cases that `spec` names, in order of their paths.

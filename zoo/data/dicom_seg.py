@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pydicom import Dataset, FileDataset, dcmread
 from pydicom.sr.codedict import codes
 
+from zoo.data.grid import Grid
 from zoo.data.readers.itk import dicom_files
-from zoo.data.scan import Scan
 from zoo.errors import InputError
 from zoo.files import whole_file
 
@@ -50,26 +50,25 @@ _ALGORITHM = hd.AlgorithmIdentificationSequence(
 )
 
 
-def write_dicom_seg(segmentation: NDArray[np.uint16], scan: Scan, path: Path) -> None:
+def write_dicom_seg(segmentation: NDArray[np.uint16], grid: Grid, folder: Path, path: Path) -> None:
     """Writes a binary DICOM segmentation with a segment for each label, whole or not at all.
 
     It refers to the images by their UIDs and says nothing of the patient.
 
     Args:
-        segmentation: uint16 (D, H, W) in the scan's slices.
-        scan: read from a folder of DICOM files.
-        path: of the file.
+        segmentation: uint16 (D, H, W) in the slices of the series.
+        grid: of the series.
+        folder: of the series.
+        path: of the file that is written.
 
     Raises:
         InputError: nothing was segmented, or the images lack what a segmentation must say.
     """
-    if scan.grid is None:
-        raise InputError(scan.path, "a picture", "a DICOM series, for a DICOM segmentation")
     labels = [int(label) for label in np.unique(segmentation) if label]
     if not labels:
-        raise InputError(scan.path, "an empty segmentation", "at least one labelled voxel, for a DICOM segmentation")
-    files = dicom_files(scan.path)
-    frames = scan.grid.to_file(segmentation).transpose(2, 1, 0)
+        raise InputError(folder, "an empty segmentation", "at least one labelled voxel, for a DICOM segmentation")
+    files = dicom_files(folder)
+    frames = grid.to_file(segmentation).transpose(2, 1, 0)
     study, series = hd.UID(), hd.UID()
     try:
         made = Segmentation(
@@ -87,7 +86,7 @@ def write_dicom_seg(segmentation: NDArray[np.uint16], scan: Scan, path: Path) ->
             device_serial_number="0",
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(scan.path, f"images that cannot be referred to ({error})", "complete DICOM headers") from error
+        raise InputError(folder, f"images that cannot be referred to ({error})", "complete DICOM headers") from error
     with whole_file(path) as part:
         made.save_as(part)
 

@@ -90,5 +90,5 @@ def shown_range(
     inside = voxels[voxels != 0]
     if not inside.size:
         return 0.0, 1.0
-    low, high = np.percentile(inside, percentiles)
+    low, high = np.percentile(inside, percentiles, overwrite_input=True)
     return float(low), float(high)

@@ -21,7 +21,9 @@ from zoo.errors import InputError
 from zoo.files import whole_file
 
 
-def load_challenge_npz(path: Path, prompts: tuple[NDArray[np.int64], NDArray[np.uint16]] | None = None) -> Case:
+def load_challenge_npz(
+    path: Path, prompts: tuple[NDArray[np.int64], NDArray[np.uint16]] | None = None, *, labels: bool = True
+) -> Case:
     """Reads a case of the challenge.
 
     Without `boxes`, they are taken from `gts` and each asks for its label; with `boxes`, they ask for labels 1 to N.
@@ -29,28 +31,32 @@ def load_challenge_npz(path: Path, prompts: tuple[NDArray[np.int64], NDArray[np.
     Args:
         path: of the file.
         prompts: boxes and the labels that they ask for, in place of the file's.
+        labels: whether the case's labels are wanted. Without, `gts` is left alone unless it tells the boxes.
 
     Raises:
         InputError: a file, key, type, shape or value that cannot be used.
     """
-    arrays = _read_arrays(path, ("imgs", "gts", "boxes", "spacing"))
+    arrays = _read_arrays(path, ("imgs", "boxes", "spacing"))
+    if labels or (prompts is None and "boxes" not in arrays):
+        arrays |= _read_arrays(path, ("gts",))
     if "imgs" not in arrays:
         raise InputError(path, f"keys {', '.join(_keys(path))}", "at least imgs, and boxes or gts")
     image, is_volume = _image(path, arrays["imgs"])
     shape = image.shape if is_volume else image.shape[:2]
-    labels = _labels(f"{path}:gts", arrays["gts"], shape) if "gts" in arrays else None
+    label_map = _labels(f"{path}:gts", arrays["gts"], shape) if "gts" in arrays else None
     if prompts is not None:
         boxes, object_labels = validate_boxes(path, prompts[0], shape), prompts[1]
     elif "boxes" in arrays:
         boxes = validate_boxes(f"{path}:boxes", arrays["boxes"], shape)
         object_labels = np.arange(1, len(boxes) + 1, dtype=np.uint16)
-    elif labels is not None:
-        boxes, object_labels = boxes_from_labels(labels)
+    elif label_map is not None:
+        boxes, object_labels = boxes_from_labels(label_map)
         validate_boxes(f"{path}:gts", boxes, shape)
     else:
         raise InputError(path, "neither boxes nor gts", "boxes, or labels to take them from")
     spacing_mm = _spacing(f"{path}:spacing", arrays.get("spacing"), len(shape))
-    return Case(path.stem, modality_from_name(path.stem), image, boxes, object_labels, spacing_mm, labels, path)
+    kept = label_map if labels else None
+    return Case(path.stem, modality_from_name(path.stem), image, boxes, object_labels, spacing_mm, kept, path)
 
 
 def save_challenge_npz(case: Case, path: Path) -> None:
@@ -151,7 +157,7 @@ def _labels(where: str, gts: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np
         raise InputError(where, f"{gts.dtype}", "integers")
     if gts.dtype.kind != "b" and (gts.min() < 0 or gts.max() > np.iinfo(np.uint16).max):
         raise InputError(where, f"values {gts.min()} to {gts.max()}", "0 to 65535")
-    return gts.astype(np.uint16)
+    return gts.astype(np.uint16, copy=False)
 
 
 def _spacing(where: str, spacing: NDArray[Any] | None, dimensions: int) -> tuple[float, ...]:

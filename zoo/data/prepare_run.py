@@ -18,8 +18,8 @@ from zoo.data.cases import CaseSource
 from zoo.data.npz import save_challenge_npz
 from zoo.data.prepare import Preparation
 from zoo.errors import InputError
+from zoo.executors.local import LocalExecutor
 from zoo.files import whole_file
-from zoo.parallel import map_items
 
 Format = Literal["npz", "npy"]
 REPORT_FILE = "prepare.jsonl"
@@ -79,7 +79,7 @@ def prepare_all(
     todo = [source for source in sources if not _is_held(held.get(source.case_id), source, out, preparation, kind)]
     yield from (held[source.case_id] for source in set(sources).difference(todo))
     work = partial(prepare_one, out=out, preparation=preparation, kind=kind)
-    for source, result in map_items(work, todo, workers):
+    for source, result in LocalExecutor(workers).map(work, todo):
         outcome = result if isinstance(result, Outcome) else _failed(source, result)
         _append(out / REPORT_FILE, outcome)
         yield outcome

@@ -137,7 +137,7 @@ def whole_labels(path: Path, voxels: NDArray[Any], *, from_npy: bool = False) ->
     whole = np.isfinite(voxels).all() and (voxels == np.trunc(voxels)).all()
     if not whole or voxels.min() < 0 or voxels.max() > np.iinfo(np.uint16).max:
         raise InputError(path, f"{voxels.dtype} values {voxels.min()} to {voxels.max()}", "whole labels 0 to 65535")
-    return voxels.astype(np.uint16)
+    return voxels.astype(np.uint16, copy=False)
 
 
 def _read(path: Path, *, labels: bool) -> Scan:

@@ -38,7 +38,7 @@ def read_nifti(path: Path) -> tuple[NDArray[Any], Grid]:
         check_size(path, shape)
         if not _leads_to_space(file.affine):
             raise InputError(path, "an affine that cannot be inverted", "a voxel-to-world matrix")
-        voxels = np.asanyarray(file.dataobj).reshape(shape)
+        voxels = _voxels(file.dataobj).reshape(shape)
     except InputError:
         raise
     except _BROKEN as error:
@@ -46,6 +46,13 @@ def read_nifti(path: Path) -> tuple[NDArray[Any], Grid]:
     if voxels.dtype.kind not in "biuf":
         raise InputError(path, f"{voxels.dtype} voxels", "numbers")
     return voxels, Grid(np.asarray(file.affine, np.float64), (shape[0], shape[1], shape[2]))
+
+
+def _voxels(stored: Any) -> NDArray[Any]:
+    """Of the file's own type; scaled ones as float32, of which nibabel would make float64."""
+    if stored.slope == 1 and stored.inter == 0:
+        return np.asanyarray(stored)
+    return np.asarray(stored, np.float32)
 
 
 def _check_offset(path: Path) -> None:

@@ -1,0 +1,152 @@
+"""`repmedsam segment`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from compress.options import CANDIDATE_HELP, PROTOCOL_HELP, PROTOCOLS, rule_options
+
+if TYPE_CHECKING:
+    from bench.candidate import Recipe
+    from zoo.executors import Executor
+
+
+@click.command()
+@click.option(
+    "-i",
+    "--in",
+    "inputs",
+    multiple=True,
+    required=True,
+    metavar="SCANS",
+    help="File, folder, glob or IMAGE=LABELS: npz, NIfTI, NRRD, MetaImage, DICOM (a folder a series), pictures; "
+    "repeat for more.",
+)
+@click.option("-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
+@click.option(
+    "--boxes", "boxes_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="JSON or CSV of boxes."
+)
+@click.option("--box", "boxes", multiple=True, metavar="X0,Y0,X1,Y1", help="A box; repeat for more objects.")
+@click.option("--encoder", metavar="NAME", help="Encoder, see `list`.  [default: that of the candidate]")
+@click.option("--weights", metavar="WEIGHTS", help="Checkpoint or weight card; random:0 to try the way without any.")
+@click.option("--candidate", type=click.Path(exists=True, file_okay=False, path_type=Path), help=CANDIDATE_HELP)
+@click.option("--backend", default="torch", show_default=True, metavar="NAME", help="Runtime, see `list`.")
+@click.option("--precision", default="fp32", show_default=True, help="Precision of the runtime.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of one operator.  [default: cores / jobs]")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Worker processes, a case each at a time."
+)
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "dask"]),
+    default="local",
+    show_default=True,
+    help="This machine, or the workers of a Dask cluster (extra `dask`).",
+)
+@click.option("--scheduler", metavar="ADDRESS", help="Of the Dask cluster, such as tcp://10.0.0.1:8786.")
+@click.option("--protocol", type=PROTOCOLS, default="batched", show_default=True, help=PROTOCOL_HELP)
+@rule_options
+@click.option("--modality", metavar="NAME", help="CT, MR, ... in place of what name or header tell.")
+@click.option("--window", default="soft_tissue", show_default=True, metavar="NAME|LEVEL/WIDTH", help="Of a CT, in HU.")
+@click.option("--overlay", is_flag=True, help="Also a picture of each case, and an animation of each volume.")
+@click.option("--dicom-seg", is_flag=True, help="Of DICOM series also a DICOM segmentation (extra `dicom`).")
+@click.option("--overwrite", is_flag=True, help="Also segment what OUT holds already.")
+def segment(
+    inputs: tuple[str, ...],
+    out: Path,
+    boxes_file: Path | None,
+    boxes: tuple[str, ...],
+    encoder: str | None,
+    weights: str | None,
+    candidate: Path | None,
+    backend: str,
+    precision: str,
+    threads: int | None,
+    jobs: int,
+    executor: str,
+    scheduler: str | None,
+    protocol: str,
+    modality: str | None,
+    window: str,
+    overlay: bool,
+    dicom_seg: bool,
+    overwrite: bool,
+    **rule: Any,
+) -> None:
+    """Segment what boxes ask for: npz to npz, scans to NIfTI in their own geometry, pictures to PNG.
+
+    Boxes come from the npz, from --boxes or --box (voxel indices in the file's own axes, both ends included), or from a
+    label file beside the image. Output is whole or not there: a run that was stopped goes on with the same command.
+    Cases that fail are told of, the others are segmented, and the exit code is 1 then.
+
+    \b
+    Examples:
+      repmedsam segment -i inputs/ -o outputs/ --encoder repvit --weights rep_medsam
+      repmedsam segment -i ct.nii.gz --boxes boxes.json -o out --overlay --candidate runs/rep_medsam-onnx
+      repmedsam segment -i photo.png --box 30,40,120,160 -o out --encoder tinyvit --weights lite_medsam
+    """
+    from bench.machine import describe_machine
+    from bench.progress import TerminalProgress
+    from compress.deploy import OpenBackend
+    from zoo.data.cases import check_out, distinct, find_cases
+    from zoo.data.intensity import parse_window
+    from zoo.data.prepare import Preparation
+    from zoo.sam.rule import Protocol3D
+    from zoo.segment import finished, parse_boxes
+    from zoo.segment_run import SegmentRun, segment_all
+
+    threads = threads or max(1, describe_machine()["cores"] // jobs)
+    run = SegmentRun(
+        out=out.absolute(),
+        open_backend=OpenBackend(_recipe(encoder, weights, candidate, backend, precision, threads)),
+        preparation=Preparation(modality=modality, window=parse_window(window)),
+        protocol=Protocol3D(protocol, **rule),
+        boxes_file=boxes_file and boxes_file.absolute(),
+        boxes=parse_boxes(boxes),
+        overlay=overlay,
+        dicom_seg=dicom_seg,
+    )
+    sources = distinct([source.absolute() for spec in inputs for source in find_cases(spec)])
+    check_out(sources, out)
+    todo = [source for source in sources if overwrite or finished(source, run.out) is None]
+    if held := len(sources) - len(todo):
+        click.echo(f"{held} of {len(sources)} were in {out} already (--overwrite segments them again)")
+    with TerminalProgress() as progress:
+        try:
+            failures = segment_all(run, todo, _executor(executor, jobs, scheduler), progress)
+        except KeyboardInterrupt:
+            progress.message(f"stopped; what was segmented is in {out}, the same command goes on from there")
+            raise SystemExit(130) from None
+    click.echo(f"{len(todo) - failures} of {len(todo)} segmented in {out}")
+    if failures:
+        raise click.ClickException(f"{failures} could not be segmented")
+
+
+def _recipe(
+    encoder: str | None, weights: str | None, candidate: Path | None, backend: str, precision: str, threads: int
+) -> Recipe:
+    from bench.candidate import Recipe
+    from compress.deploy import recipe_of
+
+    if candidate is not None and encoder is None:
+        return recipe_of(candidate.absolute(), weights, threads=threads)
+    if encoder is None or candidate is not None:
+        raise click.UsageError("name one of --encoder and --candidate")
+    if weights is None:
+        raise click.UsageError("--weights: name trained ones, or random:0 to try the way without any")
+    return Recipe(encoder, weights, "reparam", backend, precision, threads)
+
+
+def _executor(name: str, jobs: int, scheduler: str | None) -> Executor:
+    if (name == "dask") != (scheduler is not None):
+        raise click.UsageError("--executor dask and --scheduler ADDRESS go together")
+    if scheduler is not None:
+        from zoo.executors.dask_cluster import DaskExecutor
+
+        return DaskExecutor(scheduler)
+    from zoo.executors.local import LocalExecutor
+
+    return LocalExecutor(jobs)

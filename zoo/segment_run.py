@@ -1,0 +1,150 @@
+"""Segmenting many files: one after the other, in worker processes, or on a cluster, by one executor."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.backends import Backend
+from zoo.data.cases import CaseSource
+from zoo.data.prepare import Preparation
+from zoo.errors import InputError
+from zoo.executors import Executor
+from zoo.overlay import write_animation, write_montage
+from zoo.sam.rule import Protocol3D
+from zoo.sam.volume import count_slices
+from zoo.segment import Labels, Prompted, load_prompted, segment_case, write_segmentation
+
+#: A runtime serves one case at a time, also where a cluster's worker has several threads.
+_ONE_CASE = threading.Lock()
+
+
+class Progress(Protocol):
+    """What shows a person how far a run is."""
+
+    def start(self, description: str, total: int) -> Callable[[], None]:
+        """Begins a task of `total` steps; the result is called after each."""
+        ...
+
+    def message(self, text: str) -> None:
+        """Shows a line that stays."""
+        ...
+
+
+class NoModelError(Exception):
+    """The model cannot be opened, whatever the case; its argument is the `InputError` that says why."""
+
+
+#: Begins a task of so many steps: (description, total) to what is called after each.
+Start = Callable[[str, int], Callable[[], None]]
+
+
+def _unseen(description: str, total: int) -> Callable[[], None]:
+    """A task that nobody watches."""
+    return lambda: None
+
+
+@dataclass(frozen=True)
+class SegmentRun:
+    """How files are segmented, in words: another process can do the same.
+
+    Attributes:
+        out: folder that is written to.
+        open_backend: makes the model in its runtime; hashable, since what it made is kept for equal ones.
+        preparation: of scans.
+        protocol: how volumes are walked.
+        boxes_file: see `load_prompted`.
+        boxes: see `load_prompted`.
+        overlay: also write a PNG of each case, and a GIF of each volume.
+        dicom_seg: also write a DICOM segmentation of each DICOM series.
+    """
+
+    out: Path
+    open_backend: Callable[[], Backend]
+    preparation: Preparation = field(default_factory=Preparation)
+    protocol: Protocol3D = field(default_factory=Protocol3D)
+    boxes_file: Path | None = None
+    boxes: NDArray[np.int64] | None = None
+    overlay: bool = False
+    dicom_seg: bool = False
+
+    def segment(self, source: CaseSource, start: Start = _unseen) -> None:
+        """Segments one file and writes what it came to.
+
+        Raises:
+            InputError: it cannot be segmented.
+            NoModelError: nothing can be.
+        """
+        with _ONE_CASE:
+            backend = self._backend()
+            prompted = load_prompted(source, self.preparation, self.boxes_file, self.boxes)
+            steps = count_slices(prompted.case, self.protocol) if prompted.case.is_volume else 1
+            advance = start(f"segmenting {source.case_id}", steps)
+            self._write(segment_case(prompted.case, backend, self.protocol, advance), prompted)
+
+    def _backend(self) -> Backend:
+        try:
+            return _opened(self.open_backend)
+        except InputError as error:
+            raise NoModelError(error) from error
+
+    def _write(self, segmentation: Labels, prompted: Prompted) -> None:
+        """The pictures first: the segmentation is what says that a case is finished."""
+        case, folder = prompted.case, Path(prompted.case.source)
+        if self.overlay:
+            write_montage(case, segmentation, self.out / "overlays" / f"{case.case_id}.png")
+            if case.is_volume:
+                write_animation(case, segmentation, self.out / "overlays" / f"{case.case_id}.gif")
+        if self.dicom_seg and prompted.grid is not None and folder.is_dir():
+            from zoo.data.dicom_seg import write_dicom_seg
+
+            write_dicom_seg(segmentation, prompted.grid, folder, self.out / f"{case.case_id}.seg.dcm")
+        write_segmentation(segmentation, prompted, self.out / f"{case.case_id}{prompted.suffix}")
+
+
+@lru_cache(maxsize=1)
+def _opened(open_backend: Callable[[], Backend]) -> Backend:
+    """The runtime of this process, opened for its first case."""
+    return open_backend()
+
+
+def segment_all(run: SegmentRun, sources: Sequence[CaseSource], executor: Executor, progress: Progress) -> int:
+    """Segments every source; one that fails leaves the others alone.
+
+    Args:
+        run: how.
+        sources: with distinct case ids.
+        executor: where.
+        progress: shows slices where a single case is worked on at a time, else cases, and what went wrong.
+
+    Returns:
+        How many could not be segmented; each is told of.
+
+    Raises:
+        InputError: the model cannot be opened.
+    """
+    alone = executor.parallel == 1 or len(sources) < 2
+    work = partial(run.segment, start=progress.start) if alone else run.segment
+    advance = _unseen("", 0) if alone else progress.start(f"segmenting {len(sources)} cases", len(sources))
+    failures = 0
+    try:
+        for source, result in executor.map(work, sources):
+            if isinstance(result, Exception):
+                failures += 1
+                progress.message(_told(source, result))
+            advance()
+    except NoModelError as error:
+        raise error.args[0] from error
+    return failures
+
+
+def _told(source: CaseSource, error: Exception) -> str:
+    """What went wrong with a case; an input error says itself where."""
+    return str(error) if isinstance(error, InputError) else f"{source.reference}: {error!r}"
