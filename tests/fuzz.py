@@ -24,10 +24,12 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from PIL import Image
+from pydicom import dcmread
+from pydicom.uid import RLELossless
 from test_scans import write_dicom
 
 from zoo.data.boxes import read_boxes
-from zoo.data.npz import load_challenge_npz
+from zoo.data.npz import load_challenge_npz, load_label_map
 from zoo.data.prepare import Preparation, prepare_case
 from zoo.data.scan import read_labels, read_scan
 from zoo.errors import InputError
@@ -50,13 +52,17 @@ def read_dicom(path: Path) -> None:
 #: Suffix and reader of every kind of file.
 KINDS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "npz": (".npz", load_challenge_npz),
+    "segs": (".npz", load_label_map),
     "nii": (".nii", read_volume),
     "nii.gz": (".nii.gz", read_volume),
     "nrrd": (".nrrd", read_volume),
     "mha": (".mha", read_volume),
+    "mhd": (".mhd", read_volume),
     "dcm": (".dcm", read_dicom),
+    "rle": (".dcm", read_dicom),
     "png": (".png", read_volume),
     "tif": (".tif", read_volume),
+    "pages": (".tif", read_volume),
     "jpg": (".jpg", read_volume),
     "npy": (".npy", read_volume),
     "json": (".json", lambda path: read_boxes(path, "x")),
@@ -73,15 +79,27 @@ def good_files(folder: Path) -> dict[str, bytes]:
     np.savez_compressed(
         npz, imgs=voxels.astype(np.uint8), gts=voxels.astype(np.uint8), boxes=[[1, 1, 1, 5, 5, 3]], spacing=[1.0, 1, 2]
     )
+    segs = io.BytesIO()
+    np.savez_compressed(segs, segs=voxels.astype(np.uint16))
     npy = io.BytesIO()
     np.save(npy, voxels[0])
+    pages = io.BytesIO()
+    picture.save(pages, format="TIFF", save_all=True, append_images=[picture] * 3)
     for suffix in ("nrrd", "mha"):
         sitk.WriteImage(sitk.GetImageFromArray(voxels), str(folder / f"good.{suffix}"))
     series = write_dicom(folder / "series", np.abs(voxels))
+    packed = dcmread(next(series.iterdir()))
+    packed.compress(RLELossless)
+    packed.save_as(folder / "good.dcm")
     nifti = nib.Nifti1Image(voxels, np.diag([1.0, 2.0, 3.0, 1.0])).to_bytes()
     found = {
         "npz": npz.getvalue(),
+        "segs": segs.getvalue(),
         "npy": npy.getvalue(),
+        "pages": pages.getvalue(),
+        "rle": (folder / "good.dcm").read_bytes(),
+        # Its voxels are the header itself, which is as many bytes as it says.
+        "mhd": b"NDims = 3\nDimSize = 4 4 3\nElementType = MET_UCHAR\nElementDataFile = x.mhd\n",
         "nii": nifti,
         "nii.gz": gzip.compress(nifti),
         "nrrd": (folder / "good.nrrd").read_bytes(),
@@ -140,7 +158,7 @@ def mutate_inside(content: bytes, rng: np.random.Generator) -> bytes:
 
 def mutated(kind: str, content: bytes, number: int, seed: int) -> bytes:
     rng = np.random.default_rng((seed, list(KINDS).index(kind), number))
-    if kind == "npz" and number % 2:
+    if kind in ("npz", "segs") and number % 2:
         return mutate_inside(content, rng)
     if kind == "nii.gz" and number % 2:
         return gzip.compress(mutate(gzip.decompress(content), rng))
@@ -192,7 +210,7 @@ def main() -> int:
             for left in inbox.iterdir():
                 left.unlink()
         outside = sorted(path.name for path in folder.iterdir())
-        if outside != ["good.mha", "good.nrrd", "inbox", "series"]:
+        if outside != ["good.dcm", "good.mha", "good.nrrd", "inbox", "series"]:
             failures += 1
             print(f"\nfiles written beside the input: {outside}", flush=True)  # noqa: T201
     print(f"\n{len(tasks)} files, {failures} failures")  # noqa: T201

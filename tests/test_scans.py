@@ -181,6 +181,18 @@ def test_a_huge_header_is_refused_before_it_is_inflated(tmp_path: Path) -> None:
         read_scan(path)
 
 
+@pytest.mark.parametrize("place", ["/dev/zero", "../x.raw", "LIST", "x%03d.raw 1 3 1"])
+def test_headers_that_name_files_elsewhere_are_refused(tmp_path: Path, place: str) -> None:
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((3, 4, 5), np.int16)), str(tmp_path / "a.mhd"))
+    assert read_scan(tmp_path / "a.mhd").voxels.shape == (3, 4, 5)
+    (tmp_path / "a.mhd").write_text((tmp_path / "a.mhd").read_text().replace("a.raw", place))
+    head = "NRRD0004\ntype: short\ndimension: 3\nsizes: 5 4 3\nencoding: raw\nendian: little\n"
+    (tmp_path / "a.nhdr").write_text(f"{head}data file: {place}\n")
+    for name in ("a.mhd", "a.nhdr"):
+        with pytest.raises(InputError, match="voxels in another place"):
+            read_scan(tmp_path / name)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "1"])
 def test_pictures_of_every_mode(tmp_path: Path, suffix: str, mode: str) -> None:
@@ -236,6 +248,13 @@ def test_broken_pictures_are_named(tmp_path: Path, content: bytes, message: str)
     (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(InputError, match=message):
         read_scan(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("array", [np.zeros((0, 7)), np.zeros((2, 3, 4)), np.array(["a"]), np.zeros(5)])
+def test_arrays_that_are_no_pictures_are_named(tmp_path: Path, array: np.ndarray) -> None:
+    np.save(tmp_path / "x.npy", array)
+    with pytest.raises(InputError, match=r"x\.npy: found"):
+        read_scan(tmp_path / "x.npy")
 
 
 def test_an_unknown_suffix_is_named(tmp_path: Path) -> None:

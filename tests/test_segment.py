@@ -114,6 +114,36 @@ def test_the_challenges_npz(tmp_path: Path) -> None:
         assert arrays["segs"][4, 4] == 2
 
 
+def test_boxes_of_the_command_line_for_an_npz_that_has_none_or_others(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    np.savez(tmp_path / "in" / "2DBox_US_a.npz", imgs=np.zeros((40, 60, 3), np.uint8), boxes=[[1, 1, 4, 4]])
+    np.savez(tmp_path / "in" / "2DBox_US_b.npz", imgs=np.zeros((40, 60, 3), np.uint8))
+    assert run("-i", tmp_path / "in", "-o", tmp_path / "out", "--box", "5,6,30,20").exit_code == 0
+    for name in "ab":
+        with np.load(tmp_path / "out" / f"2DBox_US_{name}.npz") as arrays:
+            assert arrays["segs"][12, 25] == 1
+            assert arrays["segs"][2, 2] == 0
+
+
+def test_output_never_takes_the_place_of_input(tmp_path: Path) -> None:
+    write_volume(tmp_path, "LPS")
+    before = (tmp_path / "knee_mr.nii.gz").read_bytes()
+    result = run("-i", tmp_path / "knee_mr.nii.gz", "-o", tmp_path / "x" / "..", "--overwrite")
+    assert result.exit_code == 1
+    assert "found the folder of the input knee_mr.nii.gz; expected another folder" in " ".join(result.output.split())
+    assert (tmp_path / "knee_mr.nii.gz").read_bytes() == before
+
+
+def test_a_link_in_the_output_folder_is_not_written_through(tmp_path: Path) -> None:
+    write_volume(tmp_path, "LPS")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "out" / "knee_mr.nii.gz").symlink_to(tmp_path / "precious")
+    assert run("-i", tmp_path / "knee_mr.nii.gz", "-o", tmp_path / "out", "--overwrite").exit_code == 0
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert not (tmp_path / "out" / "knee_mr.nii.gz").is_symlink()
+
+
 def test_a_picture_and_a_box_of_the_command_line(tmp_path: Path) -> None:
     Image.fromarray(np.full((50, 80, 3), 99, np.uint8)).save(tmp_path / "photo.jpg")
     out = tmp_path / "out"
@@ -202,7 +232,9 @@ def test_what_is_segmented_is_not_segmented_again_unless_asked(tmp_path: Path) -
     out = tmp_path / "out"
     assert run("-i", tmp_path / "knee_mr.nii.gz", "-o", out).exit_code == 0
     first = (out / "knee_mr.nii.gz").stat().st_mtime_ns
-    assert run("-i", tmp_path / "knee_mr.nii.gz", "-o", out).exit_code == 0
+    again = run("-i", tmp_path / "knee_mr.nii.gz", "-o", out)
+    assert again.exit_code == 0
+    assert "1 of 1 were in" in again.output
     assert (out / "knee_mr.nii.gz").stat().st_mtime_ns == first
     assert run("-i", tmp_path / "knee_mr.nii.gz", "-o", out, "--overwrite").exit_code == 0
     assert (out / "knee_mr.nii.gz").stat().st_mtime_ns > first

@@ -6,6 +6,8 @@ identifies a patient stays where it is.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,10 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _POSITION, _ORIENTATION, _MODALITY, _PHOTOMETRIC = "0020|0032", "0020|0037", "0008|0060", "0028|0004"
 #: How far steps between slices may differ from each other, as a share of the step.
 STEP_TOLERANCE = 0.02
-#: A MetaImage header is shorter than this.
-METAIMAGE_HEADER_BYTES = 2**16
+#: Headers of NRRD and MetaImage are shorter than this.
+HEADER_BYTES = 2**16
+#: What their fields for a file of voxels are called, in lower case, and what tells that there is none.
+_DATA_FILE, _INLINE = (b"elementdatafile", b"data file", b"datafile"), b"LOCAL"
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
@@ -37,8 +41,10 @@ def read_itk(path: Path) -> tuple[NDArray[Any], Grid]:
     Raises:
         InputError: no readable volume.
     """
+    fields = _header_fields(path)
     if path.suffix.lower() in (".mha", ".mhd"):
-        _check_metaimage(path)
+        _check_metaimage(path, fields)
+    _check_data_files(path, fields)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     _read_header(reader, path, "a whole NRRD or MetaImage file")
@@ -105,20 +111,42 @@ def read_dicom_picture(path: Path) -> tuple[NDArray[Any], tuple[float, float], s
     return pixels, (y, x), DICOM_MODALITIES.get(_tag(reader, _MODALITY), "unknown")
 
 
-def _check_metaimage(path: Path) -> None:
+def _header_fields(path: Path) -> list[tuple[bytes, bytes]]:
+    """Names in lower case and values of a header's fields `name = value` or `name: value`.
+
+    Raises:
+        InputError: no readable file.
+    """
+    try:
+        with path.open("rb") as stream:
+            lines = stream.read(HEADER_BYTES).split(b"\n")
+    except OSError as error:
+        raise InputError(path, f"no readable file ({error})", "a whole NRRD or MetaImage file") from error
+    parted = [re.split(rb"[=:]", line, maxsplit=1) for line in lines]
+    return [(name.strip().lower(), rest[0].strip()) for name, *rest in parted if rest]
+
+
+def _check_metaimage(path: Path, fields: Sequence[tuple[bytes, bytes]]) -> None:
     """A MetaImage header that ITK can be given: of broken numbers of dimensions it dies.
 
     Raises:
         InputError: not a header of three dimensions.
     """
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(METAIMAGE_HEADER_BYTES)
-    except OSError as error:
-        raise InputError(path, f"no readable file ({error})", "a whole MetaImage file") from error
-    told = [line.partition(b"=")[2].strip() for line in head.split(b"\n") if line.split(b"=")[0].strip() == b"NDims"]
-    if told != [b"3"]:
+    if [value for name, value in fields if name == b"ndims"] != [b"3"]:
         raise InputError(path, "a header without NDims = 3", "a whole MetaImage file of a volume")
+
+
+def _check_data_files(path: Path, fields: Sequence[tuple[bytes, bytes]]) -> None:
+    """Voxels that lie in the file itself or in one beside it: a header could name any file, and devices that never end.
+
+    Raises:
+        InputError: another file.
+    """
+    for name, value in fields:
+        if name in _DATA_FILE and value != _INLINE:
+            file = path.parent / os.fsdecode(value.replace(b"\0", b""))
+            if file.parent != path.parent or not file.is_file():
+                raise InputError(path, "voxels in another place", "voxels in the file itself, or in one file beside it")
 
 
 def _dicom_header(path: Path) -> sitk.ImageFileReader:

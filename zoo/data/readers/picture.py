@@ -56,7 +56,8 @@ def read_npy(path: Path) -> NDArray[Any]:
         raise
     except Exception as error:  # numpy evaluates the header's text, which fails in a dozen ways.
         raise InputError(path, f"no readable array ({error})", "a whole .npy file without pickles") from error
-    if array.dtype.kind not in "biuf" or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
+    is_picture = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
+    if array.dtype.kind not in "biuf" or not is_picture or not array.size:
         raise InputError(path, f"{array.dtype} {array.shape}", "numbers (H, W) or (H, W, 3)")
     if array.dtype.kind == "f" and np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1:
         array = array * 255
