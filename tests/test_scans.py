@@ -320,6 +320,17 @@ def test_boxes_of_every_form(tmp_path: Path, name: str, text: str) -> None:
     assert labels.tolist() == [1, 2]
 
 
+def test_boxes_under_a_files_own_name_are_found_too(tmp_path: Path) -> None:
+    texts = {
+        "b.json": '{"ct":[[1,2,3,4]],"y":[[9,9,9,9]]}',
+        "b.csv": "case,x_min,y_min,x_max,y_max\nct,1,2,3,4\ny,9,9,9,9",
+    }
+    for name, text in texts.items():
+        assert read_boxes(write(tmp_path / name, text), "patient_ct", "ct")[0].tolist() == [[1, 2, 3, 4]]
+        with pytest.raises(InputError, match="no box of patient_mr or mr"):
+            read_boxes(tmp_path / name, "patient_mr", "mr")
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

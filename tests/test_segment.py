@@ -286,7 +286,8 @@ def test_a_mask_is_tinted_in_its_colour_and_framed() -> None:
     masks[8:24, 8:24] = 2
     picture = draw(image, masks, np.array([[4, 4, 27, 27]]), np.array([2], np.uint16), 64, (1.0, 1.0))
     assert picture.shape == (64, 64, 3)
-    np.testing.assert_array_equal(picture[16, 16], COLOURS[1])
+    np.testing.assert_array_equal(picture[44, 16], COLOURS[1])
+    assert (picture[10:24, 10:24] == 255).all(axis=2).any()  # the label's number in the corner of its box
     np.testing.assert_array_equal(picture[32, 32], (100 * 0.7 + COLOURS[1] * 0.3).astype(np.uint8))
     np.testing.assert_array_equal(picture[8, 30], COLOURS[1])
     np.testing.assert_array_equal(picture[2, 2], [100, 100, 100])

@@ -26,6 +26,9 @@ COLOURS = np.array(
     np.uint8,
 )
 
+#: Boxes that are smaller have no room for the number of their label.
+NUMBERED_PX = 32
+
 #: Of a box, the coordinates at whose far edge it ends.
 UPPER = np.array([0, 0, 1, 1])
 
@@ -69,7 +72,7 @@ def draw(
     side: int,
     spacing: tuple[float, float],
 ) -> Pixels:
-    """Masks as tinted areas with outlines, boxes as thin frames, each object in a colour of its own.
+    """Masks as tinted areas with outlines, boxes as thin frames with their labels, each object in its colour.
 
     Args:
         image: uint8 (H, W, 3) or (H, W).
@@ -95,7 +98,15 @@ def draw(
         x0, y0, x1, y1 = np.round((box + UPPER) * scale).astype(int) - UPPER
         colour: Any = COLOURS[(int(label) - 1) % len(COLOURS)].tolist()
         cv2.rectangle(picture, (int(x0), int(y0)), (int(x1), int(y1)), colour, 1)
+        if min(x1 - x0, y1 - y0) >= NUMBERED_PX:
+            _write(picture, str(label), (int(x0) + 4, int(y0) + 14), 0.4)
     return picture
+
+
+def _write(picture: Pixels, text: str, at: tuple[int, int], size: float) -> None:
+    """White text with a dark rim, for any background."""
+    for ink, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, ink, thickness, cv2.LINE_AA)
 
 
 def _slice(case: Case, segmentation: NDArray[np.uint16], z: int, side: int) -> Pixels:
@@ -103,8 +114,7 @@ def _slice(case: Case, segmentation: NDArray[np.uint16], z: int, side: int) -> P
     boxes = case.boxes[reached][:, [0, 1, 3, 4]]
     spacing = (case.spacing_mm[1], case.spacing_mm[2])
     picture = draw(case.image[z], segmentation[z], boxes, case.object_labels[reached], side, spacing)
-    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(picture, f"z {z}", (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, thickness, cv2.LINE_AA)
+    _write(picture, f"z {z}", (6, 18), 0.5)
     return picture
 
 

@@ -21,7 +21,7 @@ from zoo.data.grid import Grid
 from zoo.data.npz import load_challenge_npz, save_segmentation
 from zoo.data.phantom import load_phantom
 from zoo.data.prepare import Preparation, case_of_boxes
-from zoo.data.scan import read_labels, read_scan
+from zoo.data.scan import read_labels, read_scan, stem
 from zoo.errors import InputError
 from zoo.files import whole_file
 from zoo.sam.predictor import SamPredictor, segment_image
@@ -70,7 +70,7 @@ def load_prompted(
     if boxes is not None:
         given = boxes, np.arange(1, len(boxes) + 1, dtype=np.uint16)
     elif boxes_file is not None:
-        given = read_boxes(boxes_file, source.case_id)
+        given = read_boxes(boxes_file, source.case_id, stem(source.image_path))
     if source.image_path.suffix == ".npz":
         case = load_challenge_npz(source.image_path, given, labels=False)
         return Prompted(replace(case, case_id=source.case_id))

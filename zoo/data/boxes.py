@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,12 @@ _EXPECTED = (
 _COLUMNS = {6: ("x_min", "y_min", "z_min", "x_max", "y_max", "z_max"), 4: ("x_min", "y_min", "x_max", "y_max")}
 
 
-def read_boxes(path: Path, case_id: str) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
+def read_boxes(path: Path, *names: str) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
     """Boxes of one case, in the axes of its file.
 
     Args:
         path: of a JSON or CSV file of one case, or of many by their names.
-        case_id: whose boxes are wanted.
+        names: of the case whose boxes are wanted; the first that the file knows counts.
 
     Returns:
         int64 (N, 4) or (N, 6), and uint16 (N,) labels: those of the file, else 1 to N.
@@ -39,11 +40,11 @@ def read_boxes(path: Path, case_id: str) -> tuple[NDArray[np.int64], NDArray[np.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        rows = _csv_rows(text, case_id) if path.suffix.lower() == ".csv" else _json_rows(text, case_id)
+        rows = _csv_rows(text, names) if path.suffix.lower() == ".csv" else _json_rows(text, names)
     except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(path, f"boxes that cannot be read ({error})", _EXPECTED) from error
     if not rows:
-        raise InputError(path, f"no box of {case_id}", "boxes under that name, which is the scan's without its suffix")
+        raise InputError(path, f"no box of {' or '.join(dict.fromkeys(names))}", "boxes under the name of the case")
     if len({len(box) for box, _ in rows}) > 1 or len(rows[0][0]) not in _COLUMNS:
         raise InputError(path, f"boxes of {sorted({len(box) for box, _ in rows})} numbers", "4 (pictures) or 6 numbers")
     boxes = np.array([box for box, _ in rows], np.float64)
@@ -67,10 +68,10 @@ def boxes_in_slices(where: Path, boxes: NDArray[np.int64], scan: Scan) -> NDArra
     return scan.grid.boxes_to_slices(boxes) if scan.grid else boxes
 
 
-def _json_rows(text: str, case_id: str) -> list[tuple[list[float], float | None]]:
+def _json_rows(text: str, names: Sequence[str]) -> list[tuple[list[float], float | None]]:
     found: Any = json.loads(text)
     if isinstance(found, dict):
-        found = found.get(case_id, [])
+        found = next((found[name] for name in names if name in found), [])
     rows: list[tuple[list[float], float | None]] = []
     for one in found:
         box, label = (one["box"], one.get("label")) if isinstance(one, dict) else (one, None)
@@ -78,11 +79,14 @@ def _json_rows(text: str, case_id: str) -> list[tuple[list[float], float | None]
     return rows
 
 
-def _csv_rows(text: str, case_id: str) -> list[tuple[list[float], float | None]]:
+def _csv_rows(text: str, names: Sequence[str]) -> list[tuple[list[float], float | None]]:
     reader = csv.DictReader(text.splitlines())
-    names = set(reader.fieldnames or ())
-    columns = next((columns for columns in _COLUMNS.values() if set(columns) <= names), None)
+    headings = set(reader.fieldnames or ())
+    columns = next((columns for columns in _COLUMNS.values() if set(columns) <= headings), None)
     if columns is None:
-        raise ValueError(f"columns {', '.join(sorted(names))}")
-    rows = [row for row in reader if "case" not in names or row["case"] == case_id]
+        raise ValueError(f"columns {', '.join(sorted(headings))}")
+    rows = list(reader)
+    if "case" in headings:
+        known = {row["case"] for row in rows}
+        rows = [row for row in rows if row["case"] == next((name for name in names if name in known), None)]
     return [([float(row[c]) for c in columns], float(row["label"]) if row.get("label") else None) for row in rows]
