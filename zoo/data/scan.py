@@ -134,7 +134,8 @@ def whole_labels(path: Path, voxels: NDArray[Any], *, from_npy: bool = False) ->
         return np.asarray(voxels > 127, np.uint16)
     if path.suffix.lower() in picture.SUFFIXES and set(np.unique(voxels)) <= {0, 255}:
         return np.asarray(voxels > 0, np.uint16)
-    whole = np.isfinite(voxels).all() and (voxels == np.trunc(voxels)).all()
+    # Integers are whole; asking them would take a float64 copy of the volume.
+    whole = voxels.dtype.kind in "biu" or (np.isfinite(voxels).all() and (voxels == np.trunc(voxels)).all())
     if not whole or voxels.min() < 0 or voxels.max() > np.iinfo(np.uint16).max:
         raise InputError(path, f"{voxels.dtype} values {voxels.min()} to {voxels.max()}", "whole labels 0 to 65535")
     return voxels.astype(np.uint16, copy=False)
