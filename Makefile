@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT := demo
 
-.PHONY: demo test test-all fuzz results lint bench clean
+.PHONY: demo test test-all fuzz results docs lint bench clean
 
 # `run` is the toolkit alone; `test` and `lint` add their extra.
 $(VENV)/.installed-%: setup.cfg pyproject.toml
@@ -31,9 +31,13 @@ test-all: $(VENV)/.installed-test
 fuzz: $(VENV)/.installed-test
 	$(BIN)/python tests/fuzz.py --count 12000 --seed $$(date +%Y%m%d)
 
-# The committed report and the README's tables, from the committed records.
+# The committed report and figures, and the tables of README and docs, from the committed records.
 results: $(VENV)/.installed-run
-	$(BIN)/python cli.py report reports/results -o reports/results --format markdown --format csv --readme README.md
+	$(BIN)/python cli.py report reports/results -o reports/results --format markdown --format csv \
+		--readme README.md --readme docs/results.md
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build --strict
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check .
@@ -44,4 +48,4 @@ bench: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m bench --benchmark-only --benchmark-autosave
 
 clean:
-	rm -rf $(VENV) $(OUT) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .benchmarks
+	rm -rf $(VENV) $(OUT) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .benchmarks

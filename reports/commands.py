@@ -37,8 +37,10 @@ def record_files(path: Path) -> list[Path]:
 )
 @click.option(
     "--readme",
+    "readmes",
+    multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Also renew the short tables between the marks `<!-- generated` and `<!-- end` of this file.",
+    help="Also renew the short tables between the marks `<!-- generated` and `<!-- end` of this file; repeat.",
 )
 def report(
     records: tuple[Path, ...],
@@ -46,7 +48,7 @@ def report(
     formats: tuple[str, ...],
     figures: bool,
     baseline: str | None,
-    readme: Path | None,
+    readmes: tuple[Path, ...],
 ) -> None:
     """Turn records into markdown tables and plots.
 
@@ -63,7 +65,7 @@ def report(
     paths = [file for path in records or (DEFAULT_RECORDS,) for file in record_files(path)]
     try:
         click.echo(render_report(paths, out, baseline=baseline, formats=formats or FORMATS, figures=figures))
-        if readme:
+        for readme in readmes:
             renew_readme(readme, paths, baseline=baseline)
     except ValueError as error:
         raise click.ClickException(str(error)) from error

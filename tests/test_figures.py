@@ -11,7 +11,7 @@ from reports.machine import MachineReport, machine_reports
 from reports.plots import DRAWINGS
 from reports.plots.accuracy import MAX_STRIPS, pareto_front
 from reports.plots.cases import MAX_BARS, scaling_figure, stages_figure
-from reports.plots.style import Entry, by_column
+from reports.plots.style import Entry, by_column, fingerprint
 from tests.test_peak import peak
 from tests.test_reports import CT_0860, FLOOR, SKIN, Book, candidate, protocol
 
@@ -88,6 +88,17 @@ def test_strips_are_few(crowd: MachineReport) -> None:
     distribution = next(draw for name, _, draw in DRAWINGS if name == "dsc_distribution")
     (legend,) = distribution(crowd).legends  # type: ignore[union-attr]
     assert len(legend.get_texts()) == MAX_STRIPS
+
+
+def test_a_fingerprint_is_of_what_is_said_and_drawn(crowd: MachineReport) -> None:
+    first, again, other = (stages_figure(crowd) for _ in range(3))
+    assert first is not None
+    assert again is not None
+    assert other is not None
+    other.axes[0].patches[0].set_width(7.5)  # type: ignore[attr-defined]
+    assert fingerprint(first) == fingerprint(again) != fingerprint(other)
+    again.texts[0].set_text("another heading")
+    assert fingerprint(first) != fingerprint(again)
 
 
 def test_legends_read_row_by_row() -> None:
