@@ -131,6 +131,9 @@ def _recipe(
     from bench.candidate import Recipe
     from compress.deploy import recipe_of
 
+    if weights is not None and Path(weights).exists():
+        # A worker of a cluster runs in a folder of its own.
+        weights = str(Path(weights).absolute())
     if candidate is not None and encoder is None:
         return recipe_of(candidate.absolute(), weights, threads=threads)
     if encoder is None or candidate is not None:
