@@ -121,6 +121,12 @@ def candidate_of(record: Record) -> Candidate:
     )
 
 
+def lasting_name(who: Candidate) -> str:
+    """What stays the same between two versions of the code: not the runtime's version, nor the weights."""
+    pinned = f", pinned to CPU {who.cpus}" if who.cpus else ""
+    return f"{who.encoder} ({who.variant}, {who.backend} {who.precision}, {who.threads} threads{pinned})"
+
+
 def case_of(record: Record) -> CaseInfo:
     """The case of a record; an empty one where the record has none."""
     said = mapped(record.case)

@@ -133,14 +133,17 @@ def case_tables(rows: Sequence[CaseRow], shared: str) -> list[Table]:
 
 
 def _tables(suffix: str, title: str, rows: Sequence[CaseRow], shared: str) -> list[Table]:
-    """Totals and stages of one kind of cases. The stages' data are in the totals' CSV."""
+    """Totals and stages of one kind of cases."""
     if not rows:
         return []
     totals, stages = [_totals(row) for row in rows], [_stages(row) for row in rows]
     data = [flatten(row) for row in rows]
+    keys = ("case_case_id", "case_shape", "case_objects", "label", "protocol", *(f"{stage}_s" for stage in STAGES))
+    counts = ("encoded_slices", "decoded_prompts")
+    stage_data = [{key: row[key] for key in (*keys, *counts)} for row in data]
     return [
         Table(f"cases_{suffix}", title, totals, data, _totals_notes(rows, shared), CASE_COLUMNS),
-        Table(f"stages_{suffix}", f"{title}: where the time goes", stages, (), (STAGES_NOTE,), CASE_COLUMNS),
+        Table(f"stages_{suffix}", f"{title}: where the time goes", stages, stage_data, (STAGES_NOTE,), CASE_COLUMNS),
     ]
 
 

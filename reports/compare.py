@@ -13,11 +13,11 @@ import numpy as np
 from scipy.stats import wilcoxon
 
 from reports.accuracy import LabelKey
-from reports.candidates import Candidate, CaseInfo
+from reports.candidates import Candidate, CaseInfo, lasting_name
 from reports.load import load_records
 from reports.machine import MachineReport, machine_reports
 from reports.statistics import MIN_SAMPLES, Ratio, Samples, ratio_of_medians, spread_of
-from reports.tables import NOTHING, markdown_table, milliseconds, significant
+from reports.tables import NOTHING, markdown_table, milliseconds, ratio_cell, significant
 
 #: Chance below which a difference of DSC is called shown.
 SIGNIFICANT = 0.05
@@ -175,15 +175,9 @@ def _alone(what: str, old: Mapping[_Key, object], new: Mapping[_Key, object]) ->
 
 def _names(candidates: Iterable[Candidate]) -> dict[Candidate, str]:
     """What stays the same between two versions of the code; weights only where nothing else tells candidates apart."""
-    names = {who: _name(who) for who in candidates}
+    names = {who: lasting_name(who) for who in candidates}
     shared = {name for name, count in Counter(names.values()).items() if count > 1}
     return {who: f"{name}, {who.weights_id}" if name in shared else name for who, name in names.items()}
-
-
-def _name(who: Candidate) -> str:
-    """Not the runtime's version."""
-    pinned = f", pinned to CPU {who.cpus}" if who.cpus else ""
-    return f"{who.encoder} ({who.variant}, {who.backend} {who.precision}, {who.threads} threads{pinned})"
 
 
 def _timed(report: MachineReport) -> dict[_Key, Samples]:
@@ -222,12 +216,11 @@ def _accuracy(key: _Key, old: Mapping[LabelKey, float], new: Mapping[LabelKey, f
 
 
 def _latency_row(row: Latency) -> dict[str, str]:
-    interval = f" [{significant(row.ratio.low)}, {significant(row.ratio.high)}]" if row.ratio.n >= MIN_SAMPLES else ""
     return {
         "latency": row.what,
         "before (ms)": milliseconds(row.before_s),
         "after (ms)": milliseconds(row.after_s),
-        "after / before [95 % CI]": f"{significant(row.ratio.value)}x{interval}",
+        "after / before [95 % CI]": ratio_cell(row.ratio),
         "verdict": row.verdict,
     }
 

@@ -33,12 +33,17 @@ class Loaded:
     Attributes:
         records: one for each kind and key, the latest, in order of writing.
         files: each file with its counts.
-        superseded: records that a later one of the same kind and key replaced.
+        history: all records, with those that a later one of the same kind and key replaced.
     """
 
     records: tuple[Record, ...]
     files: tuple[RecordFile, ...]
-    superseded: int
+    history: tuple[Record, ...]
+
+    @property
+    def superseded(self) -> int:
+        """Records that a later one of the same kind and key replaced."""
+        return len(self.history) - len(self.records)
 
     @property
     def skipped(self) -> int:
@@ -67,7 +72,7 @@ def load_records(paths: Sequence[Path]) -> Loaded:
         raise ValueError(f"no records in: {', '.join(map(str, paths)) or 'no files at all'} (`bench` writes records)")
     files = tuple(_record_file(path, content) for path, content in contents.items())
     latest = keep_latest(records)
-    return Loaded(tuple(latest), files, len(records) - len(latest))
+    return Loaded(tuple(latest), files, tuple(records))
 
 
 def keep_latest(records: Iterable[Record]) -> list[Record]:

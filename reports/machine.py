@@ -12,6 +12,7 @@ from reports.accuracy import AccuracyRow, Scored, accuracy_rows, accuracy_tables
 from reports.candidates import FLOOR, candidate_of
 from reports.cases import CaseRow, case_rows, case_tables, shared_settings
 from reports.encoders import EncoderRow, encoder_rows, encoder_tables
+from reports.history import history_tables
 from reports.load import Loaded
 from reports.peak import Peak, peak_tables, read_peaks
 from reports.provenance import by_machine, describe_machine, error_tables, run_tables, weights_tables
@@ -37,6 +38,7 @@ class MachineReport:
         overall: of all images, and of all volumes.
         scored: the segmentations that the accuracy tables average.
         peaks: the machine's limits by number of threads.
+        history: records, with those that later ones replaced.
         sources: names of the files that hold each run's records.
     """
 
@@ -50,6 +52,7 @@ class MachineReport:
     overall: list[AccuracyRow]
     scored: list[Scored]
     peaks: dict[int, Peak]
+    history: list[Record]
     sources: Mapping[str, tuple[str, ...]]
 
     def source(self, run_ids: Iterable[str]) -> str:
@@ -68,6 +71,7 @@ class MachineReport:
             *case_tables(self.cases, shared_settings(self.records)),
             *accuracy_tables(self.by_modality, self.by_case),
             *peak_tables(self.encoders, self.cases, self.peaks),
+            *history_tables(self.history),
             *error_tables(self.records),
             *weights_tables(self.records),
             *run_tables(self.records),
@@ -89,12 +93,19 @@ def machine_reports(loaded: Loaded, baseline: str | None = None) -> list[Machine
         near = difflib.get_close_matches(baseline, encoders, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ValueError(f"baseline: found no record of {baseline!r}; {hint}there are: {', '.join(encoders) or 'none'}")
-    machines = by_machine(loaded.records)
-    return [_machine_report(machine, found, baseline, loaded.sources) for machine, found in machines.items()]
+    machines, history = by_machine(loaded.records), by_machine(loaded.history)
+    return [
+        _machine_report(machine, found, history[machine], baseline, loaded.sources)
+        for machine, found in machines.items()
+    ]
 
 
 def _machine_report(
-    machine: str, records: list[Record], baseline: str | None, sources: Mapping[str, tuple[str, ...]]
+    machine: str,
+    records: list[Record],
+    history: list[Record],
+    baseline: str | None,
+    sources: Mapping[str, tuple[str, ...]],
 ) -> MachineReport:
     scored = read_scores(records)
     return MachineReport(
@@ -108,5 +119,6 @@ def _machine_report(
         overall=accuracy_rows(scored, lambda _: "all"),
         scored=scored,
         peaks=read_peaks(records),
+        history=history,
         sources=sources,
     )

@@ -29,7 +29,7 @@ def by_machine(records: Iterable[Record]) -> dict[str, list[Record]]:
 def provenance(records: Sequence[Record]) -> list[str]:
     """Sentences on the machine, packages and commits of the records of one machine."""
     machine = records[-1].machine
-    commits = dict.fromkeys(_commit(record.git) for record in records)
+    commits = dict.fromkeys(short_commit(record.git) for record in records)
     versions: dict[str, dict[str, None]] = {}
     for record in records:
         for package, version in record.packages.items():
@@ -119,7 +119,8 @@ def _subject(record: Record) -> tuple[object, ...]:
     return candidate_of(record), case_of(record), protocol_id(record.protocol)
 
 
-def _commit(git: Mapping[str, Any] | None) -> str:
+def short_commit(git: Mapping[str, Any] | None) -> str:
+    """The first 12 digits, and whether there were changes on top."""
     if not git:
         return "no commit known"
     return f"`{str(git.get('commit', NOTHING))[:12]}`{' with uncommitted changes' if git.get('dirty') else ''}"

@@ -135,6 +135,12 @@ def speedup_cell(ratio: Ratio, *, is_baseline: bool) -> str:
     return f"{significant(ratio.value)}x {interval}" + ("" if ratio.paired else f" {UNPAIRED}")
 
 
+def ratio_cell(ratio: Ratio) -> str:
+    """`1.02x [0.99, 1.05]`; without an interval where there are too few samples."""
+    interval = f" [{significant(ratio.low)}, {significant(ratio.high)}]" if math.isfinite(ratio.low) else ""
+    return f"{significant(ratio.value)}x{interval}"
+
+
 def _escape(cell: str) -> str:
     """A cell that cannot end its column or its row."""
     return " ".join(cell.split()).replace("|", "\\|")

@@ -18,10 +18,12 @@ def zoo_tables(rows: Sequence[EncoderRow]) -> list[Table]:
     Their data are in the encoder table's CSV.
     """
     shown = short_zoo_rows(rows)
-    tables = [Table("zoo", "The zoo", shown, (), (ZOO_NOTE,))] if shown else []
+    tables = [Table("zoo", "The zoo", shown, shown, (ZOO_NOTE,))] if shown else []
     runtimes = short_runtime_rows(rows)
     if runtimes:
-        tables.append(Table("runtimes", "Runtimes and precisions", runtimes, (), (RUNTIMES_NOTE,), RUNTIME_COLUMNS))
+        tables.append(
+            Table("runtimes", "Runtimes and precisions", runtimes, runtimes, (RUNTIMES_NOTE,), RUNTIME_COLUMNS)
+        )
     return tables
 
 

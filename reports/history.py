@@ -1,0 +1,98 @@
+"""What was measured again and again on one machine, run by run: where the code, or a runtime, became slower."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from bench.record import Record
+from reports.candidates import candidate_of, case_of, label_protocols, lasting_name, protocol_id
+from reports.fields import listed
+from reports.provenance import short_commit
+from reports.statistics import Samples, finite_samples, ratio_of_medians, spread_of
+from reports.tables import NOTHING, Table, flatten, ratio_cell, spread_ms
+
+HISTORY_NOTE = (
+    "Latencies that several runs measured, the oldest first. Each ratio is to the run before, and above 1 is slower; "
+    "runs are hours or months apart, so that the machine's drift is in it. `compare` takes two of them apart."
+)
+#: Named once, in the oldest run's row.
+HISTORY_COLUMNS = ("what",)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One latency in one run.
+
+    Attributes:
+        run_id: the run.
+        time_utc: when it was written first.
+        commit: of the toolkit.
+        version: of the runtime.
+        samples: seconds.
+    """
+
+    run_id: str
+    time_utc: str
+    commit: str
+    version: str
+    samples: Samples
+
+
+def history(records: Iterable[Record]) -> dict[str, list[Point]]:
+    """Latencies that at least two runs measured, run by run in order of time.
+
+    Args:
+        records: of one machine, with those that later ones replace.
+    """
+    latencies = list({(r.run_id, r.key): r for r in records if r.kind == "latency" and _is_warm(r)}.values())
+    protocols, _ = label_protocols(record.protocol for record in latencies)
+    series: dict[tuple[object, ...], dict[str, list[Record]]] = {}
+    names: dict[tuple[object, ...], str] = {}
+    for record in sorted(latencies, key=lambda record: record.time_utc):
+        case, protocol = case_of(record), protocol_id(record.protocol)
+        who = lasting_name(candidate_of(record))
+        key = (who, case, protocol)
+        names[key] = f"{case.case_id} {case.size}: {who} {protocols[protocol]}".strip() if record.case else who
+        series.setdefault(key, {}).setdefault(record.run_id, []).append(record)
+    points = {names[key]: [_point(run) for run in runs.values()] for key, runs in series.items() if len(runs) > 1}
+    return {name: timed for name, found in points.items() if len(timed := [p for p in found if p.samples.values]) > 1}
+
+
+def history_tables(records: Iterable[Record]) -> list[Table]:
+    """The history, or nothing where nothing was measured twice."""
+    shown: list[dict[str, str]] = []
+    data: list[dict[str, object]] = []
+    for what, points in sorted(history(records).items()):
+        for before, point in zip([None, *points], points, strict=False):
+            ratio = ratio_of_medians(point.samples, before.samples) if before else None
+            spread = spread_of(point.samples)
+            shown.append(
+                {
+                    "what": what,
+                    "date (UTC)": point.time_utc[:10],
+                    "commit": point.commit,
+                    "runtime": point.version,
+                    "median (ms) [IQR]": spread_ms(spread),
+                    "n": str(spread.n),
+                    "over the run before [95 % CI]": ratio_cell(ratio) if ratio else NOTHING,
+                }
+            )
+            data.append({"what": what} | flatten(point) | flatten(spread) | (flatten(ratio) if ratio else {}))
+    return [Table("history", "History", shown, data, (HISTORY_NOTE,), HISTORY_COLUMNS)] if shown else []
+
+
+def _is_warm(record: Record) -> bool:
+    return record.measurements.get("temperature") != "cold"
+
+
+def _point(run: Sequence[Record]) -> Point:
+    """Of the records of one run: one of the encoder, or several passes over a case."""
+    first = run[0]
+    if first.case is None:
+        values: list[object] = listed(first.measurements.get("encode_s"))
+    else:
+        values = [record.measurements.get("total_s") for record in run]
+    samples = finite_samples(values, ((first.run_id, index) for index in range(len(values))))
+    version = candidate_of(first).backend_version
+    return Point(first.run_id, first.time_utc, short_commit(first.git), version, samples)

@@ -1,0 +1,62 @@
+"""The history: what several runs measured, run by run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reports.load import load_records
+from reports.machine import machine_reports
+from reports.tables import Table
+from tests.test_reports import REPVIT, TINYVIT, Book, candidate, protocol
+
+STEADY = [1.0, 1.01, 0.99, 1.0, 1.02, 0.98]
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Book:
+    return Book(tmp_path / "records.jsonl")
+
+
+def history_of(book: Book) -> Table | None:
+    (report,) = machine_reports(load_records([book.path]))
+    return next((table for table in report.tables if table.name == "history"), None)
+
+
+def parts(book: Book, run: str, factor: float, who: dict[str, Any] = REPVIT, **fields: Any) -> None:
+    git = {"commit": run * 12, "dirty": False}
+    book.parts(who, [factor * seconds for seconds in STEADY], run_id=run, git=git, **fields)
+
+
+def test_runs_are_set_side_by_side_even_those_that_were_replaced(book: Book) -> None:
+    parts(book, "b", 1.0, time_utc="2026-02-01T00:00:00.000+00:00")
+    parts(book, "a", 2.0, time_utc="2026-01-01T00:00:00.000+00:00")
+    parts(book, "c", 1.5, candidate("repvit", backend_version="3"), time_utc="2026-03-01T00:00:00.000+00:00")
+    parts(book, "c", 1.0, TINYVIT)
+    table = history_of(book)
+    assert table is not None
+    assert [row["date (UTC)"] for row in table.shown] == ["2026-01-01", "2026-02-01", "2026-03-01"]
+    assert [row["commit"] for row in table.shown] == [f"`{run * 12}`" for run in "abc"]
+    assert [row["runtime"] for row in table.shown] == ["2", "2", "3"]
+    assert [row.get("value") for row in table.data] == [None, pytest.approx(0.5), pytest.approx(1.5)]
+    assert {row["what"] for row in table.shown} == {"repvit (reparam, torch fp32, 2 threads)"}
+
+
+def test_cases_have_a_history_by_protocol_warm_passes_only(book: Book) -> None:
+    for run, seconds in (("a", 10.0), ("b", 12.0)):
+        for index in range(2):
+            book.one_pass(REPVIT, seconds, protocol("cached"), index=index, run_id=run)
+        book.one_pass(REPVIT, 99.0, protocol("cached"), temperature="cold", run_id=run)
+    book.one_pass(REPVIT, 10.0, protocol("batched"), run_id="a")
+    table = history_of(book)
+    assert table is not None
+    assert [(row["n"], row["over the run before [95 % CI]"]) for row in table.shown] == [("2", "-"), ("2", "1.20x")]
+    assert "cached" in table.shown[0]["what"]
+
+
+def test_a_record_in_two_files_is_one_run(book: Book) -> None:
+    parts(book, "a", 1.0)
+    book.path.write_text(book.path.read_text() * 2)
+    assert history_of(book) is None
