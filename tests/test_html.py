@@ -120,3 +120,15 @@ def test_the_page_needs_nothing_beside_it(page_path: Path) -> None:
 
 def test_code_is_marked_and_the_rest_escaped() -> None:
     assert str(mark_code(r"\* `a<b>` & <c>")) == "* <code>a&lt;b&gt;</code> &amp; &lt;c&gt;"
+
+
+def test_every_link_of_the_page_has_its_place(tmp_path: Path) -> None:
+    book = Book(tmp_path / "records.jsonl")
+    for machine in ("m1", "m2"):
+        book.cost(REPVIT, machine=machine)
+        book.parts(REPVIT, [1.0], machine=machine)
+    render_report([book.path], tmp_path, formats=["html"], figures=False)
+    text = (tmp_path / "report.html").read_text()
+    places = re.findall(r' id="([^"]+)"', text)
+    assert len(places) == len(set(places)), "each machine has a table of encoders"
+    assert set(re.findall(r'href="#([^"]+)"', text)) <= set(places)
