@@ -28,6 +28,24 @@ def calibration_inputs(sources: Sequence[CaseSource], spec: EncoderSpec, most: i
     return inputs[:most]
 
 
+def check_modalities(sources: Sequence[CaseSource], wanted: Sequence[str]) -> None:
+    """Makes sure that calibration shows what will be segmented: all of `wanted`, and nothing else.
+
+    Raises:
+        InputError: a case of another modality, or a modality without a case; nothing is asked where `wanted` is empty.
+    """
+    names = {name.lower(): name for name in wanted}
+    found: set[str] = set()
+    for source in sources:
+        modality = source.load().modality
+        if names and modality.lower() not in names:
+            raise InputError(f"calibration case {source.case_id}", f"modality {modality}", f"only {', '.join(wanted)}")
+        found.add(modality.lower())
+    if missing := sorted(names.keys() - found):
+        told = ", ".join(names[name] for name in missing)
+        raise InputError("calibration", f"no case of modality {told}", "some of each that will be segmented")
+
+
 def _images_of(case: Case, most: int) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
     if not case.is_volume:
         yield case.image

@@ -61,10 +61,24 @@ def export(encoder: str, weights: str | None, threads: int, out: Path, variant: 
 @click.option("--max-slices", type=click.IntRange(min=1), help="Keep only so many slices of a volume.")
 @click.option(
     "--method",
-    type=click.Choice(["minmax", "percentile", "entropy", "dynamic"]),
+    type=click.Choice(["static", "dynamic"]),
+    default="static",
+    show_default=True,
+    help="Ranges of activations from calibration, or anew for each image, which is slow for convolutions.",
+)
+@click.option(
+    "--ranges",
+    type=click.Choice(["minmax", "percentile", "entropy"]),
     default="minmax",
     show_default=True,
-    help="How the ranges of activations are chosen; dynamic: anew for each image, products only.",
+    help="How static calibration chooses them: all values seen, 99.999 % of them, or the nearest distribution.",
+)
+@click.option(
+    "--modality",
+    "modalities",
+    multiple=True,
+    metavar="NAME",
+    help="What will be segmented (CT, MR, ...; repeat for more): other cases to calibrate with are refused.",
 )
 @click.option(
     "--backend",
@@ -86,7 +100,9 @@ def quantize(
     calib_images: int,
     max_objects: int | None,
     max_slices: int | None,
-    method: Any,
+    method: str,
+    ranges: str,
+    modalities: tuple[str, ...],
     backend: str,
     max_dsc_drop: float,
     min_cosine: float,
@@ -102,11 +118,15 @@ def quantize(
     """
     from rich.console import Console
 
+    from compress.quantize import needs_reduced_range
     from compress.quantize_run import Options, quantise_candidate
 
     candidate = _candidate(encoder, weights, threads, "reparam")
     sources = [source.limited(max_objects, max_slices) for source in _sources(cases)]
-    options = Options(method, backend, calib_images, max_dsc_drop, min_cosine)
+    chosen: Any = "dynamic" if method == "dynamic" else ranges
+    options = Options(chosen, backend, calib_images, max_dsc_drop, min_cosine, modalities)
+    if needs_reduced_range():
+        click.echo("This CPU lacks VNNI: weights of 7 bits, and int8 may be slower than float, which will be timed.")
     console = Console(stderr=True)
     with console.status("starting") as status:
         card = quantise_candidate(candidate, out, sources, options, status.update)

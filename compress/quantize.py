@@ -10,7 +10,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from compress.export import cosine
+from compress.placement import OPERATORS, gates, place, pool_means
 from zoo.backends import Floats
 from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.errors import InputError
@@ -38,8 +39,6 @@ CALIBRATIONS: Mapping[str, Any] = {
     "percentile": CalibrationMethod.Percentile,
     "entropy": CalibrationMethod.Entropy,
 }
-#: Operators with weights: the convolutions and products are where the time is.
-OPERATORS = ("Conv", "MatMul", "Gemm")
 
 OnStep = Callable[[str], None]
 
@@ -54,6 +53,7 @@ class Quantiser:
         method: how ranges of activations are chosen.
         reduced_range: 7-bit weights, which keep sums of products from saturating where the CPU lacks VNNI.
         folder: for the calibration and trial graphs.
+        backend: runtime that the graphs are for.
     """
 
     source: Path
@@ -61,6 +61,7 @@ class Quantiser:
     method: Method
     reduced_range: bool
     folder: Path
+    backend: str
 
     def layers(self) -> list[str]:
         """Names of the nodes that can be quantised: those with weights of their own."""
@@ -82,16 +83,17 @@ class Quantiser:
                 path,
                 _Reader(self.input_name(), self.inputs),
                 quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(OPERATORS),
+                op_types_to_quantize=[*OPERATORS, "Sigmoid"],
                 per_channel=True,
                 reduce_range=self.reduced_range,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                nodes_to_quantize=chosen,
+                nodes_to_quantize=chosen if only else [*chosen, *gates(onnx.load(self.source).graph)],
                 calibrate_method=CALIBRATIONS[self.method],
                 calibration_cache_path=self.folder / f"ranges-{self.method}.json",
                 extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
             )
+        place(path, self.backend)
 
     def input_name(self) -> str:
         """Of the graph's only input."""
@@ -162,7 +164,7 @@ def needs_reduced_range() -> bool:
 
 
 def quantise_within(
-    graph: Path, target: Path, inputs: Sequence[Floats], method: Method, gate: Gate, on_step: OnStep
+    graph: Path, target: Path, inputs: Sequence[Floats], method: Method, backend: str, gate: Gate, on_step: OnStep
 ) -> Result:
     """Quantises `graph` into `target`, leaving in float as many of the worst layers as the gate asks for.
 
@@ -174,6 +176,7 @@ def quantise_within(
         target: where the result goes, whether or not the gate holds.
         inputs: for calibration and comparison.
         method: how ranges are chosen.
+        backend: runtime that the result is for.
         gate: what must hold.
         on_step: told what is being done.
 
@@ -187,7 +190,8 @@ def quantise_within(
         prepared = folder / "prepared.onnx"
         with _quiet():
             quant_pre_process(graph, prepared, skip_symbolic_shape=True)
-        quantiser = Quantiser(prepared, inputs, method, needs_reduced_range(), folder)
+        pool_means(prepared)
+        quantiser = Quantiser(prepared, inputs, method, needs_reduced_range(), folder, backend)
         if not (layers := quantiser.layers()):
             raise InputError(graph, "no convolution or product with weights", "an encoder's graph")
         expected = _outputs(graph, quantiser.input_name(), inputs)
@@ -225,7 +229,7 @@ def _try(
 
 def _rank(quantiser: Quantiser, layers: Sequence[str], expected: Sequence[Floats], on_step: OnStep) -> dict[str, float]:
     """What quantising each layer alone takes off the cosine, over at most two inputs; the worst first."""
-    few = Quantiser(quantiser.source, quantiser.inputs[:2], quantiser.method, quantiser.reduced_range, quantiser.folder)
+    few = replace(quantiser, inputs=quantiser.inputs[:2])
     lost = {}
     for number, layer in enumerate(layers, start=1):
         on_step(f"sensitivity of layer {number} of {len(layers)}")

@@ -15,11 +15,11 @@ from bench.accuracy import measure_accuracy
 from bench.candidate import Candidate
 from bench.latency import run_case
 from bench.timing import interleave
-from compress.calibration import calibration_inputs, digest_of
+from compress.calibration import calibration_inputs, check_modalities, digest_of
 from compress.card import GRAPH_FILE, CandidateCard, write_card
 from compress.export import copy_graphs, describe
 from compress.quantize import Gate, Method, OnStep, Result, needs_reduced_range, quantise_within
-from zoo.backends import Backend, create_backend
+from zoo.backends import Backend, check_backend, create_backend
 from zoo.data.case import Case
 from zoo.data.cases import CaseSource
 from zoo.graphs import onnx_file
@@ -41,6 +41,7 @@ class Options:
         calibration_images: at most so many.
         max_dsc_drop: points of DSC that may be lost; looked at where weights are trained and cases have labels.
         min_cosine: of the embeddings.
+        modalities: that will be segmented, which calibration must show; any if empty.
     """
 
     method: Method = "minmax"
@@ -48,6 +49,7 @@ class Options:
     calibration_images: int = 16
     max_dsc_drop: float = 0.5
     min_cosine: float = 0.99
+    modalities: tuple[str, ...] = ()
 
 
 def quantise_candidate(
@@ -56,8 +58,10 @@ def quantise_candidate(
     """Writes the quantised encoder, the float decoder's graphs, and the card into `folder`.
 
     Raises:
-        InputError: no cases, or a graph that has nothing to quantise.
+        InputError: no cases, or of other modalities; a runtime that is not there; nothing to quantise.
     """
+    check_backend(options.backend, "int8")
+    check_modalities(sources, options.modalities)
     inputs = calibration_inputs(sources, candidate.sam.spec, options.calibration_images)
     on_step("exporting the decoder")
     copy_graphs(candidate.sam, folder, ("boxes", "prompts"))
@@ -65,7 +69,7 @@ def quantise_candidate(
     on_step("exporting the float graph")
     graph = onnx_file(candidate.sam, "encoder")
     gate = Gate(options.max_dsc_drop, options.min_cosine, _scorer(candidate, options.backend, sources))
-    result = quantise_within(graph, target, inputs, options.method, gate, on_step)
+    result = quantise_within(graph, target, inputs, options.method, options.backend, gate, on_step)
     on_step("timing against float")
     threads = candidate.recipe.threads
     backends = {

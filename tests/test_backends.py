@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 from torch import nn
 
 from tests.fill import smooth_image
 from zoo import cache
 from zoo.backends import Backend, Prompts, create_backend, runnable_here
 from zoo.errors import InputError
+from zoo.graphs import Graph, write_onnx
 from zoo.registry import create_sam
 from zoo.sam.model import Sam
 
@@ -143,6 +146,34 @@ def test_a_runtime_that_is_not_installed(sam: Sam, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
     with pytest.raises(InputError, match=r"pip install 'rep-medsam\[openvino\]'"):
         create_backend("openvino", sam)
+
+
+class Eigenvalues(nn.Module):
+    """What ONNX has no operator for."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.eigvalsh(image)
+
+
+def test_an_operator_that_onnx_lacks(tmp_path: Path) -> None:
+    graph = Graph("encoder", Eigenvalues(), {"image": torch.eye(4)[None]}, {"image": {}}, ("embedding",))
+    with pytest.raises(InputError, match=r"graph encoder: found what cannot be exported \(.*eigh.*--backend torch"):
+        write_onnx(graph, tmp_path / "encoder.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_graph_that_a_runtime_refuses(sam: Sam, tmp_path: Path, runtime: str, damaged: bool) -> None:
+    path = tmp_path / "encoder.onnx"
+    image, embedding = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1]) for n in ("image", "embedding"))
+    node = helper.make_node("Unheard", ["image"], ["embedding"], domain="com.example")
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.example", 1)]
+    onnx.save(helper.make_model(helper.make_graph([node], "g", [image], [embedding]), opset_imports=opsets), path)
+    if damaged:
+        path.write_bytes(b"not a graph")
+    with pytest.raises(InputError, match=r"encoder\.onnx: found a graph that it refuses .* or another --backend"):
+        create_backend(runtime, sam, encoder_graph=path).encode(np.zeros((1, 3, 64, 64), np.float32))
 
 
 def test_compile_without_a_compiler(sam: Sam, monkeypatch: pytest.MonkeyPatch) -> None:

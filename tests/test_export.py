@@ -20,11 +20,11 @@ from torch import nn
 from bench.candidate import Candidate, Recipe
 from cli import main
 from compress.build import build_candidate
-from compress.calibration import calibration_inputs, digest_of
+from compress.calibration import calibration_inputs, check_modalities, digest_of
 from compress.card import CARD_FILE, GRAPH_FILE, read_card
 from compress.deploy import recipe_of
 from compress.export import check_graphs, cosine, export_candidate, relative_error
-from compress.quantize import Gate, quantise_within
+from compress.quantize import Gate, Result, quantise_within
 from compress.quantize_run import verdict
 from tests.fill import smooth_image
 from zoo.backends.graphs.onnx_runtime import load_session
@@ -119,8 +119,12 @@ def test_a_damaged_candidate_is_named(exported: Path, tmp_path: Path) -> None:
         recipe_of(tmp_path)
 
 
+def quantise(graph: Path, target: Path, gate: Gate) -> Result:
+    return quantise_within(graph, target, INPUTS, "minmax", "onnxruntime", gate, lambda step: None)
+
+
 def test_a_lenient_gate_takes_all_layers(graph: Path, tmp_path: Path) -> None:
-    result = quantise_within(graph, tmp_path / "q.onnx", INPUTS, "minmax", Gate(0.5, 0.0), lambda step: None)
+    result = quantise(graph, tmp_path / "q.onnx", Gate(0.5, 0.0))
     (trial,) = result.trials
     assert trial.holds
     assert trial.excluded == ()
@@ -133,9 +137,9 @@ def test_a_lenient_gate_takes_all_layers(graph: Path, tmp_path: Path) -> None:
 
 def test_a_strict_gate_leaves_the_worst_layers_in_float(graph: Path, tmp_path: Path) -> None:
     steps: list[str] = []
-    all_in = quantise_within(graph, tmp_path / "all.onnx", INPUTS, "minmax", Gate(0.5, 0.0), lambda step: None)
+    all_in = quantise(graph, tmp_path / "all.onnx", Gate(0.5, 0.0))
     strict = Gate(0.5, all_in.trials[0].cosine + 1e-6)
-    result = quantise_within(graph, tmp_path / "q.onnx", INPUTS, "minmax", strict, steps.append)
+    result = quantise_within(graph, tmp_path / "q.onnx", INPUTS, "minmax", "onnxruntime", strict, steps.append)
     assert [len(trial.excluded) for trial in result.trials[:2]] == [0, 1]
     ranked = list(result.sensitivity)
     assert list(result.trials[-1].excluded) == ranked[: len(result.trials[-1].excluded)]
@@ -146,13 +150,13 @@ def test_a_strict_gate_leaves_the_worst_layers_in_float(graph: Path, tmp_path: P
 def test_the_gate_counts_points_of_dsc(graph: Path, tmp_path: Path) -> None:
     scores = iter([80.0, 79.0, 80.0, 79.8])
     gate = Gate(0.5, 0.0, lambda path: next(scores))
-    result = quantise_within(graph, tmp_path / "q.onnx", INPUTS, "minmax", gate, lambda step: None)
+    result = quantise(graph, tmp_path / "q.onnx", gate)
     assert [(trial.holds, pytest.approx(trial.dsc_drop)) for trial in result.trials] == [(False, 1.0), (True, 0.2)]
 
 
 @pytest.mark.parametrize("method", ["percentile", "entropy"])
 def test_methods(graph: Path, tmp_path: Path, method: str) -> None:
-    quantise_within(graph, tmp_path / "q.onnx", INPUTS, method, Gate(0.5, 0.0), lambda step: None)  # type: ignore[arg-type]
+    quantise_within(graph, tmp_path / "q.onnx", INPUTS, method, "onnxruntime", Gate(0.5, 0.0), lambda step: None)  # type: ignore[arg-type]
     found = load_session(tmp_path / "q.onnx", 2)({"image": INPUTS[0]})[0]
     expected = load_session(graph, 2)({"image": INPUTS[0]})[0]
     assert cosine(found, expected) > 0.8
@@ -160,7 +164,7 @@ def test_methods(graph: Path, tmp_path: Path, method: str) -> None:
 
 def test_nothing_to_calibrate_with(graph: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no input; expected at least one image"):
-        quantise_within(graph, tmp_path / "q.onnx", [], "minmax", Gate(0.5, 0.9), lambda step: None)
+        quantise_within(graph, tmp_path / "q.onnx", [], "minmax", "onnxruntime", Gate(0.5, 0.9), lambda step: None)
 
 
 def test_calibration_inputs_are_those_that_boxes_reach(candidate: Candidate) -> None:
@@ -171,6 +175,16 @@ def test_calibration_inputs_are_those_that_boxes_reach(candidate: Candidate) -> 
     assert digest_of(inputs) != digest_of(inputs[::-1])
     with pytest.raises(InputError, match="no case"):
         calibration_inputs([], candidate.sam.spec, most=5)
+
+
+def test_calibration_of_another_modality() -> None:
+    sources = [*find_cases("phantom:ct3d"), *find_cases("phantom:rgb2d")]
+    check_modalities(sources, ())
+    check_modalities(sources, ("ct", "dermoscopy"))
+    with pytest.raises(InputError, match=r"calibration case .*: found modality Dermoscopy; expected only CT"):
+        check_modalities(sources, ("CT",))
+    with pytest.raises(InputError, match="found no case of modality MR"):
+        check_modalities(sources, ("CT", "MR", "Dermoscopy"))
 
 
 @pytest.mark.parametrize(("holds", "speedup", "told"), [
@@ -204,3 +218,24 @@ def test_quantize_then_bench(tmp_path: Path) -> None:
     assert precisions == {"fp32", "int8"}
     timed = [record for record in found if record["kind"] == "latency" and record["case"] is None]
     assert len({record["run_id"] for record in timed}) == 1, "interleaved in one run"
+
+
+@pytest.mark.parametrize(("arguments", "told"), [
+    (["--calib", "phantom:rgb2d", "--modality", "CT"], "found modality Dermoscopy; expected only CT"),
+    (["--calib", "phantom:rgb2d", "--backend", "openvino"], "pip install 'rep-medsam[openvino]'"),
+    (["--calib", "nowhere/"], "nowhere"),
+])  # fmt: skip
+def test_what_quantize_refuses(
+    arguments: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    result = CliRunner().invoke(main, ["quantize", "--encoder", ENCODER, *arguments, "-o", str(tmp_path / "int8")])
+    assert result.exit_code == 1
+    assert told in result.output
+    assert not (tmp_path / "int8").exists(), "refused before any work"
+
+
+def test_a_cpu_without_vnni_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    arguments = ["--encoder", ENCODER, "--calib", "phantom:rgb2d", "--modality", "CT", "-o", str(tmp_path / "int8")]
+    assert "lacks VNNI: weights of 7 bits" in CliRunner().invoke(main, ["quantize", *arguments]).output

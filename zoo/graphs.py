@@ -20,6 +20,7 @@ from torch.export import Dim
 
 from zoo.backends.graphs import LOGITS_SIZE, GraphName
 from zoo.cache import cached_file
+from zoo.errors import InputError
 from zoo.files import whole_file
 from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE
 from zoo.sam.fast_decoder import FastDecoder
@@ -27,6 +28,8 @@ from zoo.sam.model import Sam
 
 #: Of the ONNX operators that the graphs are made of.
 OPSET = 20
+#: Characters of the exporter's message, which can go on for pages.
+MOST_OF_AN_ERROR = 300
 
 
 @dataclass(frozen=True)
@@ -111,19 +114,28 @@ def onnx_file(sam: Sam, name: GraphName) -> Path:
 
 
 def write_onnx(graph: Graph, path: Path) -> None:
-    """Exports a graph to one ONNX file by torch's dynamo exporter."""
-    with torch.no_grad(), _quiet():
-        program = torch.onnx.export(
-            graph.module,
-            tuple(graph.examples.values()),
-            input_names=list(graph.examples),
-            output_names=list(graph.outputs),
-            opset_version=OPSET,
-            dynamic_shapes=tuple(graph.dynamic[name] for name in graph.examples),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+    """Exports a graph to one ONNX file by torch's dynamo exporter.
+
+    Raises:
+        InputError: it has an operator that ONNX lacks, or depends on values in a way that no graph can.
+    """
+    try:
+        with torch.no_grad(), _quiet():
+            program = torch.onnx.export(
+                graph.module,
+                tuple(graph.examples.values()),
+                input_names=list(graph.examples),
+                output_names=list(graph.outputs),
+                opset_version=OPSET,
+                dynamic_shapes=tuple(graph.dynamic[name] for name in graph.examples),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        found = f"what cannot be exported ({' '.join(str(error.__cause__ or error).split())[:MOST_OF_AN_ERROR]})"
+        expected = f"operators that ONNX opset {OPSET} has; the model itself runs with --backend torch or compile"
+        raise InputError(f"graph {graph.name}", found, expected) from error
     if program is None:
         raise RuntimeError(f"torch.onnx.export gave no program for the graph {graph.name}")
     with whole_file(path) as part:

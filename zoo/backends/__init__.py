@@ -153,6 +153,16 @@ def runnable_here() -> list[tuple[str, str]]:
     return [(name, p) for name, p in pairs if p != "int8" and _BACKENDS[name].lacking(p) is None]
 
 
+def check_backend(name: str, precision: str) -> None:
+    """Makes sure that this machine can run the backend `name` in a precision, before any work is done for it.
+
+    Raises:
+        InputError: as `create_backend`.
+    """
+    _import_backends()
+    _entry(name, precision)
+
+
 def create_backend(
     name: str, sam: Sam, precision: str = "fp32", threads: int = 2, encoder_graph: Path | None = None
 ) -> Backend:

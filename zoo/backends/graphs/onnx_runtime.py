@@ -8,9 +8,14 @@ from typing import Any
 
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from zoo.backends import Floats, register_backend
 from zoo.backends.graphs import GraphBackend, GraphFiles, Run
+from zoo.errors import InputError
+
+#: What ONNX Runtime raises of a graph that it cannot run.
+REFUSALS = (errors.Fail, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented)
 
 
 @register_backend("onnxruntime", precisions=("fp32", "int8"), runs_graphs=True)
@@ -24,12 +29,20 @@ class OnnxRuntimeBackend(GraphBackend):
 
 
 def load_session(path: Path, threads: int) -> Run:
-    """Loads an ONNX file into a session with `threads` threads that do not wait for work busily after each call."""
+    """Loads an ONNX file into a session with `threads` threads that do not wait for work busily after each call.
+
+    Raises:
+        InputError: the file is damaged, or has an operator that this version does not run.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    try:
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except REFUSALS as error:
+        expected = f"a graph that ONNX Runtime {ort.__version__} runs; a newer one may, or another --backend"
+        raise InputError(path, f"a graph that it refuses ({' '.join(str(error).split())})", expected) from error
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> list[Floats]:
         return session.run(None, dict(inputs))

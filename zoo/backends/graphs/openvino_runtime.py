@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from zoo.backends import Floats, register_backend
 from zoo.backends.graphs import GraphBackend, GraphFiles, Run
 from zoo.cache import cache_folder
+from zoo.errors import InputError
 
 #: What OpenVINO calls the precisions that it computes in; int8 is in the graph, what is left of it float32.
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
@@ -42,7 +43,11 @@ class OpenVinoBackend(GraphBackend):
 
 
 def load_compiled(path: Path, precision: str, threads: int) -> Run:
-    """Compiles an ONNX file for one request at a time, or takes the compiled model from the cache."""
+    """Compiles an ONNX file for one request at a time, or takes the compiled model from the cache.
+
+    Raises:
+        InputError: the file is damaged, or has an operator that this version does not run.
+    """
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": HINTS[precision],
@@ -51,7 +56,11 @@ def load_compiled(path: Path, precision: str, threads: int) -> Run:
     }
     import openvino
 
-    compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+    try:
+        compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+    except RuntimeError as error:
+        expected = f"a graph that OpenVINO {openvino.__version__} runs; a newer one may, or another --backend"
+        raise InputError(path, f"a graph that it refuses ({' '.join(str(error).split())})", expected) from error
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> list[Floats]:
         # The request's output tensors are the runtime's own and are written again by the next call.
