@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -14,9 +15,10 @@ from torch import nn
 
 from tests.fill import smooth_image
 from zoo import cache
-from zoo.backends import Backend, Prompts, create_backend, runnable_here
+from zoo.backends import Backend, Prompts, create_backend, runnable_here, torch_cuda
+from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.errors import InputError
-from zoo.graphs import Graph, write_onnx
+from zoo.graphs import Graph, onnx_file, write_onnx
 from zoo.registry import create_sam
 from zoo.sam.model import Sam
 
@@ -174,6 +176,52 @@ def test_a_graph_that_a_runtime_refuses(sam: Sam, tmp_path: Path, runtime: str, 
         path.write_bytes(b"not a graph")
     with pytest.raises(InputError, match=r"encoder\.onnx: found a graph that it refuses .* or another --backend"):
         create_backend(runtime, sam, encoder_graph=path).encode(np.zeros((1, 3, 64, 64), np.float32))
+
+
+def test_a_machine_without_a_gpu(sam: Sam, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert not {"cuda", "onnxruntime_cuda"} & {name for name, _ in runnable_here()}
+    with pytest.raises(InputError, match="backend cuda: found no CUDA GPU that torch can use; expected torch, compile"):
+        create_backend("cuda", sam, "fp16")
+    with pytest.raises(InputError, match="an ONNX Runtime without its CUDA provider; expected onnxruntime-gpu"):
+        create_backend("onnxruntime_cuda", sam)
+
+
+def test_a_gpu_without_bf16(sam: Sam, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    assert {precision for name, precision in runnable_here() if name == "cuda"} == {"fp32", "fp16"}
+    with pytest.raises(InputError, match="a GPU without bf16 instructions; expected fp16 or fp32"):
+        create_backend("cuda", sam, "bf16")
+
+
+def test_a_gpu_encodes_image_by_image_by_one_graph(
+    sam: Sam, image: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but CUDA itself: the model is a copy, and the graph is captured once, of one image's shape."""
+    captured: list[torch.Size] = []
+
+    def capture(module: nn.Module, example: torch.Tensor) -> nn.Module:
+        captured.append(example.shape)
+        return module
+
+    monkeypatch.setattr(torch_cuda, "capture", capture)
+    monkeypatch.setattr(Sam, "to", lambda self, device: self)
+    backend = torch_cuda.CudaBackend(sam, "fp32", 2)
+    images = np.concatenate([image, image[:, :, ::-1].copy()])
+    np.testing.assert_array_equal(backend.encode(images)[:1], create_backend("torch", sam).encode(image))
+    assert backend.encode(images).shape == (2, 256, 64, 64)
+    assert captured == [torch.Size([1, 3, 64, 64])]
+
+
+def test_a_provider_that_does_not_start(sam: Sam) -> None:
+    """An ONNX Runtime that has its CUDA provider, on a machine that has no GPU, falls back in silence."""
+    if "CUDAExecutionProvider" in ort.get_available_providers():
+        pytest.skip("a GPU may be there")
+    file = onnx_file(sam, "boxes")
+    with pytest.warns(UserWarning, match="not in available"), pytest.raises(InputError, match="no GPU, driver"):
+        load_session(file, 2, "CUDAExecutionProvider")
 
 
 def test_compile_without_a_compiler(sam: Sam, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,12 +16,15 @@ from zoo.backends import Floats, Prompts, register_backend
 from zoo.sam.fast_decoder import FastDecoder
 from zoo.sam.model import Sam
 
+#: What products are computed in, by precision.
+LOWER = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 @register_backend("torch", precisions=("fp32", "bf16"))
 class TorchBackend:
-    """`Backend` that runs the module as it is, on the CPU. The thread count holds for the whole process.
+    """`Backend` that runs the module as it is, where it is. The thread count holds for the whole process.
 
-    bf16 is autocast: products and convolutions in bfloat16, sums and normalisations in float32.
+    bf16 (on a GPU also fp16) is autocast: products and convolutions in it, sums and normalisations in float32.
     """
 
     name = "torch"
@@ -29,7 +33,7 @@ class TorchBackend:
         self.version: str = str(torch.__version__)
         self.precision, self.threads = precision, threads
         self.spec = sam.spec
-        self._sam = sam
+        self._sam, self._device = sam, sam.prompt_encoder.no_mask_embed.weight.device.type
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
         self._encoder: Callable[[Tensor], Tensor] = sam.image_encoder
@@ -40,36 +44,39 @@ class TorchBackend:
     def encode(self, images: Floats) -> Floats:
         """As `Backend.encode`."""
         with self._running():
-            return _array(self._encoder(torch.from_numpy(images)))
+            return _array(self._encoder(self._tensor(images)))
 
     def decode(self, embedding: Floats, prompts: Prompts, multimask: bool = False) -> tuple[Floats, Floats]:
         """As `Backend.decode`."""
         points = None
         if prompts.points is not None and prompts.point_labels is not None:
-            points = (torch.from_numpy(prompts.points), torch.from_numpy(prompts.point_labels))
+            points = (self._tensor(prompts.points), self._tensor(prompts.point_labels))
+        boxes, masks = (None if given is None else self._tensor(given) for given in (prompts.boxes, prompts.masks))
         with self._running():
-            sparse, dense = self._sam.prompt_encoder(points, _tensor(prompts.boxes), _tensor(prompts.masks))
-            logits, iou = self._sam.mask_decoder(torch.from_numpy(embedding), self._image_pe, sparse, dense, multimask)
+            sparse, dense = self._sam.prompt_encoder(points, boxes, masks)
+            logits, iou = self._sam.mask_decoder(self._tensor(embedding), self._image_pe, sparse, dense, multimask)
         return _array(logits), _array(iou)
 
     def decode_boxes(self, embedding: Floats, boxes: Floats) -> Floats:
         """As `Backend.decode_boxes`."""
         with self._running():
-            logits, _ = self._fast_decoder(torch.from_numpy(embedding), torch.from_numpy(boxes))
+            logits, _ = self._fast_decoder(self._tensor(embedding), self._tensor(boxes))
         return _array(logits)
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        """Without gradients, in the precision."""
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
+        """Without gradients, in the precision. Nothing is kept of casts, which a CUDA graph could not hold on to."""
+        lower = LOWER.get(self.precision)
+        autocast = torch.autocast(self._device, lower, enabled=lower is not None, cache_enabled=False)
+        with torch.inference_mode(), autocast:
             yield
 
-
-def _tensor(array: Floats | None) -> Tensor | None:
-    return None if array is None else torch.from_numpy(array)
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        """An array on the device that the model is on."""
+        return torch.from_numpy(array).to(self._device)
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:
-    """A tensor that nobody else holds, as an array."""
-    array: NDArray[np.float32] = tensor.float().contiguous().numpy()
+    """A tensor that nobody else holds, as an array; waits for the device to be done with it."""
+    array: NDArray[np.float32] = tensor.float().contiguous().cpu().numpy()
     return array

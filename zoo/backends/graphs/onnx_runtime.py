@@ -28,7 +28,7 @@ class OnnxRuntimeBackend(GraphBackend):
         super().__init__(files, precision, threads, ort.__version__, lambda path: load_session(path, threads))
 
 
-def load_session(path: Path, threads: int) -> Run:
+def load_session(path: Path, threads: int, provider: str = "CPUExecutionProvider") -> Run:
     """Loads an ONNX file into a session with `threads` threads that do not wait for work busily after each call.
 
     Raises:
@@ -39,10 +39,13 @@ def load_session(path: Path, threads: int) -> Run:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(path, options, providers=[provider])
     except REFUSALS as error:
         expected = f"a graph that ONNX Runtime {ort.__version__} runs; a newer one may, or another --backend"
         raise InputError(path, f"a graph that it refuses ({' '.join(str(error).split())})", expected) from error
+    if provider not in session.get_providers():
+        found = "no GPU, driver or CUDA libraries that it can use"
+        raise InputError(provider, found, "these, or --backend onnxruntime")
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> list[Floats]:
         return session.run(None, dict(inputs))
