@@ -1,0 +1,39 @@
+"""Training onto a disk that fills up: told of in one line, and what was saved is gone on from."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+from test_training import losses, run
+from torch import Tensor
+
+from compress.training.finetune import Finetuning
+from compress.training.state import LAST
+from zoo.errors import InputError
+
+
+def test_a_full_disk_keeps_the_checkpoint_before_and_the_run_goes_on_from_it(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class Filling(Finetuning):
+        calls = 0
+
+        def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:  # type: ignore[override]
+            Filling.calls += 1
+            if Filling.calls == 3:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))
+            return super().forward(batch)
+
+    try:
+        with pytest.raises(InputError, match="no room"):
+            run(tmp_path, task_of=Filling)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert torch.load(tmp_path / LAST, weights_only=True)["progress"]["step"] == 2
+    assert not list(tmp_path.glob(".*"))
+    assert len(run(tmp_path)) == 6
+    assert torch.load(tmp_path / LAST, weights_only=True)["progress"]["step"] == 6
+    assert len(losses(tmp_path)) == 6
