@@ -41,7 +41,7 @@ def _masks_that_fill_their_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: object) -> Result:
-    words = ["segment", "--encoder", "repvit", "--weights", "random:0", *map(str, arguments)]
+    words = ["segment", "--encoder", "repvit", "--weights", "random:0", "--jobs", "1", *map(str, arguments)]
     return CliRunner().invoke(main, words)
 
 
