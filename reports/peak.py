@@ -15,6 +15,8 @@ from reports.statistics import Spread, finite_samples, number, spread_of
 from reports.tables import NOTHING, Table, flatten, milliseconds, significant, spread_cell
 
 ENCODER, DECODER = "encoder", "decoder, one box"
+#: In the names of runtimes that a CPU's peak is no measure of.
+GPU = "cuda"
 PRECISIONS = ("fp32", "bf16", "int8")
 PEAK_NOTE = (
     "Measured by `bench --calibrate`: square matrix products (fp32 and bf16 by torch, int8 by ONNX Runtime), and a sum "
@@ -147,7 +149,7 @@ def _share(
     who: Candidate, what: str, gmacs: float, taken: Spread, run_ids: Iterable[str], peaks: Mapping[int, Peak]
 ) -> Share:
     peak = peaks.get(who.threads)
-    limit = peak.gmacs_per_s(who.precision) if peak else math.nan
+    limit = peak.gmacs_per_s(who.precision) if peak and GPU not in who.backend else math.nan
     of_peak, runs = _rate(gmacs, taken.median) / limit, ", ".join(sorted(run_ids))
     return Share(who, what, gmacs, taken.median, of_peak, taken.n, runs)
 

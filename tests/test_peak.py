@@ -14,6 +14,8 @@ import bench.calibrate
 from bench.calibrate import SIDE, calibration_calls, int8_product_model, measure_peak
 from tests.test_reports import REPVIT, TINYVIT, Book, candidate, protocol
 
+REPVIT_BF16 = candidate("repvit", precision="bf16")
+
 
 def peak(book: Book, fp32_s: float = 0.1, **fields: Any) -> None:
     measurements = {
@@ -58,7 +60,7 @@ def test_share_of_a_case_counts_slices_and_prompts(book: Book) -> None:
 
 def test_other_precisions_and_threads_have_no_share(book: Book) -> None:
     peak(book)
-    for who in (candidate("repvit", precision="bf16"), candidate("repvit", threads=8)):
+    for who in (REPVIT_BF16, candidate("repvit", threads=8), candidate("repvit", backend="cuda")):
         book.cost(who)
         book.parts(who, [0.622])
     assert book.csv("shares", formats=["csv"])["of_peak"].isna().all()

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports.machine import MachineReport
-from reports.peak import Peak, Share, encoder_shares
+from reports.peak import GPU, Peak, Share, encoder_shares
 from reports.plots.style import (
     counts,
     finish,
@@ -29,7 +29,7 @@ def roofline_figure(report: MachineReport) -> Figure | None:
     if not report.peaks:
         return None
     peak = report.peaks[max(report.peaks)]
-    used = [share for share in encoder_shares(report.encoders, report.peaks) if share.candidate.threads == peak.threads]
+    used = [share for share in encoder_shares(report.encoders, report.peaks) if _is_under(share, peak)]
     if not used:
         return None
     figure = new_figure(5.6)
@@ -50,6 +50,11 @@ def roofline_figure(report: MachineReport) -> Figure | None:
     legend = mark_entries((share.candidate for share in used), colours)
     finish(figure, "Achieved multiply-adds against the machine's peak", report, rows, n, legend, 7)
     return figure
+
+
+def _is_under(share: Share, peak: Peak) -> bool:
+    """Whether a share is of this peak: not that of a GPU, or of another number of threads."""
+    return share.candidate.threads == peak.threads and GPU not in share.candidate.backend
 
 
 def _draw_peaks(axes: Axes, peak: Peak, colours: Mapping[str, Any]) -> None:

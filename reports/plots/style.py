@@ -38,9 +38,16 @@ LINE = 120
 #: Okabe and Ito's palette as seaborn has it: apart for colour-blind eyes, in grey, and on both grounds.
 PALETTE = "colorblind"
 #: A runtime is a marker and a precision a filling, so that neither needs its colour to be told.
-RUNTIME_MARKERS = {"torch": "o", "compile": "s", "onnxruntime": "D", "openvino": "^"}
+RUNTIME_MARKERS = {
+    "torch": "o",
+    "compile": "s",
+    "onnxruntime": "D",
+    "openvino": "^",
+    "cuda": "*",
+    "onnxruntime_cuda": "X",
+}
 OTHER_MARKER, PRECISION_MARKER = "P", "h"
-FILLINGS = {"fp32": "full", "bf16": "left", "int8": "none"}
+FILLINGS = {"fp32": "full", "bf16": "left", "int8": "none", "fp16": "right"}
 MARKERS = "osD^vP*X"
 #: A logarithmic axis from 1 to more than this is numbered 1, 3, 10; others 1, 2, 5, 10.
 MANY_TIMES = 300
