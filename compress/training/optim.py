@@ -19,7 +19,7 @@ def adamw(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.Adam
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr)
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, fused=True)
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], norms: list[float], percentile: float) -> float:
