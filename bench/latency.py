@@ -16,12 +16,15 @@ from bench.timing import interleave
 from zoo.backends import Backend, Floats, Prompts
 from zoo.data.case import Case
 from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE
-from zoo.sam.predictor import SamPredictor, segment_image
+from zoo.sam.predictor import BOXES_A_BATCH, SamPredictor, segment_image
 from zoo.sam.rule import Protocol3D
 from zoo.sam.volume import segment_volume
 from zoo.stages import STAGES, StageClock
 
 K = TypeVar("K")
+
+#: What is timed of a candidate by itself.
+PARTS = ("encode", "decode", "decode_boxes")
 
 
 @dataclass(frozen=True)
@@ -61,30 +64,37 @@ def warm_up(backend: Backend) -> None:
 def measure_parts(
     candidates: Mapping[K, Candidate], rounds: int, warmup: int, on_call: Callable[[], None] = lambda: None
 ) -> dict[K, dict[str, Any]]:
-    """Encoder and decoder (one box) latency of all candidates, round by round.
+    """Latency of all candidates' parts, round by round: encoder, decoder of one box, and fast path of a batch of boxes.
+
+    Args:
+        candidates: to be timed together.
+        rounds: measured calls of each part.
+        warmup: unmeasured calls before them, after the first.
+        on_call: called after every call, `parts_calls(...)` times in all.
 
     Returns:
         Measurements of a `latency` record of parts for each candidate.
     """
-    encode: dict[K, Callable[[], object]] = {}
-    decode: dict[K, Callable[[], object]] = {}
+    calls: dict[tuple[str, K], Callable[[], object]] = {}
     for key, candidate in candidates.items():
         backend = candidate.backend
-        encode[key] = partial(backend.encode, encoder_input(backend))
-        decode[key] = partial(backend.decode, *decoder_input(backend))
-    encoded = interleave(encode, rounds, warmup, on_call)
-    decoded = interleave(decode, rounds, warmup, on_call)
+        embedding, prompts = decoder_input(backend)
+        boxes = np.repeat(np.asarray(prompts.boxes), BOXES_A_BATCH, axis=0)
+        calls["encode", key] = partial(backend.encode, encoder_input(backend))
+        calls["decode", key] = partial(backend.decode, embedding, prompts)
+        calls["decode_boxes", key] = partial(backend.decode_boxes, embedding, boxes)
+    samples = interleave(calls, rounds, warmup, on_call)
     return {
-        key: {
-            "encode_s": encoded[key].seconds,
-            "encode_first_s": encoded[key].first_s,
-            "decode_s": decoded[key].seconds,
-            "decode_first_s": decoded[key].first_s,
-            "warmup": warmup,
-            "input_px": candidate.backend.spec.image_size,
-        }
+        key: {f"{part}_s": samples[part, key].seconds for part in PARTS}
+        | {f"{part}_first_s": samples[part, key].first_s for part in PARTS}
+        | {"boxes": BOXES_A_BATCH, "warmup": warmup, "input_px": candidate.backend.spec.image_size}
         for key, candidate in candidates.items()
     }
+
+
+def parts_calls(candidates: int, rounds: int, warmup: int) -> int:
+    """How often `measure_parts` calls `on_call`."""
+    return len(PARTS) * candidates * (1 + warmup + rounds)
 
 
 def run_case(

@@ -36,7 +36,17 @@ MEASUREMENTS: Mapping[str, tuple[str, ...]] = {
         "licence",
         "weights_from",
     ),
-    "latency of parts": ("encode_s", "encode_first_s", "decode_s", "decode_first_s", "warmup", "input_px"),
+    "latency of parts": (
+        "encode_s",
+        "encode_first_s",
+        "decode_s",
+        "decode_first_s",
+        "decode_boxes_s",
+        "decode_boxes_first_s",
+        "boxes",
+        "warmup",
+        "input_px",
+    ),
     "latency of a case": (
         "temperature",
         "pass_index",

@@ -16,7 +16,7 @@ from bench.calibrate import calibration_calls, measure_peak
 from bench.candidate import Candidate, Recipe
 from bench.cost import measure_cost
 from bench.floor import ellipse_segmentation
-from bench.latency import CaseRun, measure_parts, run_case, warm_up
+from bench.latency import CaseRun, measure_parts, parts_calls, run_case, warm_up
 from bench.machine import describe_machine, git_state, package_versions
 from bench.record import Kind, Record, append_record, finished_keys, record_key
 from zoo.data.case import Case
@@ -148,7 +148,7 @@ class Sweep:
         }
         if not candidates or all(self._is_done(key) for key in keys.values()):
             return
-        calls = 2 * len(candidates) * (1 + settings.warmup + settings.rounds)
+        calls = parts_calls(len(candidates), settings.rounds, settings.warmup)
         advance = self.progress.start("timing encoders and decoders", calls)
         for recipe, measurements in measure_parts(candidates, settings.rounds, settings.warmup, advance).items():
             self._write("latency", keys[recipe], candidates[recipe].as_record(), measurements)

@@ -40,5 +40,5 @@ class BoxBackend:
             row[0, y0 + shrink : y1 - shrink + 1, x0 + shrink : x1 - shrink + 1] = 1
         return logits, np.ones((len(logits), 1), np.float32)
 
-    def decode_boxes(self, embedding: Floats, boxes: Floats) -> Floats:
-        return self.decode(embedding, Prompts(boxes=boxes))[0]
+    def decode_boxes(self, embedding: Floats, boxes: Floats) -> tuple[Floats, Floats]:
+        return self.decode(embedding, Prompts(boxes=boxes))

@@ -38,5 +38,5 @@ def test_decoder(benchmark: BenchmarkFixture, repvit_backend: Backend, path: str
     if path == "plain":
         logits, _ = benchmark(repvit_backend.decode, embedding, prompts)
     else:
-        logits = benchmark(repvit_backend.decode_boxes, embedding, prompts.boxes)
+        logits, _ = benchmark(repvit_backend.decode_boxes, embedding, prompts.boxes)
     assert logits.shape == (1, 1, 256, 256)

@@ -131,15 +131,15 @@ OPTIONS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kept", [0, 2])
-def test_protocols_agree_exactly_where_arithmetic_does(
-    seed: int, kept: int, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Overlapping, nested, single-slice and dying walks of eleven objects, whatever `batched` keeps or batches."""
-    monkeypatch.setattr("zoo.sam.volume.KEPT_EMBEDDINGS", kept)
+def test_protocols_agree_exactly_where_arithmetic_does(seed: int, kept: int, options: dict[str, Any]) -> None:
+    """Overlapping, nested, single-slice and dying walks of eight objects, whatever `batched` keeps or batches."""
     rng = np.random.default_rng(seed)
     case = volume(random_boxes(rng, 9, 200, 8), depth=9)
     shrink = int(rng.integers(0, 9))
-    results = [segment_volume(case, BoxBackend(shrink_px=shrink), Protocol3D(name, **options)) for name in PROTOCOLS]
+    results = [
+        segment_volume(case, BoxBackend(shrink_px=shrink), Protocol3D(name, **options), kept_embeddings=kept)
+        for name in PROTOCOLS
+    ]
     np.testing.assert_array_equal(results[0], results[1])
     np.testing.assert_array_equal(results[0], results[2])
 

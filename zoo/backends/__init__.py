@@ -75,8 +75,8 @@ class Backend(Protocol):
         """Embedding (1, 256, 64, 64) and B prompts to logits (B, 1 or 3, 256, 256) and predicted IoU (B, 1 or 3)."""
         ...
 
-    def decode_boxes(self, embedding: Floats, boxes: Floats) -> Floats:
-        """Embedding (1, 256, 64, 64) and boxes (B, 4) to logits (B, 1, 256, 256), by the fastest equal path."""
+    def decode_boxes(self, embedding: Floats, boxes: Floats) -> tuple[Floats, Floats]:
+        """As `decode` of boxes (B, 4) alone, one mask each, by the fastest equal path."""
         ...
 
 

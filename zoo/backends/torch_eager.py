@@ -57,11 +57,11 @@ class TorchBackend:
             logits, iou = self._sam.mask_decoder(self._tensor(embedding), self._image_pe, sparse, dense, multimask)
         return _array(logits), _array(iou)
 
-    def decode_boxes(self, embedding: Floats, boxes: Floats) -> Floats:
+    def decode_boxes(self, embedding: Floats, boxes: Floats) -> tuple[Floats, Floats]:
         """As `Backend.decode_boxes`."""
         with self._running():
-            logits, _ = self._fast_decoder(self._tensor(embedding), self._tensor(boxes))
-        return _array(logits)
+            logits, iou = self._fast_decoder(self._tensor(embedding), self._tensor(boxes))
+        return _array(logits), _array(iou)
 
     @contextmanager
     def _running(self) -> Iterator[None]:

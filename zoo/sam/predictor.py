@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,8 +14,8 @@ from zoo.errors import InputError
 from zoo.stages import StageClock
 from zoo.transforms import BoxRounding, Fit, fit_image, preprocess_image, restore_logits, scale_boxes
 
-#: Boxes that are decoded together: bounds the memory of an image with hundreds of objects.
-BOXES_A_BATCH = 8
+#: At most so many boxes are decoded together: more fit no cache and gain nothing, and cost memory by the hundred.
+BOXES_A_BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -100,11 +101,17 @@ class SamPredictor:
             masks=masks,
         )
         with self.clock.measure("decode"):
-            logits, iou = self.backend.decode(self._embedding, prompts, multimask)
+            logits, iou = self._decode(self._embedding, prompts, multimask)
         self.clock.counts["decoded_prompts"] += len(logits)
         with self.clock.measure("postprocess"):
             full = np.stack([restore_logits(one, self._fit) > 0 for one in logits.reshape(-1, *logits.shape[2:])])
         return Prediction(full.reshape(*logits.shape[:2], *full.shape[1:]), iou, logits)
+
+    def _decode(self, embedding: Floats, prompts: Prompts, multimask: bool) -> tuple[Floats, Floats]:
+        """Logits and IoU, by the fast path where it answers: boxes alone, one mask each."""
+        if prompts.boxes is None or prompts.points is not None or prompts.masks is not None or multimask:
+            return self.backend.decode(embedding, prompts, multimask)
+        return self.backend.decode_boxes(embedding, prompts.boxes)
 
 
 def _scale_points(points: NDArray[np.floating], fit: Fit) -> Floats:
@@ -113,12 +120,22 @@ def _scale_points(points: NDArray[np.floating], fit: Fit) -> Floats:
     return scale_boxes(pairs, fit, "float")[:, :2].reshape(points.shape)
 
 
+def box_batches(count: int) -> list[slice]:
+    """Which of `count` boxes are decoded together: as few batches as may be, of about the same size.
+
+    >>> box_batches(6)
+    [slice(0, 3, None), slice(3, 6, None)]
+    """
+    batches = -(-count // BOXES_A_BATCH)
+    edges = [round(i * count / batches) for i in range(batches + 1)] if batches else []
+    return [slice(start, stop) for start, stop in pairwise(edges)]
+
+
 def segment_image(case: Case, predictor: SamPredictor) -> NDArray[np.uint16]:
     """Label map (H, W) of a 2D case: its objects in order, later over earlier."""
     predictor.set_image(case.image)
     segmentation = np.zeros(case.spatial_shape, np.uint16)
-    for start in range(0, len(case.boxes), BOXES_A_BATCH):
-        batch = slice(start, start + BOXES_A_BATCH)
+    for batch in box_batches(len(case.boxes)):
         masks = predictor.predict(boxes=case.boxes[batch]).masks
         for mask, label in zip(masks[:, 0], case.object_labels[batch], strict=True):
             segmentation[mask] = label

@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 
 from zoo.backends import Backend, Floats, Prompts
 from zoo.data.case import Case
+from zoo.sam.predictor import box_batches
 from zoo.sam.rule import Protocol3D, Walk, prompt_for, walks_of
 from zoo.stages import StageClock
 from zoo.transforms import Fit, fit_image, preprocess_image, restore_logits
 
-#: Embeddings that `batched` keeps for its second sweep, 4 MiB each: what is beyond is encoded again.
+#: Embeddings, 4 MiB each, that `batched` keeps for its second sweep unless told otherwise.
 KEPT_EMBEDDINGS = 128
-#: Boxes that `batched` decodes together: bounds the memory of a slice with hundreds of objects.
-BOXES_A_BATCH = 8
 
 OnSlice = Callable[[], None]
 
@@ -28,6 +27,7 @@ def segment_volume(
     protocol: Protocol3D | None = None,
     clock: StageClock | None = None,
     on_slice: OnSlice = lambda: None,
+    kept_embeddings: int = KEPT_EMBEDDINGS,
 ) -> NDArray[np.uint16]:
     """Label map of a 3D case.
 
@@ -37,6 +37,7 @@ def segment_volume(
         protocol: how to walk; None is `batched` with Rep-MedSAM's options.
         clock: where to add up the time of each stage.
         on_slice: called after each slice of each object; see `count_slices` for how many there will be.
+        kept_embeddings: that `batched` holds at most, 4 MiB each; slices beyond are encoded twice. `cached` holds all.
 
     Returns:
         uint16 (D, H, W): each object's label value, later objects over earlier ones.
@@ -45,7 +46,7 @@ def segment_volume(
         InputError: a 2D case, or a box that reaches past the volume under the protocol's `z_range`.
     """
     protocol, clock = protocol or Protocol3D(), clock or StageClock()
-    segmenter = _Segmenter(case, backend, protocol, clock, on_slice)
+    segmenter = _Segmenter(case, backend, protocol, clock, on_slice, kept_embeddings)
     walks = walks_of(case, protocol)
     if protocol.name == "batched":
         segmenter.sweep(walks)
@@ -69,10 +70,16 @@ class _Segmenter:
     """
 
     def __init__(
-        self, case: Case, backend: Backend, protocol: Protocol3D, clock: StageClock, on_slice: OnSlice
+        self,
+        case: Case,
+        backend: Backend,
+        protocol: Protocol3D,
+        clock: StageClock,
+        on_slice: OnSlice,
+        kept_embeddings: int,
     ) -> None:
         self.case, self.backend, self.protocol = case, backend, protocol
-        self.clock, self.on_slice = clock, on_slice
+        self.clock, self.on_slice, self.kept_embeddings = clock, on_slice, kept_embeddings
         height, width = case.image.shape[1:]
         self.fit: Fit = fit_image((height, width), backend.spec.prompt_frame, backend.spec.fit)
         self.owners = np.zeros(case.image.shape, np.uint16)
@@ -107,7 +114,7 @@ class _Segmenter:
         middles: dict[int, NDArray[np.bool_]] = {}
         for z, numbers in _by_slice(upwards, descending=False):
             embedding = self._embed(z)
-            if z in again and len(self._kept) < KEPT_EMBEDDINGS:
+            if z in again and len(self._kept) < self.kept_embeddings:
                 self._kept[z] = embedding
             masks = self._decode_together(z, embedding, numbers, masks)
             middles |= {number: mask for number, mask in masks.items() if walks[number].middle == z}
@@ -121,11 +128,11 @@ class _Segmenter:
     ) -> dict[int, NDArray[np.bool_]]:
         """Masks of the objects `numbers` in slice `z`, prompted by their masks `before`."""
         masks: dict[int, NDArray[np.bool_]] = {}
-        for start in range(0, len(numbers), BOXES_A_BATCH):
-            batch = numbers[start : start + BOXES_A_BATCH]
+        for together in box_batches(len(numbers)):
+            batch = numbers[together]
             prompts = np.stack([self._prompt(number, before.get(number)) for number in batch])
             with self.clock.measure("decode"):
-                logits = self.backend.decode_boxes(embedding, prompts)
+                logits, _ = self.backend.decode_boxes(embedding, prompts)
             masks |= {n: self._paint(z, n, low_res[0]) for n, low_res in zip(batch, logits, strict=True)}
         return masks
 

@@ -136,9 +136,10 @@ class GraphBackend:
         wanted = slice(1, None) if multimask else slice(0, 1)
         return np.ascontiguousarray(logits[:, wanted]), np.ascontiguousarray(iou[:, wanted])
 
-    def decode_boxes(self, embedding: Floats, boxes: Floats) -> Floats:
+    def decode_boxes(self, embedding: Floats, boxes: Floats) -> tuple[Floats, Floats]:
         """As `Backend.decode_boxes`."""
-        return self._graph("boxes")({"embedding": embedding, "boxes": boxes})[0]
+        logits, iou = self._graph("boxes")({"embedding": embedding, "boxes": boxes})
+        return logits, iou
 
 
 def prompt_inputs(prompts: Prompts) -> dict[str, NDArray[Any]]:
