@@ -22,6 +22,8 @@ from reports.tables import (
     whole,
 )
 
+#: Heading of `EncoderRow.box_s`.
+FAST_PATH = "fast path, a box (ms)"
 #: Relative difference between the two counters that is worth a word.
 COUNTERS_AGREE = 0.01
 
@@ -46,7 +48,8 @@ class EncoderRow:
         encode_samples: seconds of each encoder call.
         encode_s: their spread.
         encode_first_s: the very first call.
-        decode_s: spread of the seconds of one prompt.
+        decode_s: spread of the seconds of one prompt by the plain decoder.
+        box_s: spread of the seconds of a box among others by the fast path.
         speedup: median latency of the baseline's encoder over this one's.
         is_baseline: whether ratios of its number of threads are taken to this row.
     """
@@ -67,6 +70,7 @@ class EncoderRow:
     encode_s: Spread = field(default_factory=Spread)
     encode_first_s: float = math.nan
     decode_s: Spread = field(default_factory=Spread)
+    box_s: Spread = field(default_factory=Spread)
     speedup: Ratio = field(default_factory=Ratio)
     is_baseline: bool = False
 
@@ -166,6 +170,7 @@ def _with_cost(row: EncoderRow, record: Record) -> EncoderRow:
 def _with_parts(row: EncoderRow, record: Record) -> EncoderRow:
     found = record.measurements
     encode, decode = (_part_samples(record, key) for key in ("encode_s", "decode_s"))
+    boxes = _part_samples(record, "decode_boxes_s", calls_in_one=number(found.get("boxes")))
     return replace(
         row,
         input_px=number(found.get("input_px")),
@@ -174,11 +179,12 @@ def _with_parts(row: EncoderRow, record: Record) -> EncoderRow:
         encode_s=spread_of(encode),
         encode_first_s=number(found.get("encode_first_s")),
         decode_s=spread_of(decode),
+        box_s=spread_of(boxes),
     )
 
 
-def _part_samples(record: Record, key: str) -> Samples:
-    values = listed(record.measurements.get(key))
+def _part_samples(record: Record, key: str, calls_in_one: float = 1) -> Samples:
+    values = [number(value) / calls_in_one for value in listed(record.measurements.get(key))]
     return finite_samples(values, ((record.run_id, index) for index in range(len(values))))
 
 
@@ -209,6 +215,7 @@ def _merge(cost: EncoderRow, run: EncoderRow, base: EncoderRow, *, is_baseline: 
         encode_s=run.encode_s,
         encode_first_s=run.encode_first_s,
         decode_s=run.decode_s,
+        box_s=run.box_s,
         speedup=ratio_of_medians(base.encode_samples, run.encode_samples),
         is_baseline=is_baseline,
     )
@@ -228,6 +235,7 @@ def _shown(row: EncoderRow, *, weights: bool, run: bool) -> dict[str, str]:
             "GMACs": significant(row.encoder_gmacs) + (" *" if row.counters_differ else ""),
             "encoder (ms), median [IQR]": spread_ms(row.encode_s),
             "decoder (ms)": milliseconds(row.decode_s.median),
+            FAST_PATH: milliseconds(row.box_s.median),
             "first call (ms)": milliseconds(row.encode_first_s),
             SPEEDUP: speedup_cell(row.speedup, is_baseline=row.is_baseline),
         }
@@ -239,7 +247,10 @@ def _notes(rows: Sequence[EncoderRow]) -> tuple[str, ...]:
     """What the table's figures leave out."""
     rounds = sorted({row.encode_s.n for row in rows if row.encode_s.n})
     notes = (
-        [f"Encoder and decoder: {'/'.join(map(str, rounds))} calls each; the decoder decodes one box."]
+        [
+            f"Encoder and decoder: {'/'.join(map(str, rounds))} calls each; the decoder decodes one box, the fast path "
+            "a batch of boxes on one image, as `segment` does."
+        ]
         if rounds
         else []
     )

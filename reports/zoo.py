@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reports.encoders import EncoderRow
+from reports.encoders import FAST_PATH, EncoderRow
 from reports.statistics import ratio_of_medians
 from reports.tables import NOTHING, Table, milliseconds, significant, speedup_cell, whole
 
@@ -77,6 +77,7 @@ def short_runtime_rows(rows: Sequence[EncoderRow]) -> list[dict[str, str]]:
                     "precision": row.candidate.precision,
                     "encoder (ms)": milliseconds(row.median_s),
                     "decoder, one box (ms)": milliseconds(row.decode_s.median),
+                    FAST_PATH: milliseconds(row.box_s.median),
                     "speed-up": speedup_cell(ratio, is_baseline=row is common),
                 }
             )
