@@ -54,6 +54,13 @@ MEMORY_A_JOB = 2 * 2**30
 @click.option("--scheduler", metavar="ADDRESS", help="Of the Dask cluster, such as tcp://10.0.0.1:8786.")
 @click.option("--protocol", type=PROTOCOLS, default="batched", show_default=True, help=PROTOCOL_HELP)
 @rule_options
+@click.option(
+    "--max-memory",
+    default="2GiB",
+    show_default=True,
+    metavar="SIZE",
+    help="Of a process. Embeddings of a volume that do not fit in are encoded again; images and models are not cut.",
+)
 @click.option("--modality", metavar="NAME", help="CT, MR, ... in place of what name or header tell.")
 @click.option("--window", default="soft_tissue", show_default=True, metavar="NAME|LEVEL/WIDTH", help="Of a CT, in HU.")
 @click.option("--overlay", is_flag=True, help="Also a picture of each case, and an animation of each volume.")
@@ -74,6 +81,7 @@ def segment(
     executor: str,
     scheduler: str | None,
     protocol: str,
+    max_memory: str,
     modality: str | None,
     window: str,
     overlay: bool,
@@ -99,6 +107,7 @@ def segment(
     from zoo.data.cases import check_out, distinct, find_cases
     from zoo.data.intensity import parse_window
     from zoo.data.prepare import Preparation
+    from zoo.memory import parse_size
     from zoo.sam.rule import Protocol3D
     from zoo.segment import finished, parse_boxes
     from zoo.segment_run import SegmentRun, segment_all
@@ -119,6 +128,7 @@ def segment(
         boxes=parse_boxes(boxes),
         overlay=overlay,
         dicom_seg=dicom_seg,
+        max_memory_bytes=parse_size(max_memory),
     )
     with TerminalProgress() as progress:
         try:

@@ -26,7 +26,7 @@ from zoo.errors import InputError
 from zoo.files import whole_file
 from zoo.sam.predictor import SamPredictor, segment_image
 from zoo.sam.rule import Protocol3D
-from zoo.sam.volume import segment_volume
+from zoo.sam.volume import KEPT_EMBEDDINGS, segment_volume
 
 Labels = NDArray[np.uint16]
 
@@ -87,7 +87,11 @@ def load_prompted(
 
 
 def segment_case(
-    case: Case, backend: Backend, protocol: Protocol3D | None = None, on_slice: Callable[[], None] = lambda: None
+    case: Case,
+    backend: Backend,
+    protocol: Protocol3D | None = None,
+    on_slice: Callable[[], None] = lambda: None,
+    kept_embeddings: int = KEPT_EMBEDDINGS,
 ) -> Labels:
     """Label map of a case's spatial shape.
 
@@ -96,9 +100,10 @@ def segment_case(
         backend: the model in a runtime.
         protocol: how to walk a volume.
         on_slice: called after each slice of each object of a volume, and once for an image.
+        kept_embeddings: as in `segment_volume`.
     """
     if case.is_volume:
-        return segment_volume(case, backend, protocol, on_slice=on_slice)
+        return segment_volume(case, backend, protocol, on_slice=on_slice, kept_embeddings=kept_embeddings)
     segmentation = segment_image(case, SamPredictor(backend))
     on_slice()
     return segmentation

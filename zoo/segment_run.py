@@ -17,6 +17,7 @@ from zoo.data.cases import CaseSource
 from zoo.data.prepare import Preparation
 from zoo.errors import InputError
 from zoo.executors import Executor
+from zoo.memory import DEFAULT_MAX_BYTES, kept_embeddings
 from zoo.overlay import write_animation, write_montage
 from zoo.sam.rule import Protocol3D
 from zoo.sam.volume import count_slices
@@ -64,6 +65,7 @@ class SegmentRun:
         boxes: see `load_prompted`.
         overlay: also write a PNG of each case, and a GIF of each volume.
         dicom_seg: also write a DICOM segmentation of each DICOM series.
+        max_memory_bytes: of a process; what a volume may keep is chosen within it.
     """
 
     out: Path
@@ -74,6 +76,7 @@ class SegmentRun:
     boxes: NDArray[np.int64] | None = None
     overlay: bool = False
     dicom_seg: bool = False
+    max_memory_bytes: int = DEFAULT_MAX_BYTES
 
     def segment(self, source: CaseSource, start: Start = _unseen) -> None:
         """Segments one file and writes what it came to.
@@ -87,7 +90,8 @@ class SegmentRun:
             prompted = load_prompted(source, self.preparation, self.boxes_file, self.boxes)
             steps = count_slices(prompted.case, self.protocol) if prompted.case.is_volume else 1
             advance = start(f"segmenting {source.case_id}", steps)
-            self._write(segment_case(prompted.case, backend, self.protocol, advance), prompted)
+            kept = kept_embeddings(prompted.case, self.max_memory_bytes)
+            self._write(segment_case(prompted.case, backend, self.protocol, advance, kept), prompted)
 
     def _backend(self) -> Backend:
         try:

@@ -27,6 +27,7 @@ def segment_volume(
     protocol: Protocol3D | None = None,
     clock: StageClock | None = None,
     on_slice: OnSlice = lambda: None,
+    *,
     kept_embeddings: int = KEPT_EMBEDDINGS,
 ) -> NDArray[np.uint16]:
     """Label map of a 3D case.
@@ -46,14 +47,18 @@ def segment_volume(
         InputError: a 2D case, or a box that reaches past the volume under the protocol's `z_range`.
     """
     protocol, clock = protocol or Protocol3D(), clock or StageClock()
-    segmenter = _Segmenter(case, backend, protocol, clock, on_slice, kept_embeddings)
+    segmenter = _Segmenter(case, backend, protocol, clock, on_slice)
     walks = walks_of(case, protocol)
     if protocol.name == "batched":
-        segmenter.sweep(walks)
+        segmenter.sweep(walks, kept_embeddings)
     else:
         segmenter.walk_one_by_one(walks)
     with clock.measure("postprocess"):
-        return np.concatenate([[0], case.object_labels]).astype(np.uint16)[segmenter.owners]
+        # Slice by slice, in place: another map of a large volume would take as much memory as the volume.
+        values = np.concatenate([[0], case.object_labels]).astype(np.uint16)
+        for owners in segmenter.owners:
+            owners[:] = values[owners]
+        return segmenter.owners
 
 
 def count_slices(case: Case, protocol: Protocol3D | None = None) -> int:
@@ -70,16 +75,10 @@ class _Segmenter:
     """
 
     def __init__(
-        self,
-        case: Case,
-        backend: Backend,
-        protocol: Protocol3D,
-        clock: StageClock,
-        on_slice: OnSlice,
-        kept_embeddings: int,
+        self, case: Case, backend: Backend, protocol: Protocol3D, clock: StageClock, on_slice: OnSlice
     ) -> None:
         self.case, self.backend, self.protocol = case, backend, protocol
-        self.clock, self.on_slice, self.kept_embeddings = clock, on_slice, kept_embeddings
+        self.clock, self.on_slice = clock, on_slice
         height, width = case.image.shape[1:]
         self.fit: Fit = fit_image((height, width), backend.spec.prompt_frame, backend.spec.fit)
         self.owners = np.zeros(case.image.shape, np.uint16)
@@ -100,7 +99,7 @@ class _Segmenter:
                     logits, _ = self.backend.decode(embedding, Prompts(boxes=prompt[None]))
                 masks[z] = self._paint(z, walk.number, logits[0, 0])
 
-    def sweep(self, walks: list[Walk]) -> None:
+    def sweep(self, walks: list[Walk], kept_embeddings: int) -> None:
         """Through the volume twice, upwards and downwards, with all objects of a slice decoded together.
 
         Every object's walk upwards fits into one ascending sweep, every walk downwards into one descending sweep, so
@@ -114,7 +113,7 @@ class _Segmenter:
         middles: dict[int, NDArray[np.bool_]] = {}
         for z, numbers in _by_slice(upwards, descending=False):
             embedding = self._embed(z)
-            if z in again and len(self._kept) < self.kept_embeddings:
+            if z in again and len(self._kept) < kept_embeddings:
                 self._kept[z] = embedding
             masks = self._decode_together(z, embedding, numbers, masks)
             middles |= {number: mask for number, mask in masks.items() if walks[number].middle == z}

@@ -1,0 +1,44 @@
+"""How much memory a process may take, and what it may keep within that."""
+
+from __future__ import annotations
+
+import re
+
+import psutil
+
+from zoo.data.case import Case
+from zoo.errors import InputError
+from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE
+
+#: That a process may take by default: fits a laptop of 8 GiB beside everything else.
+DEFAULT_MAX_BYTES = 2 * 2**30
+EMBEDDING_BYTES = 4 * EMBEDDING_CHANNELS * EMBEDDING_SIZE**2
+#: A volume's label map.
+BYTES_A_VOXEL = 2
+#: Set aside for what encoding, decoding and writing take for a moment: a guess on the safe side of a light encoder.
+WORKING_BYTES = 512 * 2**20
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `2GiB`, `1500M` or `0.5 g`; units are powers of 1024.
+
+    Raises:
+        InputError: no such size.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?", text.strip(), re.IGNORECASE)
+    if not found or float(found[1]) <= 0:
+        raise InputError("--max-memory", repr(text), "a size such as 2GiB or 1500MiB")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+def kept_embeddings(case: Case, limit_bytes: int) -> int:
+    """Embeddings that a volume's segmentation may keep for its second sweep; others are encoded again.
+
+    Args:
+        case: that has been read, by a process that has opened its model.
+        limit_bytes: of the process's resident memory.
+    """
+    resident = psutil.Process().memory_info().rss
+    free = limit_bytes - resident - WORKING_BYTES - BYTES_A_VOXEL * case.image.size
+    return max(0, free // EMBEDDING_BYTES)
