@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench.machine import describe_machine
-from bench.timing import interleave
+from bench.timing import calls_made, interleave
 
 #: Side of the square matrices: too large for a core's private caches, small enough for any laptop.
 SIDE = 1536
@@ -52,7 +52,7 @@ def measure_peak(threads: int, rounds: int = ROUNDS, on_call: Callable[[], None]
 
 def calibration_calls(rounds: int = ROUNDS) -> int:
     """How often `measure_peak` calls `on_call`."""
-    return (4 if _has_bf16() else 3) * (1 + WARMUP + rounds)
+    return calls_made(4 if _has_bf16() else 3, rounds, WARMUP)
 
 
 def _calls(threads: int) -> dict[str, Callable[[], object]]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.candidate import Candidate
-from bench.timing import interleave
+from bench.timing import calls_made, interleave
 from zoo.backends import Backend, Floats, Prompts
 from zoo.data.case import Case
 from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE
@@ -94,7 +94,7 @@ def measure_parts(
 
 def parts_calls(candidates: int, rounds: int, warmup: int) -> int:
     """How often `measure_parts` calls `on_call`."""
-    return len(PARTS) * candidates * (1 + warmup + rounds)
+    return calls_made(len(PARTS) * candidates, rounds, warmup)
 
 
 def run_case(

@@ -81,7 +81,7 @@ def render_report(
 
 
 def readme_block(record_paths: Sequence[Path], *, baseline: str | None = None) -> str:
-    """The tables that a README shows, of each machine: volumes, runtimes, the zoo.
+    """The tables that a README shows, of the machine that was measured on last: volumes, runtimes, the zoo.
 
     Args:
         record_paths: as for `render_report`.
@@ -90,20 +90,18 @@ def readme_block(record_paths: Sequence[Path], *, baseline: str | None = None) -
     Raises:
         ValueError: likewise.
     """
-    parts = []
-    for report in machine_reports(load_records(record_paths), baseline):
-        settings = shared_settings(report.records)
-        threads = "/".join(str(n) for n in sorted({row.candidate.threads for row in report.encoders}))
-        parts.append(f"Measured on {report.title}; {settings or f'{threads} threads'}; machine `{report.machine}`.")
-        volumes = [row for row in report.cases if row.case.is_volume]
-        encoders = short_zoo_rows(report.encoders) or short_encoder_rows(report.encoders)
-        tables = (
-            (short_case_rows(volumes), CASE_COLUMNS),
-            (short_runtime_rows(report.encoders), RUNTIME_COLUMNS),
-            (encoders, ()),
-        )
-        parts += [markdown_table(rows, merged) for rows, merged in tables if rows]
-    return "\n\n".join(parts) + "\n"
+    report = machine_reports(load_records(record_paths), baseline)[0]
+    settings = shared_settings(report.records)
+    threads = "/".join(str(n) for n in sorted({row.candidate.threads for row in report.encoders}))
+    measured = f"Measured on {report.title}; {settings or f'{threads} threads'}; machine `{report.machine}`."
+    volumes = [row for row in report.cases if row.case.is_volume]
+    encoders = short_zoo_rows(report.encoders) or short_encoder_rows(report.encoders)
+    tables = (
+        (short_case_rows(volumes), CASE_COLUMNS),
+        (short_runtime_rows(report.encoders), RUNTIME_COLUMNS),
+        (encoders, ()),
+    )
+    return "\n\n".join([measured, *(markdown_table(rows, merged) for rows, merged in tables if rows)]) + "\n"
 
 
 def renew_readme(path: Path, record_paths: Sequence[Path], *, baseline: str | None = None) -> None:
@@ -123,7 +121,7 @@ def renew_readme(path: Path, record_paths: Sequence[Path], *, baseline: str | No
 
 
 def _draw(reports: Sequence[MachineReport], out_dir: Path) -> dict[str, list[Picture]]:
-    """Figures by machine; files of several machines have its id in their names."""
+    """Figures by machine."""
     # Imported here: tables on the terminal do not wait for matplotlib.
     from reports.plots import draw_figures
 
@@ -132,7 +130,8 @@ def _draw(reports: Sequence[MachineReport], out_dir: Path) -> dict[str, list[Pic
 
 
 def _suffix(report: MachineReport, reports: Sequence[MachineReport]) -> str:
-    return f"_{report.machine}" if len(reports) > 1 else ""
+    """Of file names: none for the machine measured on last, which pages show; of another its id."""
+    return "" if report is reports[0] else f"_{report.machine}"
 
 
 def _machines_note(reports: Sequence[MachineReport]) -> list[str]:
@@ -196,7 +195,7 @@ def _write_csv(out_dir: Path, reports: Sequence[MachineReport], others: Sequence
 
 
 def _write_latex(out_dir: Path, reports: Sequence[MachineReport], others: Sequence[Table]) -> None:
-    """A file for each table that has rows; those of several machines have its id in their names."""
+    """A file for each table that has rows."""
     from reports.latex import latex_table
 
     named = [(f"{t.name}{_suffix(report, reports)}", t) for report in reports for t in report.tables]

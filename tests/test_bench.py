@@ -32,7 +32,7 @@ def test_interleave_goes_round_by_round() -> None:
     calls: list[str] = []
     samples = interleave({name: lambda n=name: calls.append(n) for name in "abc"}, rounds=3, warmup=1)  # type: ignore[misc]
     assert calls[:6] == list("aabbcc")
-    assert calls[6:] == list("abcbcacab")
+    assert calls[6:] == list("aabbccbbccaaccaabb")
     assert all(len(s.seconds) == 3 and s.first_s >= 0 for s in samples.values())
 
 

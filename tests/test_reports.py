@@ -540,7 +540,7 @@ def test_figures_of_machines_have_their_own_files(book: Book) -> None:
     book.parts(REPVIT, [1.0], machine="m2")
     book.report(out)
     light = sorted(path.name for path in out.glob("*.png") if "dark" not in path.name)
-    assert light == ["encoder_latency_m1.png", "encoder_latency_m2.png"]
+    assert light == ["encoder_latency.png", "encoder_latency_m1.png"]
 
 
 def test_figures_of_scaling_take_several_sizes(book: Book) -> None:
@@ -564,6 +564,14 @@ def test_readme_block_is_short(book: Book) -> None:
     assert "2.00x (n=1)" in text
     assert "6.24 (2.66x)" in text
     assert max(map(len, text.splitlines())) <= 160
+
+
+def test_readme_block_is_of_the_machine_measured_on_last(book: Book) -> None:
+    book.parts(REPVIT, [1.0], machine="m1", time_utc="2026-01-02T00:00:00.000+00:00")
+    book.parts(REPVIT, [1.0], machine="m2", time_utc="2026-01-03T00:00:00.000+00:00")
+    text = readme_block([book.path])
+    assert "machine `m2`" in text
+    assert "m1" not in text
 
 
 @pytest.mark.parametrize(

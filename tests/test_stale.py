@@ -39,7 +39,7 @@ def test_report_is_fresh() -> None:
 def test_pictures_are_fresh(name: str, draw: Callable[[MachineReport], Figure | None]) -> None:
     reports = machine_reports(load_records(RECORDS))
     for report in reports:
-        figure, suffix = draw(report), f"_{report.machine}" if len(reports) > 1 else ""
+        figure, suffix = draw(report), "" if report is reports[0] else f"_{report.machine}"
         for theme in ("", "_dark"):
             path = ROOT / "reports" / "results" / f"{name}{suffix}{theme}.png"
             assert path.exists() == (figure is not None), f"run: {COMMAND}"

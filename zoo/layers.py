@@ -60,7 +60,10 @@ class SamNeck(nn.Sequential):
 
 
 class SummingNeck(nn.Module):
-    """A backbone's stages, each projected to the embedding's channels, brought to one resolution, added, and mixed.
+    """A backbone's stages, each projected to the embedding's channels, summed from the coarsest up, and mixed.
+
+    The sum so far is raised to the next stage's resolution, as in a feature pyramid (Lin et al. 2017), so that only one
+    map is ever raised to the finest.
 
     Args:
         widths: channels of the stages.
@@ -78,8 +81,15 @@ class SummingNeck(nn.Module):
         )
 
     def forward(self, maps: list[Tensor], side: int) -> Tensor:
-        """Maps (B, C_i, H_i, W_i), one a stage, to (B, outputs, side, side)."""
+        """Maps (B, C_i, H_i, W_i), one a stage, the finest first, to (B, outputs, side, side)."""
         projected = [projection(m) for projection, m in zip(self.projections, maps, strict=True)]
-        raised = [p if p.shape[-1] == side else F.interpolate(p, (side, side), mode="bilinear") for p in projected]
-        embedding: Tensor = self.mix(torch.stack(raised).sum(0))
+        total = projected.pop()
+        while projected:
+            finer = projected.pop()
+            total = finer + _resized(total, finer.shape[-1])
+        embedding: Tensor = self.mix(_resized(total, side))
         return embedding
+
+
+def _resized(x: Tensor, side: int) -> Tensor:
+    return x if x.shape[-1] == side else F.interpolate(x, (side, side), mode="bilinear")
