@@ -81,7 +81,7 @@ def render_report(
 
 
 def readme_block(record_paths: Sequence[Path], *, baseline: str | None = None) -> str:
-    """The tables that a README shows, of the machine that was measured on last: volumes, runtimes, the zoo.
+    """The tables that a README shows: volumes and runtimes of the machine measured on last, and the zoo of each.
 
     Args:
         record_paths: as for `render_report`.
@@ -90,18 +90,28 @@ def readme_block(record_paths: Sequence[Path], *, baseline: str | None = None) -
     Raises:
         ValueError: likewise.
     """
-    report = machine_reports(load_records(record_paths), baseline)[0]
-    settings = shared_settings(report.records)
+    last, *others = machine_reports(load_records(record_paths), baseline)
+    volumes = [row for row in last.cases if row.case.is_volume]
+    tables = [
+        markdown_table(rows, merged)
+        for rows, merged in (
+            (short_case_rows(volumes), CASE_COLUMNS),
+            (short_runtime_rows(last.encoders), RUNTIME_COLUMNS),
+            (short_zoo_rows(last.encoders) or short_encoder_rows(last.encoders), ()),
+        )
+        if rows
+    ]
+    parts = [_measured_on(last), *tables]
+    for report in others:
+        if rows := short_zoo_rows(report.encoders):
+            parts += [_measured_on(report), markdown_table(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _measured_on(report: MachineReport) -> str:
     threads = "/".join(str(n) for n in sorted({row.candidate.threads for row in report.encoders}))
-    measured = f"Measured on {report.title}; {settings or f'{threads} threads'}; machine `{report.machine}`."
-    volumes = [row for row in report.cases if row.case.is_volume]
-    encoders = short_zoo_rows(report.encoders) or short_encoder_rows(report.encoders)
-    tables = (
-        (short_case_rows(volumes), CASE_COLUMNS),
-        (short_runtime_rows(report.encoders), RUNTIME_COLUMNS),
-        (encoders, ()),
-    )
-    return "\n\n".join([measured, *(markdown_table(rows, merged) for rows, merged in tables if rows)]) + "\n"
+    settings = shared_settings(report.records) or f"{threads} threads"
+    return f"Measured on {report.title}; {settings}; machine `{report.machine}`."
 
 
 def renew_readme(path: Path, record_paths: Sequence[Path], *, baseline: str | None = None) -> None:
