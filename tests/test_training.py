@@ -18,11 +18,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from compress.training.batches import StepBatches
 from compress.training.config import TrainConfig, learning_rate
 from compress.training.distill import Distillation, reframe
 from compress.training.embed import EmbeddingStore, StoredPairs, shard_paths, write_store
 from compress.training.finetune import Finetuning, training_geometry
-from compress.training.loop import StepBatches, fit, validation_on
+from compress.training.loop import fit, validation_on
 from compress.training.losses import LOSSES, boxed_cross_entropy, cross_entropy, dice, dice_loss, iou_loss
 from compress.training.optim import clip_gradients, update_average
 from compress.training.pictures import LABEL

@@ -11,11 +11,14 @@ from test_training import losses, run
 from torch import Tensor
 
 from compress.training.finetune import Finetuning
-from compress.training.state import LAST
+from compress.training.state import LAST, LOG
 from zoo.errors import InputError
 
 
-def test_a_full_disk_keeps_the_checkpoint_before_and_the_run_goes_on_from_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("room_bytes", "file"), [(2**20, LAST), (10, LOG)])
+def test_a_full_disk_keeps_the_checkpoint_before_and_the_run_goes_on_from_it(
+    tmp_path: Path, room_bytes: int, file: str
+) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     class Filling(Finetuning):
@@ -24,11 +27,11 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_the_run_goes_on_from_it(tmp
         def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:  # type: ignore[override]
             Filling.calls += 1
             if Filling.calls == 3:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))
+                resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, before[1]))
             return super().forward(batch)
 
     try:
-        with pytest.raises(InputError, match="no room"):
+        with pytest.raises(InputError, match=f"{file}: found no room"):
             run(tmp_path, task_of=Filling)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

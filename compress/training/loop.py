@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -16,15 +14,16 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from compress.training.batches import stream_batches
 from compress.training.config import TrainConfig, learning_rate
 from compress.training.losses import dice
-from compress.training.optim import adamw, clip_gradients, freeze, keep_statistics, update_average
+from compress.training.optim import adamw, copied, freeze, update_average
 from compress.training.pictures import save_predictions
-from compress.training.state import BEST, LAST, LOG, Progress, cut_log, load_state, save_best, save_state
+from compress.training.state import BEST, LAST, LOG, Progress, cut_log, load_state, save_best, save_state, writing
+from compress.training.step import take_step
 from zoo.data.dataset import PromptedImages
-from zoo.errors import InputError
 from zoo.sam.model import Sam
 
 #: A score must rise by this much to count as better.
@@ -36,35 +35,6 @@ FREE_SETTINGS = ("workers", "validate_every", "patience", "accumulate")
 Listener = Callable[[str, dict[str, Any]], None]
 #: From the averaged task to scores; the first decides which weights are best.
 Validation = Callable[[nn.Module], dict[str, float]]
-
-
-class StepBatches:
-    """For each part of each step, the indices of this process's share of its images.
-
-    Args:
-        config: of the run.
-        first_step: where to go on.
-        rank: of this process.
-        world: how many there are.
-
-    Raises:
-        InputError: a batch that cannot be shared out evenly.
-    """
-
-    def __init__(self, config: TrainConfig, first_step: int, rank: int = 0, world: int = 1) -> None:
-        shares = config.accumulate * world
-        if config.batch_size % shares:
-            raise InputError("--batch-size", str(config.batch_size), f"a multiple of {shares} (parts times processes)")
-        self.config, self.first_step, self.rank, self.shares = config, first_step, rank, shares
-        self.world = world
-
-    def __iter__(self) -> Iterator[list[int]]:
-        """Indices, part by part."""
-        size = self.config.batch_size
-        for step in range(self.first_step, self.config.steps):
-            whole = range(step * size, (step + 1) * size)
-            for part in range(self.config.accumulate):
-                yield list(whole[part * self.world + self.rank :: self.shares])
 
 
 class Stop:
@@ -85,11 +55,6 @@ class Stop:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-
-
-def _leave_ctrl_c_to_the_parent(worker: int) -> None:
-    """A terminal sends Ctrl-C to all processes; those that make data must live until the step is done."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def fit(
@@ -127,9 +92,8 @@ def fit(
         **_plain(dict(origin or {})),
     }
     freeze(sam, config.freeze)
-    average = deepcopy(task)
+    average, average_sam = copied(task, sam)
     average.requires_grad_(False).eval()
-    average_sam = average.get_submodule(_path_of(task, sam))
     optimizer: Any = adamw(task, config.lr, config.weight_decay)
     progress = Progress()
     if (out / LAST).exists():
@@ -148,28 +112,23 @@ def fit(
 
     def log(kind: str, numbers: dict[str, Any]) -> None:
         if fabric.is_global_zero:
-            with (out / LOG).open("a") as stream:
-                stream.write(json.dumps({"kind": kind, "step": progress.step, **numbers}) + "\n")
+            with writing(out / LOG), (out / LOG).open("a") as lines:
+                lines.write(json.dumps({"kind": kind, "step": progress.step, **numbers}) + "\n")
             listen(kind, {"step": progress.step, **numbers})
 
-    batches = StepBatches(config, progress.step, fabric.global_rank, fabric.world_size)
-    loader = DataLoader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=config.workers,
-        persistent_workers=config.workers > 0,
-        worker_init_fn=_leave_ctrl_c_to_the_parent,
-    )
-    stream = iter(loader)
+    stream = stream_batches(dataset, config, progress.step, fabric)
+    stopped = False
     with Stop() as stop:
-        while progress.step < config.steps and not stop.asked:
-            log("step", _step(fabric, model, sam, optimizer, stream, config, progress))
+        while progress.step < config.steps and not (stopped := _any_process(fabric, stop.asked)):
+            rate = learning_rate(config, progress.step, progress.plateau_factor)
+            log("step", take_step(fabric, model, sam, optimizer, stream, config, progress, rate))
             if config.ema_decay:
                 update_average(average_sam, sam, config.ema_decay, progress.step)
             else:
                 average_sam.load_state_dict(sam.state_dict())
             if progress.step % config.validate_every == 0 or progress.step == config.steps:
-                scores = validate(average)
+                # BatchNorm's statistics differ between processes: the first one's scores decide for all of them.
+                scores: dict[str, float] = fabric.broadcast(validate(average) if fabric.is_global_zero else {})
                 log("validation", scores)
                 if _is_better(progress, next(iter(scores.values())), config) and fabric.is_global_zero:
                     training = {**identity, "step": progress.step, **scores}
@@ -178,60 +137,19 @@ def fit(
                 if config.patience and progress.stale >= config.patience:
                     listen("note", {"text": f"stopped early: no gain in {progress.stale} validations"})
                     break
-        if stop.asked:
+        if stopped:
             save()
             listen("note", {"text": f"stopped at step {progress.step}; the same command goes on from there"})
             raise KeyboardInterrupt
     return progress
 
 
-def _step(
-    fabric: Fabric,
-    model: Any,
-    sam: Sam,
-    optimizer: Any,
-    stream: Iterator[dict[str, Tensor]],
-    config: TrainConfig,
-    progress: Progress,
-) -> dict[str, float]:
-    """One update of the weights; its numbers, means over its parts and over this process's share."""
-    start = time.perf_counter()
-    # Dropout and its like draw from torch's generator, which a resumed run finds as it would have been.
-    torch.manual_seed(config.seed * 1_000_003 + progress.step)
-    model.train()
-    if "batch_norm" in config.freeze:
-        keep_statistics(sam)
-    rate = learning_rate(config, progress.step, progress.plateau_factor)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.zero_grad()
-    sums: dict[str, float] = {}
-    for part in range(config.accumulate):
-        batch = fabric.to_device(next(stream))
-        if config.channels_last:
-            batch = {**batch, "image": batch["image"].contiguous(memory_format=torch.channels_last)}
-        with fabric.no_backward_sync(model, enabled=part + 1 < config.accumulate):
-            numbers = model(batch)
-            _check_finite(numbers["loss"], batch, progress.step)
-            fabric.backward(numbers["loss"] / config.accumulate)
-        for name, value in numbers.items():
-            sums[name] = sums.get(name, 0) + float(value.detach()) / config.accumulate
-    norm = clip_gradients(model.parameters(), progress.norms, config.clip_percentile)
-    if not np.isfinite(norm):
-        raise InputError(_told(batch, progress.step), f"a gradient of norm {norm}", "finite ones; try a lower --lr")
-    optimizer.step()
-    progress.step += 1
-    return {**sums, "lr": rate, "gradient_norm": norm, "step_s": time.perf_counter() - start}
-
-
-def _check_finite(loss: Tensor, batch: Mapping[str, Tensor], step: int) -> None:
-    if not torch.isfinite(loss):
-        raise InputError(_told(batch, step), f"a loss of {float(loss.detach())}", "a finite one; try a lower --lr")
-
-
-def _told(batch: Mapping[str, Tensor], step: int) -> str:
-    """Which images a step saw."""
-    return f"step {step}, images {', '.join(str(int(i)) for i in batch['index'])}"
+def _any_process(fabric: Fabric, asked: bool) -> bool:
+    """Whether any process was asked to stop: all stop after the same step, or they would wait for each other."""
+    if fabric.world_size == 1:
+        return asked
+    most: Tensor = fabric.all_reduce(torch.tensor(float(asked), device=fabric.device), reduce_op="max")
+    return bool(most)
 
 
 def _is_better(progress: Progress, score: float, config: TrainConfig) -> bool:
@@ -243,10 +161,6 @@ def _is_better(progress: Progress, score: float, config: TrainConfig) -> bool:
     if config.schedule == "plateau":
         progress.plateau_factor /= 2
     return False
-
-
-def _path_of(root: nn.Module, part: nn.Module) -> str:
-    return next(name for name, module in root.named_modules() if module is part)
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:

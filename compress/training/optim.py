@@ -1,12 +1,15 @@
-"""Optimiser, gradient clipping, averaged weights."""
+"""Optimiser, gradient clipping, copies and averages of weights."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import deepcopy
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from zoo.sam.model import Sam
 
 #: Gradient norms that a percentile is taken of.
 NORMS_KEPT = 1000
@@ -48,11 +51,24 @@ def clip_gradients(parameters: Iterable[nn.Parameter], norms: list[float], perce
 def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
     """Moves the averaged state towards the model's; in the first steps faster, so that the start is forgotten."""
     share = 1 - min(decay, (1 + step) / (10 + step))
+    means: list[Tensor] = []
+    values: list[Tensor] = []
     for mean, value in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
         if mean.is_floating_point():
-            mean.lerp_(value, share)
+            means.append(mean)
+            values.append(value)
         else:
-            mean.copy_(value)
+            mean.copy_(value)  # BatchNorm's counters
+    torch._foreach_lerp_(means, values, share)
+
+
+def copied(task: nn.Module, sam: Sam) -> tuple[nn.Module, Sam]:
+    """A copy of a task, and the model in it that is the copy of `sam`, which is a part of `task`."""
+    path = next(name for name, module in task.named_modules() if module is sam)
+    copy = deepcopy(task)
+    model = copy.get_submodule(path)
+    assert isinstance(model, Sam)
+    return copy, model
 
 
 def freeze(sam: nn.Module, parts: Iterable[str]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from compress.training.state import writing
 from zoo.errors import InputError
 from zoo.files import whole_file
 
@@ -42,7 +43,7 @@ def save_predictions(path: Path, batch: Mapping[str, Tensor], logits: Tensor, pr
     written, encoded = cv2.imencode(".png", np.concatenate(rows)[..., ::-1])
     if not written:
         raise InputError(path, "a picture that cannot be encoded", "an image")
-    with whole_file(path) as part:
+    with writing(path), whole_file(path) as part:
         part.write_bytes(encoded.tobytes())
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from zoo.errors import InputError
@@ -39,6 +42,19 @@ class Progress:
     plateau_factor: float = 1
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Tells in one line of a file that cannot be written.
+
+    Raises:
+        InputError: no room or no right to write.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise InputError(path, f"no room or no right to write ({error})", "a folder with space left") from error
+
+
 def save_state(
     path: Path,
     average: nn.Module,
@@ -64,11 +80,8 @@ def save_state(
         "progress": asdict(progress),
         "identity": json.dumps(identity, sort_keys=True),
     }
-    try:
-        with whole_file(path) as part:
-            torch.save(state, part)
-    except (OSError, RuntimeError) as error:
-        raise InputError(path, f"no room or no right to write ({error})", "a folder with space left") from error
+    with writing(path), whole_file(path) as part:
+        torch.save(state, part)
 
 
 def load_state(
@@ -105,7 +118,7 @@ def save_best(path: Path, average: nn.Module, spec: EncoderSpec, training: dict[
         "training": json.dumps(training, sort_keys=True),
     }
     state = {key: value.detach().cpu().contiguous().clone() for key, value in average.state_dict().items()}
-    with whole_file(path) as part:
+    with writing(path), whole_file(path) as part:
         write_state_dict(state, part, metadata, is_safetensors=True)
 
 
@@ -114,7 +127,7 @@ def cut_log(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [line for line in path.read_text().splitlines(keepends=True) if _step_of(line) <= step]
-    with whole_file(path) as part:
+    with writing(path), whole_file(path) as part:
         part.write_text("".join(kept))
 
 
