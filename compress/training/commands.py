@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from compress.options import options
-from compress.training.config import TrainConfig
+from compress.training.config import RunOptions, TrainConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from zoo.data.dataset import PromptedImages
+    from zoo.sam.model import Sam
 
 DEFAULTS = {field.name: field.default for field in fields(TrainConfig)}
 
@@ -84,6 +90,19 @@ with_run_options = options(
         help="Processes or GPUs; under torchrun, its --nproc-per-node.",
     ),
     click.option(
+        "--wandb",
+        metavar="PROJECT",
+        help="Tell Weights & Biases of the run, too (extra `wandb`; WANDB_MODE=offline works).",
+    ),
+    click.option(
+        "--find-lr",
+        type=click.IntRange(min=10),
+        is_flag=False,
+        flag_value=100,
+        metavar="[STEPS]",
+        help="Instead of training, search for --lr: a copy of the model sees it rise over so many steps (100).",
+    ),
+    click.option(
         "-o",
         "--out",
         type=click.Path(file_okay=False, path_type=Path),
@@ -91,6 +110,25 @@ with_run_options = options(
         help="Folder of the run; one that was begun is gone on with.",
     ),
 )
+
+
+def _carry_out(
+    task: nn.Module,
+    sam: Sam,
+    images: PromptedImages,
+    config: TrainConfig,
+    run_options: RunOptions,
+    origin: dict[str, Any],
+    find_lr: int | None,
+) -> None:
+    """Trains, or searches for a learning rate, and prints what came out as JSON."""
+    from compress.training.run import run_search, run_training
+
+    if find_lr:
+        click.echo(json.dumps(run_search(task, sam, images, config, find_lr, run_options)))
+        return
+    progress = run_training(task, sam, images, config, run_options, origin)
+    click.echo(json.dumps({"step": progress.step, "best_dsc": progress.best, "best_step": progress.best_step}))
 
 
 @click.command()
@@ -105,6 +143,8 @@ def train(
     validation: tuple[str, ...],
     validation_count: int,
     devices: int,
+    wandb: str | None,
+    find_lr: int | None,
     out: Path,
     **settings: Any,
 ) -> None:
@@ -118,22 +158,23 @@ def train(
     Examples:
       repmedsam train --encoder light_repvit_m0_9 --size 64 --loss boxed --steps 2000 -o runs/small
       repmedsam train --encoder repvit --weights rep_medsam --data train_npz/ --validation val_npz/ -o runs/tuned
+      repmedsam train --encoder repvit --weights rep_medsam --data train_npz/ --find-lr -o runs/tuned
       torchrun --nproc-per-node 2 cli.py train --devices 2 --encoder tinyvit -o runs/two
     """
     from compress.training.finetune import Finetuning, training_geometry
-    from compress.training.run import run_training, training_seed
+    from compress.training.run import training_seed
     from zoo.data.dataset import PromptedImages, open_source
     from zoo.registry import create_sam
 
     config = TrainConfig(**settings)
+    run_options = RunOptions(validation, validation_count, devices, out, wandb)
     sam = create_sam(encoder, weights)
     prompting, side = training_geometry(sam, config)
     assert sam.weights is not None
     origin = {"weights": sam.weights.name, "weights_sha256": sam.weights.sha256, "data": list(data)}
     images = PromptedImages(open_source(data, prompting.spec.image_size, training_seed(config)), prompting)
     task = Finetuning(sam, config.loss, side)
-    progress = run_training(task, sam, images, config, validation, validation_count, devices, out, origin)
-    click.echo(json.dumps({"step": progress.step, "best_dsc": progress.best, "best_step": progress.best_step}))
+    _carry_out(task, sam, images, config, run_options, origin, find_lr)
 
 
 @click.command()
@@ -174,6 +215,8 @@ def distill(
     validation: tuple[str, ...],
     validation_count: int,
     devices: int,
+    wandb: str | None,
+    find_lr: int | None,
     out: Path,
     **settings: Any,
 ) -> None:
@@ -191,12 +234,13 @@ def distill(
     from compress.training.distill import Distillation
     from compress.training.embed import EmbeddingStore, StoredPairs
     from compress.training.finetune import training_geometry
-    from compress.training.run import run_training, training_seed
-    from zoo.data.dataset import PairedImages, PromptedImages, open_source
+    from compress.training.run import training_seed
+    from zoo.data.dataset import PairedImages, open_source
     from zoo.errors import InputError
     from zoo.registry import create_sam
 
     config = TrainConfig(**settings)
+    run_options = RunOptions(validation, validation_count, devices, out, wandb)
     sam, master = create_sam(student, weights), create_sam(teacher, teacher_weights)
     if config.size not in (None, sam.spec.image_size):
         raise InputError("--size", f"{config.size} px", f"{sam.spec.image_size}: embeddings are compared at full size")
@@ -222,8 +266,7 @@ def distill(
         source = open_source(data, prompting.spec.image_size, training_seed(config))
         images = PairedImages(source, prompting, master.spec)
     task = Distillation(sam, master, distance, mask_weight)
-    progress = run_training(task, sam, images, config, validation, validation_count, devices, out, origin)
-    click.echo(json.dumps({"step": progress.step, "best_dsc": progress.best, "best_step": progress.best_step}))
+    _carry_out(task, sam, images, config, run_options, origin, find_lr)
 
 
 @click.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 
@@ -54,6 +55,25 @@ class TrainConfig:
     patience: int = 0
     seed: int = 0
     workers: int = 1
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where and how a run is carried out.
+
+    Attributes:
+        validation: sources of the images to validate on, as `open_source` takes them.
+        validation_count: how many of them.
+        devices: processes or GPUs.
+        out: folder of the run.
+        wandb: project at Weights & Biases that hears of the run; None for none.
+    """
+
+    validation: tuple[str, ...]
+    validation_count: int
+    devices: int
+    out: Path
+    wandb: str | None = None
 
 
 #: The cosine schedule ends at this share of the highest learning rate.

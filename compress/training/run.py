@@ -1,10 +1,9 @@
-"""A training run as users start it: data, device, progress, TensorBoard, pictures."""
+"""A training run as users start it: data, device, progress, trackers, pictures; or the search for its learning rate."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from torch import nn
 
-from compress.training.config import TrainConfig
+from compress.training import find_lr
+from compress.training.config import RunOptions, TrainConfig
 from compress.training.loop import fit, validation_on
 from compress.training.state import Progress
+from compress.training.trackers import TensorBoard, Tracker, WeightsAndBiases
 from zoo.data.dataset import PromptedImages, open_source
+from zoo.errors import InputError
 from zoo.sam.model import Sam
 
 VALIDATION_BATCH = 8
@@ -31,32 +33,52 @@ def run_training(
     sam: Sam,
     train_set: PromptedImages,
     config: TrainConfig,
-    validation: Sequence[str],
-    validation_count: int,
-    devices: int,
-    out: Path,
+    options: RunOptions,
     origin: Mapping[str, Any],
 ) -> Progress:
     """Trains `task` on one device or several, and tells of it.
 
     Raises:
-        InputError: as `fit` and `open_source`.
+        InputError: as `fit`, `open_source` and `WeightsAndBiases`.
     """
     prompting = train_set.prompting
     size = prompting.spec.image_size
-    unseen = open_source(validation, size, validation_seed(config))
+    unseen = open_source(options.validation, size, validation_seed(config))
     held_out = PromptedImages(unseen, replace(prompting, augment=False))
-    fabric = Fabric(
-        accelerator="auto" if torch.cuda.is_available() else "cpu",
-        devices=devices,
-        strategy="auto" if devices == 1 else DDPStrategy(find_unused_parameters=True),
-        precision=config.precision,
-    )
-    fabric.launch()
-    picture = out / PICTURE if fabric.is_global_zero else None
-    validate = validation_on(held_out, range(validation_count), VALIDATION_BATCH, fabric.device, picture)
-    with _Teller(config.steps, out, quiet=not fabric.is_global_zero) as teller:
-        return fit(task, sam, train_set, validate, config, out, fabric, teller.listen, origin)
+    fabric = _launched(config, options.devices)
+    picture = options.out / PICTURE
+    settings = {"encoder": sam.spec.name, **asdict(config), **origin}
+    trackers = _trackers(options, settings) if fabric.is_global_zero else []
+    with _Teller(config.steps, trackers, picture, quiet=not fabric.is_global_zero) as teller:
+        drawn = picture if fabric.is_global_zero else None
+        validate = validation_on(held_out, range(options.validation_count), VALIDATION_BATCH, fabric.device, drawn)
+        return fit(task, sam, train_set, validate, config, options.out, fabric, teller.listen, origin)
+
+
+def run_search(
+    task: nn.Module, sam: Sam, train_set: PromptedImages, config: TrainConfig, steps: int, options: RunOptions
+) -> dict[str, Any]:
+    """Searches for a learning rate and shows the curve; nothing of the run is changed.
+
+    Returns:
+        lr: the suggestion, or None. picture: where the curve is drawn.
+
+    Raises:
+        InputError: more than one device, or as `find_lr.search_rate`.
+    """
+    if options.devices != 1:
+        raise InputError("--find-lr", f"--devices {options.devices}", "one, with the same --batch-size")
+    console, picture = Console(stderr=True), options.out / find_lr.PICTURE
+    with _bar(console) as bar:
+        shown = bar.add_task("learning rate", total=steps)
+        curve = find_lr.search_rate(
+            task, sam, train_set, config, steps, _launched(config, 1), lambda done: bar.update(shown, completed=done)
+        )
+    find_lr.save_curve(picture, curve)
+    console.print(find_lr.rate_table(curve))
+    if curve.suggestion is None:
+        console.print("The loss does not fall by more than its noise: try more steps, or a larger --batch-size.")
+    return {"lr": curve.suggestion, "picture": str(picture)}
 
 
 def training_seed(config: TrainConfig) -> int:
@@ -69,50 +91,56 @@ def validation_seed(config: TrainConfig) -> int:
     return 2 * config.seed + 1
 
 
-class _Teller:
-    """Shows progress on the terminal, and writes TensorBoard's files."""
+def _launched(config: TrainConfig, devices: int) -> Fabric:
+    fabric = Fabric(
+        accelerator="auto" if torch.cuda.is_available() else "cpu",
+        devices=devices,
+        strategy="auto" if devices == 1 else DDPStrategy(find_unused_parameters=True),
+        precision=config.precision,
+    )
+    fabric.launch()
+    return fabric
 
-    def __init__(self, steps: int, out: Path, quiet: bool) -> None:
-        self.steps, self.out, self.quiet = steps, out, quiet
+
+def _trackers(options: RunOptions, settings: Mapping[str, Any]) -> list[Tracker]:
+    asked = [WeightsAndBiases(options.wandb, options.out, settings)] if options.wandb else []
+    return [*asked, TensorBoard(options.out)]
+
+
+def _bar(console: Console, quiet: bool = False) -> Bar:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Bar(*columns, console=console, disable=quiet)
+
+
+class _Teller:
+    """Shows progress on the terminal, and tells the trackers."""
+
+    def __init__(self, steps: int, trackers: list[Tracker], picture: Path, quiet: bool) -> None:
+        self.steps, self.trackers, self.picture = steps, trackers, picture
         self.console = Console(stderr=True, quiet=quiet)
-        self.bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=quiet,
-        )
+        self.bar = _bar(self.console, quiet)
 
     def __enter__(self) -> _Teller:
-        self.writer = None if self.quiet else _summary_writer(self.out)
         self.bar.start()
         self.task = self.bar.add_task("training", total=self.steps)
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         self.bar.stop()
-        if self.writer:
-            self.writer.close()
+        for tracker in self.trackers:
+            tracker.close(failed=kind is not None)
 
     def listen(self, kind: str, what: dict[str, Any]) -> None:
         """Hears of a step, a validation or a note."""
         if kind == "note":
             self.console.print(what["text"])
             return
-        step = what["step"]
-        if self.writer:
-            for name, value in what.items():
-                if name != "step":
-                    self.writer.add_scalar(f"{kind}/{name}", value, step)
+        step, numbers = what["step"], {name: value for name, value in what.items() if name != "step"}
+        for tracker in self.trackers:
+            tracker.write(kind, step, numbers)
         if kind == "step":
             self.bar.update(self.task, completed=step, description=f"loss {what['loss']:.3f}")
-        else:
-            self.console.print(f"step {step}: " + ", ".join(f"{k} {v:.4f}" for k, v in what.items() if k != "step"))
-
-
-def _summary_writer(folder: Path) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from torch.utils.tensorboard import SummaryWriter
-    return SummaryWriter(str(folder))
+            return
+        self.console.print(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
+        for tracker in self.trackers:
+            tracker.show(step, self.picture)

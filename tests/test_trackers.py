@@ -1,0 +1,105 @@
+"""TensorBoard and Weights & Biases hear of a run; the latter by a package that stands in for it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from test_training import SMALL
+
+from compress.training.config import RunOptions, TrainConfig
+from compress.training.finetune import Finetuning, training_geometry
+from compress.training.run import run_training
+from compress.training.trackers import WANDB_ID, WeightsAndBiases
+from zoo.data.dataset import PromptedImages, SyntheticImages
+from zoo.errors import InputError
+from zoo.registry import create_sam
+
+CONFIG = replace(SMALL, steps=2)
+
+
+class WandbError(Exception):
+    pass
+
+
+class FakeWandb:
+    """What of the package is used; holds what it was told."""
+
+    Error, Image = WandbError, staticmethod(lambda path: ("image", path))
+
+    def __init__(self) -> None:
+        self.begun: list[dict[str, Any]] = []
+        self.logged: list[tuple[int, dict[str, Any]]] = []
+        self.ended: list[int] = []
+
+    def init(self, **options: Any) -> SimpleNamespace:
+        assert Path(options["dir"]).is_dir()
+        self.begun.append(options)
+        return SimpleNamespace(
+            log=lambda numbers, step: self.logged.append((step, numbers)),
+            finish=lambda exit_code: self.ended.append(exit_code),
+        )
+
+
+@pytest.fixture
+def wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)  # type: ignore[arg-type]
+    return fake
+
+
+def train(out: Path, config: TrainConfig = CONFIG, project: str | None = None) -> None:
+    sam = create_sam("light_repvit_m0_9")
+    prompting, side = training_geometry(sam, config)
+    data = PromptedImages(SyntheticImages(64), prompting)
+    options = RunOptions(("synthetic",), 2, 1, out, project)
+    run_training(Finetuning(sam, config.loss, side), sam, data, config, options, {"data": ["synthetic"]})
+
+
+def test_weights_and_biases_hears_of_a_run(tmp_path: Path, wandb: FakeWandb) -> None:
+    train(tmp_path / "run", project="tests")
+    (begun,) = wandb.begun
+    assert (begun["project"], begun["name"], begun["resume"]) == ("tests", "run", "allow")
+    assert begun["config"]["lr"] == CONFIG.lr
+    assert begun["config"]["encoder"] == "light_repvit_m0_9"
+    assert [step for step, numbers in wandb.logged if "step/loss" in numbers] == [1, 2]
+    assert [step for step, numbers in wandb.logged if "validation/dsc" in numbers] == [2]
+    assert wandb.logged[-1] == (2, {"predictions": ("image", str(tmp_path / "run" / "predictions.png"))})
+    assert wandb.ended == [0]
+    with pytest.raises(InputError, match="a run with lr"):
+        train(tmp_path / "run", replace(CONFIG, lr=0.5), "tests")
+    assert wandb.begun[1]["id"] == begun["id"] == (tmp_path / "run" / WANDB_ID).read_text().strip()
+    assert wandb.ended == [0, 1], "what failed is told as failed"
+
+
+def test_without_the_package_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)  # type: ignore[arg-type]
+    with pytest.raises(
+        InputError, match=r"--wandb: found no package wandb; expected pip install 'rep-medsam\[wandb\]'"
+    ):
+        train(tmp_path, project="tests")
+
+
+def test_nobody_logged_in(tmp_path: Path, wandb: FakeWandb, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**options: Any) -> None:
+        raise WandbError("no API key")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    with pytest.raises(InputError, match=r"no run could be begun \(no API key\); expected .*WANDB_MODE=offline"):
+        WeightsAndBiases("tests", tmp_path, {})
+    assert not (tmp_path / WANDB_ID).exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tensorboard_hears_of_a_run(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(tmp_path)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [event.step for event in events.Scalars("step/loss")] == [1, 2]
+    assert [event.step for event in events.Scalars("validation/dsc")] == [2]
+    assert events.Images("predictions")[0].width == 1024
