@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pytest_benchmark.fixture import BenchmarkFixture
 
 from zoo.data.synthetic import LOOK_NAMES, batches, contact_sheet, sample
 from zoo.data.synthetic.generator import MIN_AREA_PX
@@ -87,3 +90,11 @@ def test_contact_sheet_outlines_the_labels() -> None:
 def test_bad_arguments(arguments: tuple[object, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
         sample(*arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.bench
+@pytest.mark.benchmark(group="synthetic samples of 256 px")
+def test_samples_a_second(benchmark: BenchmarkFixture) -> None:
+    seeds = itertools.count()
+    drawn = benchmark(lambda: sample(next(seeds)))
+    assert drawn.image.shape == (256, 256, 3)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -20,8 +21,6 @@ from torch import Tensor, nn
 
 from compress.training.batches import StepBatches
 from compress.training.config import TrainConfig, learning_rate
-from compress.training.distill import Distillation, reframe
-from compress.training.embed import EmbeddingStore, StoredPairs, shard_paths, write_store
 from compress.training.finetune import Finetuning, training_geometry
 from compress.training.loop import fit, validation_on
 from compress.training.losses import LOSSES, boxed_cross_entropy, cross_entropy, dice, dice_loss, iou_loss
@@ -31,7 +30,6 @@ from compress.training.state import BEST, LAST, LOG
 from zoo.data.dataset import (
     FileImages,
     LabelledImage,
-    PairedImages,
     PromptedImages,
     Prompting,
     SyntheticImages,
@@ -134,6 +132,10 @@ def test_average_follows_and_forgets_the_start() -> None:
     assert average.weight.item() == pytest.approx(1 + 2 * 0.9), "fast at first"
     update_average(average, model, 0.5, step=10_000)
     assert average.weight.item() == pytest.approx(2.9)
+    counted = nn.BatchNorm1d(1)
+    counted.num_batches_tracked += 7
+    update_average(average, counted, 0.5, step=10_000)
+    assert average.num_batches_tracked == 7, "counters are copied, not averaged"
 
 
 def square(height: int, width: int, box: tuple[int, int, int, int]) -> LabelledImage:
@@ -191,6 +193,19 @@ def test_augmentation_moves_labels_with_the_image() -> None:
         rows, columns = np.nonzero(changed.labels)
         seen.add((changed.labels.shape, int(rows[0]), int(columns[0])))
     assert len(seen) == 8, "all flips and transpositions"
+
+
+def test_augmentation_tints_colour_alone() -> None:
+    """Channels of a coloured image change by factors of their own; a grey image stays grey."""
+    grey = square(40, 60, (5, 10, 20, 30))
+    colours = replace(grey, image=(grey.image // 4 + np.array([40, 80, 120])).astype(np.uint8))
+    ratios = set()
+    for seed in range(10):
+        assert not np.ptp(augment(grey, np.random.default_rng(seed)).image, axis=2).any()
+        means = augment(colours, np.random.default_rng(seed)).image.mean((0, 1))
+        assert means[0] < means[2], "blue stays blue"
+        ratios.add(round(means[2] / means[0], 3))
+    assert len(ratios) == 10
 
 
 def npy_folder(root: Path, count: int = 3) -> Path:
@@ -273,84 +288,6 @@ def test_every_image_is_seen_once(accumulate: int, world: int) -> None:
         StepBatches(TrainConfig(batch_size=3), 0, 0, 2)
 
 
-def test_reframing_moves_content_between_frames() -> None:
-    """A ramp over a squashed image, moved to a frame that the image fills by half: the ramp, twice as steep, then 0."""
-    ramp = ((torch.arange(64) + 0.5) / 64)[None, None, :, None].expand(1, 1, 64, 64).contiguous()
-    moved = reframe(ramp, torch.tensor([[1.0, 1.0]]), torch.tensor([[0.5, 1.0]]))[0, 0, :, 0]
-    torch.testing.assert_close(moved[1:31], (torch.arange(1, 31) + 0.5) / 32)
-    assert moved[32:].eq(0).all()
-    same = reframe(ramp, torch.tensor([[0.7, 1.0]]), torch.tensor([[0.7, 1.0]]))
-    torch.testing.assert_close(same[0, 0, :44], ramp[0, 0, :44])
-
-
-def test_distillation_learns_from_the_teacher_alone() -> None:
-    """A student that is its teacher has nothing to learn; another one comes nearer, and only its encoder changes."""
-    teacher = create_sam("light_repvit_m0_9", "random:1")
-    prompting, _ = training_geometry(teacher, SMALL_DISTILLED)
-    data = PairedImages(SyntheticImages(256), prompting, teacher.spec)
-    batch = {key: value[None] for key, value in data[0].items()}
-    torch.testing.assert_close(batch["teacher_image"], batch["image"])
-    same = Distillation(create_sam("light_repvit_m0_9", "random:1"), teacher, "both", mask_weight=1).eval()
-    assert same(batch)["embedding"].item() == pytest.approx(0, abs=1e-6)
-    other = Distillation(create_sam("light_repvit_m0_9", "random:2"), teacher).eval()
-    before = {key: value.clone() for key, value in other.state_dict().items()}
-    assert torch.equal(other.sam.mask_decoder.iou_token.weight, teacher.mask_decoder.iou_token.weight)
-    optimizer = torch.optim.AdamW([p for p in other.parameters() if p.requires_grad], lr=1e-3)
-    losses = []
-    for _ in range(4):
-        optimizer.zero_grad()
-        loss = other(batch)["loss"]
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    assert losses[-1] < 0.9 * losses[0]
-    changed = {key for key, value in other.state_dict().items() if not torch.equal(value, before[key])}
-    assert changed
-    assert all("sam.image_encoder" in key for key in changed)
-
-
-def test_stored_embeddings_are_the_teachers(tmp_path: Path) -> None:
-    teacher = create_sam("light_repvit_m0_9", "random:1")
-    card = write_store(teacher, ["synthetic"], 96, 4, count=5, folder=tmp_path, shard_size=2)
-    first, second, third = shard_paths(tmp_path, card)
-    kept = (first.stat().st_mtime_ns, third.stat().st_mtime_ns)
-    second.unlink()
-    with pytest.raises(InputError, match="1 files missing"):
-        EmbeddingStore(tmp_path)
-    write_store(teacher, ["synthetic"], 96, 4, count=5, folder=tmp_path, shard_size=2)
-    assert (first.stat().st_mtime_ns, third.stat().st_mtime_ns) == kept, "goes on with what is missing"
-    store = EmbeddingStore(tmp_path)
-    prompting = Prompting(teacher.spec, objects=1, augment=False)
-    pairs = StoredPairs(store, prompting)
-    live = PairedImages(SyntheticImages(96, 4 << 32), prompting, teacher.spec)
-    for index in (0, 3, 4, 5):
-        stored = pairs[index]
-        image = live[index % 5]["teacher_image"]
-        torch.testing.assert_close(stored["image"], image)
-        with torch.inference_mode():
-            expected = teacher.image_encoder(image[None])[0]
-        torch.testing.assert_close(stored["teacher_embedding"].float(), expected, rtol=1e-2, atol=1e-2)
-    task = Distillation(create_sam("light_repvit_m0_9", "random:1"), teacher).eval()
-    assert task({key: value[None] for key, value in pairs[3].items()})["loss"].item() < 1e-4
-
-
-def test_a_store_of_another_teacher_is_refused(tmp_path: Path) -> None:
-    teacher, other = (create_sam("light_repvit_m0_9", f"random:{seed}") for seed in (1, 2))
-    write_store(teacher, ["synthetic"], 96, 0, count=1, folder=tmp_path)
-    store = EmbeddingStore(tmp_path)
-    store.check_teacher(teacher)
-    with pytest.raises(InputError, match="embeddings of light_repvit_m0_9 with weights"):
-        store.check_teacher(other)
-    with pytest.raises(InputError, match="another teacher"):
-        write_store(other, ["synthetic"], 96, 0, count=1, folder=tmp_path)
-    shard_paths(tmp_path, store.card)[0].write_bytes(b"torn")
-    with pytest.raises(InputError, match="no readable embeddings"):
-        store.embedding(0)
-    with pytest.raises(InputError, match="no store of embeddings"):
-        EmbeddingStore(tmp_path / "nowhere")
-
-
-SMALL_DISTILLED = TrainConfig(objects=1)
 SMALL = TrainConfig(
     steps=6, batch_size=2, objects=1, size=64, warmup_steps=2, validate_every=2, ema_decay=0.5, workers=0, loss="sum"
 )
@@ -368,7 +305,7 @@ def run(out: Path, config: TrainConfig = SMALL, task_of: object = Finetuning) ->
         lambda task: {"dsc": 0.5},
         config,
         out,
-        Fabric(accelerator="cpu", devices=1),
+        Fabric(accelerator="cpu", devices=1, precision=config.precision),
     )
     return losses(out)
 
@@ -441,6 +378,25 @@ def test_patience_and_best(tmp_path: Path) -> None:
     assert (progress.step, progress.best_step, progress.plateau_factor) == (4, 2, 0.25)
 
 
+def test_parts_of_a_batch_add_up(tmp_path: Path) -> None:
+    """Without BatchNorm's own statistics of each part, accumulation changes nothing but rounding."""
+    frozen = replace(SMALL, steps=2, freeze=("batch_norm",))
+    whole, parts = run(tmp_path / "whole", frozen), run(tmp_path / "parts", replace(frozen, accumulate=2))
+    assert parts == pytest.approx(whole, rel=1e-4)
+    first, second = (torch.load(tmp_path / name / LAST, weights_only=True)["trained"] for name in ("whole", "parts"))
+    for key, value in first.items():
+        torch.testing.assert_close(value, second[key], rtol=1e-3, atol=1e-4)
+
+
+def test_bfloat16_trains_float32_weights(tmp_path: Path) -> None:
+    config = replace(SMALL, steps=2, precision="bf16-mixed")
+    full, half = run(tmp_path / "full", replace(SMALL, steps=2)), run(tmp_path / "half", config)
+    assert half != full
+    assert half == pytest.approx(full, rel=0.1)
+    trained = torch.load(tmp_path / "half" / LAST, weights_only=True)["trained"]
+    assert {value.dtype for value in trained.values() if value.is_floating_point()} == {torch.float32}
+
+
 def test_frozen_parts_stay(tmp_path: Path) -> None:
     sam: Sam = create_sam("light_repvit_m0_9")
     before = {key: value.clone() for key, value in sam.state_dict().items()}
@@ -507,3 +463,20 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     one, other = (torch.load(tmp_path / name / LAST, weights_only=True)["trained"] for name in ("one", "two"))
     for key, value in one.items():
         torch.testing.assert_close(value, other[key], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_after_the_same_step(tmp_path: Path) -> None:
+    """Ctrl-C reaches them one after the other; the checkpoint is of a step that both have done."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *COMMAND[1:]]
+    command = [*torchrun, "--devices", "2", "--steps", "1000", "--validate-every", "1000", "-o", str(tmp_path)]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True
+    )
+    while not (tmp_path / LOG).exists() or len(losses(tmp_path)) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    process.wait(timeout=60)
+    done = len(losses(tmp_path))
+    assert torch.load(tmp_path / LAST, weights_only=True)["progress"]["step"] == done

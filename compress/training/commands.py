@@ -197,9 +197,17 @@ def train(
     help="Of the difference of the masks that the frozen decoder makes of the two embeddings.",
 )
 @click.option(
+    "--mask-rounds",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Of prompting for --mask-weight: each after the first adds a click where the masks differ, as EdgeSAM does.",
+)
+@click.option(
     "--embeddings",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder that `embed` wrote with this teacher: its images, instead of --data.",
+    help="This teacher's embeddings, with their images instead of --data: a folder that `embed` wrote, or one with "
+    "imgs/, gts/ and embeddings/ (npy).",
 )
 @with_run_options
 @with_settings
@@ -210,6 +218,7 @@ def distill(
     teacher_weights: str,
     distance: str,
     mask_weight: float,
+    mask_rounds: int,
     embeddings: Path | None,
     data: tuple[str, ...],
     validation: tuple[str, ...],
@@ -232,9 +241,9 @@ def distill(
       repmedsam distill --student light_repvit --teacher repvit --teacher-weights rep_medsam -o runs/light
     """
     from compress.training.distill import Distillation
-    from compress.training.embed import EmbeddingStore, StoredPairs
     from compress.training.finetune import training_geometry
     from compress.training.run import training_seed
+    from compress.training.stored import StoredPairs, open_embeddings
     from zoo.data.dataset import PairedImages, open_source
     from zoo.errors import InputError
     from zoo.registry import create_sam
@@ -253,19 +262,20 @@ def distill(
         "teacher_sha256": master.weights.sha256,
         "distance": distance,
         "mask_weight": mask_weight,
+        **({"mask_rounds": mask_rounds} if mask_weight else {}),
         "data": list(data),
     }
     prompting, _ = training_geometry(sam, config)
     images: PromptedImages
     if embeddings:
-        store = EmbeddingStore(embeddings)
+        store = open_embeddings(embeddings)
         store.check_teacher(master)
-        images = StoredPairs(store, replace(prompting, augment=False))
-        origin = {**origin, "data": store.card.data, "embeddings": store.card.count}
+        images = StoredPairs(store, replace(prompting, augment=False), master.spec)
+        origin = {**origin, "data": store.data, "embeddings": store.count}
     else:
         source = open_source(data, prompting.spec.image_size, training_seed(config))
         images = PairedImages(source, prompting, master.spec)
-    task = Distillation(sam, master, distance, mask_weight)
+    task = Distillation(sam, master, distance, mask_weight, mask_rounds)
     _carry_out(task, sam, images, config, run_options, origin, find_lr)
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.training.finetune import Finetuning
+from compress.training.losses import cross_entropy, dice_loss
 from zoo.errors import unknown_name
 from zoo.sam.model import Sam
 
@@ -29,13 +30,17 @@ class Distillation(nn.Module):
         sam: the student; it takes over the teacher's prompt encoder and mask decoder, which stay as they are.
         teacher: any model of the zoo.
         distance: one of `DISTANCES`.
-        mask_weight: of the masks' difference behind the frozen decoder, prompted alike (EdgeSAM, arXiv:2312.06660).
+        mask_weight: of the masks' difference behind the frozen decoder, prompted alike.
+        mask_rounds: of prompting for it; each after the first adds a click where the two masks differ (EdgeSAM's prompt
+            in the loop, arXiv:2312.06660; two rounds there).
 
     Raises:
         InputError: an unknown distance.
     """
 
-    def __init__(self, sam: Sam, teacher: Sam, distance: str = "mse", mask_weight: float = 0.0) -> None:
+    def __init__(
+        self, sam: Sam, teacher: Sam, distance: str = "mse", mask_weight: float = 0.0, mask_rounds: int = 2
+    ) -> None:
         super().__init__()
         if distance not in DISTANCES:
             raise unknown_name("distance", distance, DISTANCES)
@@ -43,7 +48,8 @@ class Distillation(nn.Module):
         sam.mask_decoder.load_state_dict(teacher.mask_decoder.state_dict())
         sam.prompt_encoder.requires_grad_(False)
         sam.mask_decoder.requires_grad_(False)
-        self.sam, self.distance, self.mask_weight = sam, DISTANCES[distance], mask_weight
+        self.sam, self.distance = sam, DISTANCES[distance]
+        self.mask_weight, self.mask_rounds = mask_weight, mask_rounds
         self.finetuning = Finetuning(sam)
         self.teacher = teacher.image_encoder.eval().requires_grad_(False)
         self.teacher_fit = teacher.spec.fit
@@ -64,20 +70,48 @@ class Distillation(nn.Module):
         numbers = {"embedding": embedding_loss.detach()}
         loss = embedding_loss
         if self.mask_weight:
-            masks = self._mask_loss(found, target, batch["boxes"])
+            masks = self._mask_loss(found, target, batch)
             loss, numbers["masks"] = loss + self.mask_weight * masks, masks.detach()
         return {"loss": loss, **numbers}
 
-    def _mask_loss(self, found: Tensor, target: Tensor, boxes: Tensor) -> Tensor:
-        """Cross-entropy of the student's masks against the teacher's, both from the frozen decoder."""
-        logits, _ = self.finetuning.decode(found, boxes)
-        with torch.no_grad():
-            wanted, _ = self.finetuning.decode(target, boxes)
-        return F.binary_cross_entropy_with_logits(logits, wanted.sigmoid())
+    def _mask_loss(self, found: Tensor, target: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """Cross-entropy and Dice of the student's masks against the teacher's: (), a mean over rounds of prompting."""
+        boxes, frame = batch["boxes"], self.sam.spec.prompt_frame
+        clicks = boxes.new_zeros(*boxes.shape[:2], 0, 3)
+        rounds: list[Tensor] = []
+        for _ in range(self.mask_rounds):
+            with torch.no_grad():
+                wanted = self.finetuning.decode(target, boxes, clicks)[0] > 0
+            logits = self.finetuning.decode(found, boxes, clicks)[0]
+            rounds.append((cross_entropy(logits, wanted) + dice_loss(logits, wanted)).mean())
+            inside = content_mask(batch["content"], logits.shape[-1]).bool().repeat_interleave(boxes.shape[1], 0)
+            drawn = draw_clicks(logits.detach() > 0, wanted, inside, frame)
+            clicks = torch.cat([clicks, drawn.unflatten(0, boxes.shape[:2])[:, :, None]], dim=2)
+        return torch.stack(rounds).mean()
 
     def predict(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """As `Finetuning.predict`, by the student."""
         return self.finetuning.predict(image, boxes)
+
+
+def draw_clicks(found: Tensor, wanted: Tensor, inside: Tensor, frame: int) -> Tensor:
+    """For each object one click, at random where two masks differ: x and y in the prompt frame, and what it says.
+
+    Args:
+        found: bool (N, M, M), the student's.
+        wanted: bool (N, M, M), the teacher's.
+        inside: bool (N, M, M), where there is image and not padding.
+        frame: side in pixels of the prompt frame.
+
+    Returns:
+        (N, 3): the label is 1 where the student missed something, 0 where it found too much, -1 where nothing differs.
+    """
+    differ = (found != wanted) & inside
+    side = differ.shape[-1]
+    place = (differ * (1 + torch.rand(differ.shape, device=differ.device))).flatten(1).argmax(1)
+    label = torch.where(differ.flatten(1).any(1), wanted.flatten(1).gather(1, place[:, None])[:, 0].float(), -1.0)
+    x, y = ((position + 0.5) * (frame / side) - 0.5 for position in (place % side, place // side))
+    return torch.stack([x, y, label], dim=1)
 
 
 def content_mask(content: Tensor, side: int) -> Tensor:

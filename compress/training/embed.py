@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from zoo.data.dataset import ImageSource, PromptedImages, Prompting, open_source
+from compress.training.state import writing
+from zoo.data.dataset import ImageSource, LabelledImage, open_source
 from zoo.errors import InputError
 from zoo.files import whole_file
 from zoo.registry import EncoderSpec
 from zoo.sam.model import Sam
-from zoo.transforms import fit_image, preprocess_image
+from zoo.transforms import preprocess_image
 
 CARD = "store.json"
 
@@ -63,26 +67,44 @@ class EmbeddingStore:
             found = f"{len(missing)} files missing ({missing[0]} first)"
             raise InputError(folder, found, "a whole store; the same `embed` command goes on with it")
 
+    @property
+    def data(self) -> list[str]:
+        """Where the images come from."""
+        return self.card.data
+
+    @property
+    def count(self) -> int:
+        """How many embeddings there are."""
+        return self.card.count
+
     def source(self) -> ImageSource:
         """The images that the embeddings are of."""
         return open_source(self.card.data, self.card.size, self.card.seed)
 
-    def embedding(self, index: int) -> Tensor:
+    def embedding(self, index: int, drawn: LabelledImage) -> Tensor:
         """float16 (256, 64, 64) of image `index`.
 
+        Args:
+            index: of the image.
+            drawn: the image, to make sure that the embedding is of it.
+
         Raises:
-            InputError: a file that cannot be read.
+            InputError: a file that cannot be read, or an image that is not the one that was embedded.
         """
         shard, place = divmod(index, self.card.shard_size)
         path = shard_paths(self.folder, self.card)[shard]
         try:
             with safe_open(path, framework="pt") as file:
                 found: Tensor = file.get_slice("embeddings")[place]
-                return found
+                known = int(file.get_tensor("images")[place])
         except (SafetensorError, OSError, IndexError) as error:
             raise InputError(
                 path, f"no readable embeddings ({error})", "a whole file; delete it and embed again"
             ) from error
+        if known != fingerprint(drawn.image):
+            told = f"another image than was embedded at place {index}"
+            raise InputError(drawn.name, told, f"the images of {self.folder} as they were; or embed again")
+        return found
 
     def check_teacher(self, teacher: Sam) -> None:
         """Refuses another teacher than that of the store.
@@ -119,7 +141,6 @@ def plain_spec(spec: EncoderSpec) -> dict[str, object]:
     return dict(json.loads(json.dumps(asdict(spec))))
 
 
-@torch.inference_mode()
 def write_store(
     teacher: Sam,
     data: Sequence[str],
@@ -162,55 +183,42 @@ def write_store(
             folder, "a store of another teacher, other images or another count", "the same, or another --out"
         )
     source = open_source(data, size, seed)
-    with whole_file(folder / CARD) as part:
+    with writing(folder / CARD), whole_file(folder / CARD) as part:
         part.write_text(json.dumps(asdict(card), indent=2) + "\n")
     for shard, path in enumerate(shard_paths(folder, card)):
         indices = range(shard * shard_size, min(count, (shard + 1) * shard_size))
         if not path.exists():
-            embeddings = torch.stack([_embed(teacher, source, index) for index in indices])
-            try:
-                with whole_file(path) as part:
-                    save_file({"embeddings": embeddings}, part)
-            except (OSError, SafetensorError) as error:
-                raise InputError(path, f"no room or no right to write ({error})", "a folder with space left") from error
+            _write_shard(path, teacher, source, indices)
         told(indices.stop)
     return card
 
 
-def _embed(teacher: Sam, source: ImageSource, index: int) -> Tensor:
-    device = next(teacher.parameters()).device
-    image = torch.from_numpy(preprocess_image(source.image(index).image, teacher.spec)).to(device)
-    embedding: Tensor = teacher.image_encoder(image)[0]
-    if not torch.isfinite(embedding).all():
-        raise InputError(f"image {index}", "an embedding that is not finite", "finite numbers; look at the weights")
-    return embedding.to(torch.float16).cpu()
+def _write_shard(path: Path, teacher: Sam, source: ImageSource, indices: range) -> None:
+    """A file with `embeddings` float16 (N, 256, 64, 64), and `images` int64 (N,), their images' fingerprints."""
+    embeddings, images = [], []
+    for index in indices:
+        drawn = source.image(index)
+        embeddings.append(embed_image(teacher, drawn))
+        images.append(fingerprint(drawn.image))
+    with writing(path), whole_file(path) as part:
+        save_file({"embeddings": torch.stack(embeddings), "images": torch.tensor(images)}, part)
 
 
-class StoredPairs(PromptedImages):
-    """Prompted images with the stored embedding of each: without augmentation, which embeddings cannot follow.
+def fingerprint(image: NDArray[np.uint8]) -> int:
+    """Tells an image from others: the CRC-32 of its pixels."""
+    return zlib.crc32(np.ascontiguousarray(image).data)
 
-    Args:
-        store: of the teacher.
-        prompting: for the student.
+
+@torch.inference_mode()
+def embed_image(teacher: Sam, drawn: LabelledImage) -> Tensor:
+    """The teacher's embedding of an image, float16 (256, 64, 64).
+
+    Raises:
+        InputError: an embedding that is not finite.
     """
-
-    def __init__(self, store: EmbeddingStore, prompting: Prompting) -> None:
-        super().__init__(store.source(), prompting)
-        self.store = store
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Sample `index`, of image `index % count`; prompts are drawn anew in every round.
-
-        Raises:
-            InputError: no image has an object, or one cannot be read.
-        """
-        for shift in range(self.store.card.count):
-            place = (index + shift) % self.store.card.count
-            drawn = self.source.image(place)
-            if prompted := self.prompting.apply(drawn, index + shift):
-                spec = self.store.card.spec
-                shape = (drawn.labels.shape[0], drawn.labels.shape[1])
-                fit = fit_image(shape, int(str(spec["image_size"])), "pad" if spec["fit"] == "pad" else "squash")
-                content = torch.tensor(fit.new_shape) / fit.size
-                return {**prompted, "teacher_embedding": self.store.embedding(place), "teacher_content": content}
-        raise InputError(self.store.folder, "no image with an object", "labelled images")
+    device = next(teacher.parameters()).device
+    image = torch.from_numpy(preprocess_image(drawn.image, teacher.spec)).to(device)
+    embedding = teacher.image_encoder(image)[0].to(torch.float16).cpu()
+    if not torch.isfinite(embedding).all():
+        raise InputError(drawn.name, "an embedding that is not finite in float16", "finite; look at the weights")
+    return embedding

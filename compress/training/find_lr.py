@@ -83,7 +83,8 @@ def search_rate(
     freeze(copied_sam, config.freeze)
     model, optimizer = fabric.setup(copy, adamw(copy, LOWEST_RATE, config.weight_decay))
     stream = stream_batches(dataset, replace(config, steps=steps), 0, fabric)
-    rates, losses, progress = np.geomspace(LOWEST_RATE, HIGHEST_RATE, steps), [], Progress()
+    rates, progress = np.geomspace(LOWEST_RATE, HIGHEST_RATE, steps), Progress()
+    losses: list[float] = []
     sigma = max(LEAST_SMOOTHING, SMOOTHING_SHARE * steps)
     for rate in rates:
         try:

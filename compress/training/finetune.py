@@ -42,17 +42,33 @@ class Finetuning(nn.Module):
         """Images (B, 3, S, S), boxes (B, K, 4) in the prompt frame, to logits (B * K, M, M) and IoU (B * K,)."""
         return self.decode(self.sam.image_encoder(image), boxes)
 
-    def decode(self, embeddings: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """As `predict`, of embeddings (B, 256, side, side)."""
+    def decode(self, embeddings: Tensor, boxes: Tensor, clicks: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As `predict`, of embeddings (B, 256, side, side).
+
+        Args:
+            embeddings: of images.
+            boxes: (B, K, 4) in the prompt frame.
+            clicks: (B, K, P, 3) beside the boxes: x, y, and 1 for foreground, 0 for background, -1 for none.
+        """
+        prompts = self._embedded(boxes, clicks)
         together, objects = boxes.shape[:2]
         if embeddings.device.type == "cpu":
             together = max(1, CACHED_POSITIONS // (objects * self.decoder.side**2))
         decoded = [
-            self.decoder(few.repeat_interleave(objects, 0), prompts.flatten(0, 1))
-            for few, prompts in zip(embeddings.split(together), boxes.split(together), strict=True)
+            self.decoder.decode(few.repeat_interleave(objects, 0), theirs.flatten(0, 1))
+            for few, theirs in zip(embeddings.split(together), prompts.split(together), strict=True)
         ]
         logits, iou = (torch.cat(parts) for parts in zip(*decoded, strict=True))
         return logits[:, 0].float(), iou[:, 0].float()
+
+    def _embedded(self, boxes: Tensor, clicks: Tensor | None) -> Tensor:
+        """Sparse prompt embeddings (B, K, P + 2, 256)."""
+        encoder = self.sam.prompt_encoder
+        corners = encoder.embed_boxes(boxes.flatten(0, 1)).unflatten(0, boxes.shape[:2])
+        if clicks is None:
+            return corners
+        points = encoder.embed_labelled_points(clicks[..., :2].flatten(0, 1), clicks[..., 2].flatten(0, 1))
+        return torch.cat([points.unflatten(0, boxes.shape[:2]), corners], dim=2)
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A batch as `Prompting` makes it, to the loss and its parts, each a mean over objects: ()."""

@@ -148,7 +148,7 @@ def _any_process(fabric: Fabric, asked: bool) -> bool:
     """Whether any process was asked to stop: all stop after the same step, or they would wait for each other."""
     if fabric.world_size == 1:
         return asked
-    most: Tensor = fabric.all_reduce(torch.tensor(float(asked), device=fabric.device), reduce_op="max")
+    most: Any = fabric.all_reduce(torch.tensor(float(asked), device=fabric.device), reduce_op="max")
     return bool(most)
 
 

@@ -51,7 +51,7 @@ class TensorBoard:
 
     def show(self, step: int, picture: Path) -> None:
         """Adds the picture."""
-        pixels = np.ascontiguousarray(cv2.imread(str(picture))[..., ::-1])
+        pixels = np.ascontiguousarray(np.asarray(cv2.imread(str(picture)))[..., ::-1])
         self.writer.add_image("predictions", pixels, step, dataformats="HWC")
 
     def close(self, failed: bool) -> None:

@@ -29,6 +29,8 @@ from zoo.transforms import LOW_RES_PX, fit_image, preprocess_image, scale_boxes
 MIN_AREA_PX = 10
 #: Empty images are passed over; after so many in a row something is wrong with the data.
 MOST_EMPTY = 100
+#: Augmentation multiplies each channel of a coloured image by a number between these.
+TINTS = (0.85, 1.15)
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ def _read_npz(path: Path, z: int | None) -> LabelledImage:
 
 def _read_npy_pair(path: Path) -> LabelledImage:
     """An image of the `imgs/ gts/` layout: uint8, or floats in [0, 1], (H, W) or (H, W, 3)."""
-    image, labels = (_read_npy(file) for file in (path, path.parent.parent / "gts" / path.name))
+    image, labels = (read_npy(file) for file in (path, path.parent.parent / "gts" / path.name))
     if image.dtype.kind == "f":
         if not np.isfinite(image).all() or image.min() < 0 or image.max() > 1:
             raise InputError(path, f"floats from {image.min()} to {image.max()}", "floats in [0, 1], or uint8")
@@ -172,7 +174,12 @@ def _read_npy_pair(path: Path) -> LabelledImage:
     return LabelledImage(rgb, labels.astype(np.uint16), str(path))
 
 
-def _read_npy(path: Path) -> NDArray[Any]:
+def read_npy(path: Path) -> NDArray[Any]:
+    """The array of an npy file.
+
+    Raises:
+        InputError: a file that cannot be read, or holds pickles.
+    """
     try:
         return np.asarray(np.load(path, allow_pickle=False))
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -189,7 +196,7 @@ class Prompting:
         objects: prompts an image; where it has fewer objects, some are asked for again.
         box_jitter_px: each side of a box moves outward by up to a limit that is itself drawn up to this, in pixels of
             a prompt frame of 256.
-        augment: flips, transpositions, brightness, contrast.
+        augment: flips, transpositions, brightness, contrast, tint.
         seed: of all that is drawn.
     """
 
@@ -251,7 +258,7 @@ class Prompting:
 
 
 def augment(drawn: LabelledImage, rng: np.random.Generator) -> LabelledImage:
-    """Flips, transpositions, and a change of gamma, contrast and brightness."""
+    """Flips, transpositions, and a change of gamma, contrast, brightness and, of coloured images, tint."""
     image, labels = drawn.image, drawn.labels
     if rng.random() < 0.5:
         image, labels = image[:, ::-1], labels[:, ::-1]
@@ -260,7 +267,8 @@ def augment(drawn: LabelledImage, rng: np.random.Generator) -> LabelledImage:
     if rng.random() < 0.5:
         image, labels = image.transpose(1, 0, 2), labels.T
     levels = (np.arange(256) / 255) ** np.exp(rng.uniform(-0.4, 0.4)) * rng.uniform(0.8, 1.2) + rng.uniform(-0.1, 0.1)
-    table = np.round(levels * 255).clip(0, 255).astype(np.uint8)
+    tint = rng.uniform(*TINTS, 3) if np.ptp(image[::4, ::4], axis=2).any() else np.ones(3)
+    table = np.round(levels[None, :, None] * tint * 255).clip(0, 255).astype(np.uint8)
     return replace(
         drawn,
         image=np.asarray(cv2.LUT(np.ascontiguousarray(image), table), np.uint8),

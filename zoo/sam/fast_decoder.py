@@ -28,7 +28,7 @@ from zoo.sam.transformer import Attention, TwoWayAttentionBlock
 
 
 class FastDecoder(nn.Module):
-    """Prompt encoder and mask decoder for one box a prompt, one mask a box.
+    """Prompt encoder and mask decoder for box prompts, with clicks if need be, one mask a box.
 
     Shares the parameters of `sam`; equal to its plain decoder up to rounding, and as good to train with.
 
@@ -55,21 +55,24 @@ class FastDecoder(nn.Module):
         Returns:
             Low-resolution logits (B, 1, 256, 256) and predicted IoU (B, 1).
         """
+        return self.decode(embedding, self.prompt_encoder.embed_boxes(boxes))
+
+    def decode(self, embedding: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, of sparse prompt embeddings (B, T, 256), whatever they are of."""
         no_mask: Tensor = self.prompt_encoder.no_mask_embed.weight
         image = _positions_first(embedding) + no_mask
-        tokens, image = self._attend(self._tokens(boxes), image)
+        tokens, image = self._attend(self._tokens(prompts), image)
         mask_token = self.decoder.output_hypernetworks_mlps[0](tokens[:, 1])
         iou = self.decoder.iou_prediction_head(tokens[:, 0])[:, :1]
         return self._read_masks(image, mask_token), iou
 
-    def _tokens(self, boxes: Tensor) -> Tensor:
-        """The decoder's own tokens and the corners of each box: (B, 7, 256)."""
-        corners = self.prompt_encoder.embed_boxes(boxes)
+    def _tokens(self, prompts: Tensor) -> Tensor:
+        """The decoder's own tokens and the prompts': (B, 5 + T, 256)."""
         own = torch.cat([self.decoder.iou_token.weight, self.decoder.mask_tokens.weight])
-        return torch.cat([own.expand(boxes.shape[0], -1, -1), corners], dim=1)
+        return torch.cat([own.expand(prompts.shape[0], -1, -1), prompts], dim=1)
 
     def _attend(self, tokens: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The two-way transformer: tokens (B, 7, 256) and image (B, 4096, 256), both updated."""
+        """The two-way transformer: tokens (B, T, 256) and image (B, 4096, 256), both updated."""
         transformer, token_pe = self.decoder.transformer, tokens
         layer: TwoWayAttentionBlock
         for layer in transformer.layers:  # type: ignore[assignment]

@@ -1,0 +1,140 @@
+"""Images with embeddings that were made before, by `embed` or by another tool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from compress.training.embed import EmbeddingStore, embed_image
+from zoo.data.dataset import ImageSource, LabelledImage, PromptedImages, Prompting, open_source, read_npy
+from zoo.errors import InputError
+from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE, EncoderSpec
+from zoo.sam.model import Sam
+from zoo.transforms import fit_image
+
+#: Cosine of the angle between a stored embedding and the teacher's own of the same image, below which it is another's.
+LEAST_SIMILARITY = 0.9
+
+
+class Embeddings(Protocol):
+    """A teacher's embeddings of so many images."""
+
+    @property
+    def data(self) -> list[str]:
+        """Where the images come from, as `open_source` takes it."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        ...
+
+    def source(self) -> ImageSource:
+        """The images; those with embeddings come first."""
+        ...
+
+    def embedding(self, index: int, drawn: LabelledImage) -> Tensor:
+        """(256, 64, 64) of image `index`, which is `drawn`."""
+        ...
+
+    def check_teacher(self, teacher: Sam) -> None:
+        """Refuses a teacher that the embeddings are not of."""
+        ...
+
+
+def open_embeddings(folder: Path) -> Embeddings:
+    """What `embed` wrote, or a folder with `imgs/`, `gts/` and `embeddings/`.
+
+    Raises:
+        InputError: neither, or not all of it.
+    """
+    return NpyEmbeddings(folder) if (folder / "embeddings").is_dir() else EmbeddingStore(folder)
+
+
+class NpyEmbeddings:
+    """Folders `imgs/`, `gts/` and `embeddings/`, with an npy file of the same name in each: any tool's embeddings.
+
+    Args:
+        folder: that holds the three.
+
+    Raises:
+        InputError: an image without an embedding, or no image.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.data = folder, [str(folder)]
+        names = [path.name for path in sorted((folder / "imgs").glob("*.npy"))]
+        if not names:
+            raise InputError(folder / "imgs", "no images", "npy files, as in embeddings/")
+        if missing := [name for name in names if not (folder / "embeddings" / name).exists()]:
+            found = f"no embeddings of {len(missing)} of {len(names)} images ({missing[0]} first)"
+            raise InputError(folder / "embeddings", found, "one for each image")
+        self.count = len(names)
+
+    def source(self) -> ImageSource:
+        """The images."""
+        return open_source(self.data, size=0)
+
+    def embedding(self, index: int, drawn: LabelledImage) -> Tensor:
+        """(256, 64, 64) of an image of this source; it is found by name.
+
+        Raises:
+            InputError: a file that cannot be read, of another shape, or with numbers that are not finite.
+        """
+        path = self.folder / "embeddings" / Path(drawn.name).name
+        array = read_npy(path)
+        wanted = (EMBEDDING_CHANNELS, EMBEDDING_SIZE, EMBEDDING_SIZE)
+        if array.shape not in (wanted, (1, *wanted)) or array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise InputError(path, f"{array.dtype} {array.shape}", f"finite floats {wanted}")
+        return torch.from_numpy(array.reshape(wanted))
+
+    def check_teacher(self, teacher: Sam) -> None:
+        """Compares the first embedding with the teacher's own.
+
+        Raises:
+            InputError: it is of another encoder, other weights or another preprocessing.
+        """
+        first = self.source().image(0)
+        own, stored = (found.float().flatten() for found in (embed_image(teacher, first), self.embedding(0, first)))
+        similarity = float(F.cosine_similarity(own, stored, dim=0))
+        if similarity < LEAST_SIMILARITY:
+            found = f"an embedding whose cosine to that of {teacher.spec.name} is {similarity:.2f}"
+            raise InputError(self.folder / "embeddings" / Path(first.name).name, found, f"{LEAST_SIMILARITY} or more")
+
+
+class StoredPairs(PromptedImages):
+    """Prompted images with the stored embedding of each: without augmentation, which embeddings cannot follow.
+
+    Args:
+        embeddings: of the teacher.
+        prompting: for the student.
+        teacher: spec of the teacher's encoder.
+    """
+
+    def __init__(self, embeddings: Embeddings, prompting: Prompting, teacher: EncoderSpec) -> None:
+        super().__init__(embeddings.source(), prompting)
+        self.embeddings, self.teacher = embeddings, teacher
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Sample `index`, of image `index % count`; prompts are drawn anew in every round.
+
+        Raises:
+            InputError: no image has an object, one cannot be read, or it is not the one that was embedded.
+        """
+        count = self.embeddings.count
+        for shift in range(count):
+            place = (index + shift) % count
+            drawn = self.source.image(place)
+            if prompted := self.prompting.apply(drawn, index + shift):
+                fit = fit_image(
+                    (drawn.labels.shape[0], drawn.labels.shape[1]), self.teacher.image_size, self.teacher.fit
+                )
+                content = torch.tensor(fit.new_shape) / fit.size
+                embedding = self.embeddings.embedding(place, drawn)
+                return {**prompted, "teacher_embedding": embedding, "teacher_content": content}
+        raise InputError(self.embeddings.data[0], "no image with an object", "labelled images")

@@ -1,0 +1,206 @@
+"""Distillation: what a student learns from a teacher, live or stored, and stores that are not the teacher's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from compress.training.config import TrainConfig
+from compress.training.distill import Distillation, draw_clicks, reframe
+from compress.training.embed import EmbeddingStore, shard_paths, write_store
+from compress.training.finetune import Finetuning, training_geometry
+from compress.training.stored import NpyEmbeddings, StoredPairs, open_embeddings
+from zoo.data.dataset import PairedImages, Prompting, SyntheticImages
+from zoo.errors import InputError
+from zoo.registry import create_sam
+
+SMALL = TrainConfig(objects=1)
+
+
+def test_reframing_moves_content_between_frames() -> None:
+    """A ramp over a squashed image, moved to a frame that the image fills by half: the ramp, twice as steep, then 0."""
+    ramp = ((torch.arange(64) + 0.5) / 64)[None, None, :, None].expand(1, 1, 64, 64).contiguous()
+    moved = reframe(ramp, torch.tensor([[1.0, 1.0]]), torch.tensor([[0.5, 1.0]]))[0, 0, :, 0]
+    torch.testing.assert_close(moved[1:31], (torch.arange(1, 31) + 0.5) / 32)
+    assert moved[32:].eq(0).all()
+    same = reframe(ramp, torch.tensor([[0.7, 1.0]]), torch.tensor([[0.7, 1.0]]))
+    torch.testing.assert_close(same[0, 0, :44], ramp[0, 0, :44])
+
+
+def test_distillation_learns_from_the_teacher_alone() -> None:
+    """A student that is its teacher has nothing to learn; another one comes nearer, and only its encoder changes."""
+    teacher = create_sam("light_repvit_m0_9", "random:1")
+    prompting, _ = training_geometry(teacher, SMALL)
+    data = PairedImages(SyntheticImages(256), prompting, teacher.spec)
+    batch = {key: value[None] for key, value in data[0].items()}
+    torch.testing.assert_close(batch["teacher_image"], batch["image"])
+    same = Distillation(create_sam("light_repvit_m0_9", "random:1"), teacher, "both", mask_weight=1).eval()
+    assert same(batch)["embedding"].item() == pytest.approx(0, abs=1e-6)
+    other = Distillation(create_sam("light_repvit_m0_9", "random:2"), teacher).eval()
+    before = {key: value.clone() for key, value in other.state_dict().items()}
+    assert torch.equal(other.sam.mask_decoder.iou_token.weight, teacher.mask_decoder.iou_token.weight)
+    optimizer = torch.optim.AdamW([p for p in other.parameters() if p.requires_grad], lr=1e-3)
+    losses = []
+    for _ in range(4):
+        optimizer.zero_grad()
+        loss = other(batch)["loss"]
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.9 * losses[0]
+    changed = {key for key, value in other.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed
+    assert all("sam.image_encoder" in key for key in changed)
+
+
+def test_stored_embeddings_are_the_teachers(tmp_path: Path) -> None:
+    teacher = create_sam("light_repvit_m0_9", "random:1")
+    card = write_store(teacher, ["synthetic"], 96, 4, count=5, folder=tmp_path, shard_size=2)
+    first, second, third = shard_paths(tmp_path, card)
+    kept = (first.stat().st_mtime_ns, third.stat().st_mtime_ns)
+    second.unlink()
+    with pytest.raises(InputError, match="1 files missing"):
+        EmbeddingStore(tmp_path)
+    write_store(teacher, ["synthetic"], 96, 4, count=5, folder=tmp_path, shard_size=2)
+    assert (first.stat().st_mtime_ns, third.stat().st_mtime_ns) == kept, "goes on with what is missing"
+    store = EmbeddingStore(tmp_path)
+    prompting = Prompting(teacher.spec, objects=1, augment=False)
+    pairs = StoredPairs(store, prompting, teacher.spec)
+    live = PairedImages(SyntheticImages(96, 4 << 32), prompting, teacher.spec)
+    for index in (0, 3, 4, 5):
+        stored = pairs[index]
+        image = live[index % 5]["teacher_image"]
+        torch.testing.assert_close(stored["image"], image)
+        with torch.inference_mode():
+            expected = teacher.image_encoder(image[None])[0]
+        torch.testing.assert_close(stored["teacher_embedding"].float(), expected, rtol=1e-2, atol=1e-2)
+    task = Distillation(create_sam("light_repvit_m0_9", "random:1"), teacher).eval()
+    assert task({key: value[None] for key, value in pairs[3].items()})["loss"].item() < 1e-4
+
+
+def test_a_store_of_another_teacher_is_refused(tmp_path: Path) -> None:
+    teacher, other = (create_sam("light_repvit_m0_9", f"random:{seed}") for seed in (1, 2))
+    write_store(teacher, ["synthetic"], 96, 0, count=1, folder=tmp_path)
+    store = EmbeddingStore(tmp_path)
+    store.check_teacher(teacher)
+    with pytest.raises(InputError, match="embeddings of light_repvit_m0_9 with weights"):
+        store.check_teacher(other)
+    with pytest.raises(InputError, match="another teacher"):
+        write_store(other, ["synthetic"], 96, 0, count=1, folder=tmp_path)
+    shard_paths(tmp_path, store.card)[0].write_bytes(b"torn")
+    with pytest.raises(InputError, match="no readable embeddings"):
+        store.embedding(0, SyntheticImages(96).image(0))
+    with pytest.raises(InputError, match="no store of embeddings"):
+        EmbeddingStore(tmp_path / "nowhere")
+
+
+def test_images_that_changed_since_they_were_embedded_are_told_of(tmp_path: Path) -> None:
+    teacher = create_sam("light_repvit_m0_9", "random:1")
+    write_store(teacher, ["synthetic"], 96, 0, count=2, folder=tmp_path)
+    store, images = EmbeddingStore(tmp_path), SyntheticImages(96)
+    store.embedding(1, images.image(1))
+    changed = images.image(1).image.copy()
+    changed[5, 5, 0] ^= 1
+    with pytest.raises(InputError, match="seed 1: found another image than was embedded at place 1"):
+        store.embedding(1, replace(images.image(1), image=changed))
+
+
+def npy_folder(root: Path, count: int = 2) -> Path:
+    """The layout of other tools, with the embeddings of `random:1`."""
+    teacher = create_sam("light_repvit_m0_9", "random:1").eval()
+    images = SyntheticImages(96)
+    write_store(teacher, ["synthetic"], 96, 0, count, root / "store")
+    for part in ("imgs", "gts", "embeddings"):
+        (root / part).mkdir()
+    for index in range(count):
+        drawn = images.image(index)
+        embedding = EmbeddingStore(root / "store").embedding(index, drawn).numpy()
+        for part, array in (("imgs", drawn.image), ("gts", drawn.labels), ("embeddings", embedding)):
+            np.save(root / part / f"{index}.npy", array)
+    return root
+
+
+def test_embeddings_beside_images_are_used_by_name(tmp_path: Path) -> None:
+    teacher, other = (create_sam("light_repvit_m0_9", f"random:{seed}") for seed in (1, 2))
+    embeddings = open_embeddings(npy_folder(tmp_path))
+    assert (embeddings.count, embeddings.data) == (2, [str(tmp_path)])
+    embeddings.check_teacher(teacher)
+    with pytest.raises(InputError, match="an embedding whose cosine to that of light_repvit_m0_9 is"):
+        embeddings.check_teacher(other)
+    pairs = StoredPairs(embeddings, Prompting(teacher.spec, objects=1, augment=False), teacher.spec)
+    task = Distillation(create_sam("light_repvit_m0_9", "random:1"), teacher).eval()
+    for index in range(2):
+        assert task({key: value[None] for key, value in pairs[index].items()})["loss"].item() < 1e-4
+
+
+def test_bad_embeddings_beside_images(tmp_path: Path) -> None:
+    embeddings = NpyEmbeddings(npy_folder(tmp_path))
+    drawn = embeddings.source().image(0)
+    path = tmp_path / "embeddings" / Path(drawn.name).name
+    for array in (np.zeros((256, 32, 32), np.float16), np.full((256, 64, 64), np.nan, np.float16)):
+        np.save(path, array)
+        with pytest.raises(InputError, match="finite floats"):
+            embeddings.embedding(0, drawn)
+    path.unlink()
+    with pytest.raises(InputError, match="no embeddings of 1 of 2 images"):
+        open_embeddings(tmp_path)
+
+
+def test_clicks_say_where_masks_differ() -> None:
+    """Pixel (row 2, column 5) of 8 is at 5.5 * 32 - 0.5 and 2.5 * 32 - 0.5 in a frame of 256."""
+    wanted, found = torch.zeros(4, 8, 8, dtype=torch.bool), torch.zeros(4, 8, 8, dtype=torch.bool)
+    wanted[0, 2, 5] = True
+    found[1, 2, 5] = True
+    wanted[3, 7, 7] = True
+    inside = torch.ones(4, 8, 8, dtype=torch.bool)
+    inside[3, 6:] = False
+    clicks = draw_clicks(found, wanted, inside, 256)
+    assert clicks[:2].tolist() == [[175.5, 79.5, 1], [175.5, 79.5, 0]]
+    assert clicks[2:, 2].tolist() == [-1, -1], "nothing differs, or only in the padding"
+    many = torch.zeros(50, 8, 8, dtype=torch.bool)
+    many[:, 4, :] = True
+    drawn = draw_clicks(torch.zeros_like(many), many, torch.ones_like(many), 256)
+    assert set(drawn[:, 1].tolist()) == {143.5}
+    assert len(set(drawn[:, 0].tolist())) > 4, "anywhere in it"
+
+
+def test_clicks_are_decoded_as_by_the_plain_decoder() -> None:
+    sam = create_sam("light_repvit_m0_9", "random:1").eval()
+    embedding = torch.randn(1, 256, 64, 64)
+    boxes = torch.tensor([[10.0, 20, 90, 80], [100, 30, 200, 220]])
+    clicks = torch.tensor([[[50.5, 40.5, 1], [20, 30, 0]], [[150, 100, 0], [0, 0, -1]]])
+    with torch.inference_mode():
+        logits, iou = Finetuning(sam).decode(embedding, boxes[None], clicks[None])
+        plain, plain_iou = sam.mask_decoder(
+            embedding,
+            sam.prompt_encoder.get_dense_pe(),
+            *sam.prompt_encoder((clicks[..., :2], clicks[..., 2]), boxes, None),
+            False,
+        )
+    torch.testing.assert_close(logits, plain[:, 0], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(iou, plain_iou[:, 0], rtol=1e-3, atol=1e-3)
+
+
+def test_masks_of_the_teacher_are_learned_in_rounds_of_prompting() -> None:
+    """The student comes nearer to the teacher's masks, and the second round sees a click that the first did not."""
+    teacher = create_sam("light_repvit_m0_9", "random:1")
+    prompting, _ = training_geometry(teacher, SMALL)
+    batch = {k: v[None] for k, v in PairedImages(SyntheticImages(256), prompting, teacher.spec)[0].items()}
+    task = Distillation(create_sam("light_repvit_m0_9", "random:2"), teacher, mask_weight=1, mask_rounds=2).eval()
+    seen: list[int] = []
+    decode = task.finetuning.decode
+    task.finetuning.decode = lambda e, b, c: (seen.append(c.shape[2]), decode(e, b, c))[1]  # type: ignore[method-assign]
+    optimizer = torch.optim.AdamW(task.sam.image_encoder.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(4):
+        optimizer.zero_grad()
+        numbers = task(batch)
+        numbers["loss"].backward()
+        optimizer.step()
+        losses.append(float(numbers["masks"]))
+    assert seen[:4] == [0, 0, 1, 1]
+    assert losses[-1] < losses[0]
