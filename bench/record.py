@@ -59,6 +59,8 @@ MEASUREMENTS: Mapping[str, tuple[str, ...]] = {
         "encoded_slices",
         "decoded_prompts",
         "startup_s",
+        "save_s",
+        "process_s",
         "peak_rss_mib",
     ),
     "accuracy": ("labels", "dsc", "nsd", "voxels", "tolerance_mm"),

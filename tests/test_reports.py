@@ -13,6 +13,7 @@ import pytest
 
 from bench.record import Record, append_record, record_key
 from reports.accuracy import RANDOM
+from reports.cases import PROCESS_NOTE
 from reports.published import HEADING, read_published
 from reports.render import readme_block, render_report
 from reports.tables import markdown_table, significant
@@ -92,6 +93,7 @@ class Book:
         case: dict[str, Any] = CT_0860,
         index: int = 0,
         temperature: str = "warm",
+        process_s: float | None = None,
         **fields: Any,
     ) -> None:
         measurements = {
@@ -106,6 +108,7 @@ class Book:
             "encoded_slices": 246,
             "decoded_prompts": 246,
             "startup_s": 4.0 if temperature == "cold" else None,
+            "process_s": process_s,
             "peak_rss_mib": 900.4 if temperature == "cold" else None,
         }
         self.add("latency", who, measurements, case=case, protocol=rule, **fields)
@@ -325,6 +328,20 @@ def test_cold_passes_alone_are_compared(book: Book) -> None:
     text = book.report()
     assert rows_of(text, "3D cases")[1]["speed-up [95 % CI]"] == "2.00x (n=1)"
     assert "its speed-up is that of the cold ones" in text
+
+
+def test_the_whole_process_of_a_cold_pass_has_a_column_where_it_was_timed(book: Book) -> None:
+    book.one_pass(TINYVIT, 20.0, protocol("per_object"), temperature="cold")
+    assert "whole process (s)" not in book.report(), "older records do not know it"
+    book.one_pass(REPVIT, 10.0, protocol("per_object"), temperature="cold", process_s=12.5)
+    book.one_pass(REPVIT, 11.0, protocol("per_object"), temperature="cold", process_s=13.5, index=1)
+    text = book.report()
+    older, timed = rows_of(text, "3D cases")
+    assert (older["cold (s), of it start-up"], older["whole process (s)"]) == ("20.0, 4.00", "-")
+    assert (timed["cold (s), of it start-up"], timed["whole process (s)"]) == ("10.5, 4.00", "13.0")
+    assert PROCESS_NOTE in text
+    assert book.csv("cases_3d").process_s.dropna().tolist() == [13.0]
+    assert "whole process (s)" not in readme_block([book.path])
 
 
 def test_protocols_that_differ_in_an_option_are_told_apart(book: Book) -> None:
