@@ -120,6 +120,8 @@ def ratio_of_medians(numerator: Samples, denominator: Samples) -> Ratio:
     value = spread_of(numerator).median / spread_of(denominator).median
     if n < MIN_SAMPLES:
         return Ratio(value, n=n, paired=paired)
+    if numerator is denominator:
+        return Ratio(value, value, value, n, paired)
     medians = _resampled_medians(numerator, 0) / _resampled_medians(denominator, 0 if paired else 1)
     tail = 50 * (1 - CONFIDENCE)
     low, high = np.percentile(medians, (tail, 100 - tail)).tolist()

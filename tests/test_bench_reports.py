@@ -1,31 +1,81 @@
-"""How long a report of 10,000 records takes, without its figures."""
+"""How long reports of 10,000 records take, with every table and figure they have data for."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from reports.plots import DRAWINGS
 from reports.render import FORMATS, render_report
-from tests.test_reports import CT_0860, REPVIT, Book, protocol
+from tests.test_peak import peak
+from tests.test_reports import CT_0860, FLOOR, REPVIT, Book, candidate, protocol
 
 pytestmark = pytest.mark.bench
 
+RUNTIMES = (("torch", "fp32"), ("onnxruntime", "int8"), ("openvino", "bf16"), ("openvino", "int8"))
+ENCODERS, CASES, PASSES = 10, 50, 4
+
+
+def many_cases(book: Book) -> Iterator[dict[str, Any]]:
+    """One candidate on 1,667 volumes, six passes of each."""
+    book.one_pass(REPVIT, 10.0, protocol("cached"))
+    (one_pass,) = map(json.loads, book.path.read_text().splitlines())
+    for number in range(10_000):
+        case = {**CT_0860, "case_id": f"case{number // 6}", "sha256": str(number // 6)}
+        yield one_pass | {"case": case, "measurements": one_pass["measurements"] | {"pass_index": number % 6}}
+
+
+def many_candidates(book: Book) -> Iterator[dict[str, Any]]:
+    """Ten encoders in four runtimes on fifty volumes, four passes of each: something for every figure."""
+    peak(book)
+    book.cost(REPVIT)
+    book.parts(REPVIT, [1 + 0.01 * number for number in range(20)])
+    book.scores(REPVIT, [0.5, 0.7, 0.8], CT_0860, protocol=protocol("cached"))
+    book.one_pass(REPVIT, 10.0, protocol("cached"))
+    peak_record, cost, parts, scores, one_pass = map(json.loads, book.path.read_text().splitlines())
+    cases = [
+        {**CT_0860, "case_id": f"case{n}", "sha256": str(n), "objects": 1 + n % 6, "shape": [40 + 4 * n, 64, 64]}
+        for n in range(CASES)
+    ]
+    yield peak_record
+    yield from (scores | {"candidate": FLOOR, "case": case, "protocol": None} for case in cases)
+    for number in range(ENCODERS * len(RUNTIMES)):
+        backend, precision = RUNTIMES[number % len(RUNTIMES)]
+        name = f"encoder{number // len(RUNTIMES)}"
+        who = {"candidate": candidate(name, trained=True, backend=backend, precision=precision)}
+        yield cost | who | {"measurements": cost["measurements"] | {"encoder_gmacs": 1.1**number}}
+        yield parts | who | {"measurements": _scaled(parts["measurements"], ("encode_s",), 0.01 * 1.1**number)}
+        for place, case in enumerate(cases):
+            of_case = who | {"case": case}
+            yield scores | of_case | {"measurements": _scaled(scores["measurements"], ("dsc",), 1 + 0.005 * number)}
+            for index in range(PASSES):
+                seconds = _scaled(one_pass["measurements"], ("total_s",), (1 + 0.1 * place) * 1.05 ** (number + index))
+                yield one_pass | of_case | {"measurements": seconds | {"pass_index": index}}
+
+
+def _scaled(measurements: dict[str, Any], keys: Sequence[str], factor: float) -> dict[str, Any]:
+    def scale(value: Any) -> Any:
+        return [each * factor for each in value] if isinstance(value, list) else value * factor
+
+    return measurements | {key: scale(measurements[key]) for key in keys}
+
 
 @pytest.mark.benchmark(group="report of 10,000 records")
-def test_report(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+@pytest.mark.parametrize("figures", [False, True], ids=["tables", "tables and figures"])
+@pytest.mark.parametrize(("records", "drawn"), [(many_cases, 1), (many_candidates, len(DRAWINGS))])
+def test_report(benchmark: BenchmarkFixture, tmp_path: Path, records: Any, drawn: int, figures: bool) -> None:
     book = Book(tmp_path / "records.jsonl")
-    book.one_pass(REPVIT, 10.0, protocol("cached"))
-    line = json.loads(book.path.read_text())
-    with book.path.open("w") as file:
-        for number in range(10_000):
-            case = {**CT_0860, "case_id": f"case{number // 6}", "sha256": str(number // 6)}
-            measurements = {**line["measurements"], "pass_index": number % 6}
-            file.write(json.dumps({**line, "case": case, "measurements": measurements, "key": str(number)}) + "\n")
-    text = benchmark.pedantic(render_report, ([book.path], tmp_path / "report"), {"figures": False}, rounds=3)
-    assert "case1666" in text
-    written = {path.suffix for path in (tmp_path / "report").iterdir()}
-    assert written == {".md", ".html", ".csv", ".tex"}
-    assert len(written) == len(FORMATS)
+    lines = [json.dumps(record | {"key": str(number)}) for number, record in enumerate(records(book))]
+    assert 10_000 <= len(lines) < 10_200
+    book.path.write_text("\n".join(lines) + "\n")
+    out = tmp_path / "report"
+    benchmark.pedantic(render_report, ([book.path], out), {"figures": figures}, rounds=5, warmup_rounds=1)
+    written = [path.suffix for path in out.iterdir()]
+    assert {*written} - {".png"} == {".md", ".html", ".csv", ".tex"}
+    assert len({*written} - {".png"}) == len(FORMATS)
+    assert written.count(".png") == 2 * drawn * figures

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from reports.plots.accuracy import accuracy_figure, distribution_figure
 from reports.plots.cases import scaling_figure, stages_figure
 from reports.plots.encoders import encoder_figure
 from reports.plots.roofline import roofline_figure
-from reports.plots.style import THEMES, save
+from reports.plots.style import THEMES, place_like, save
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,23 @@ def draw_figures(report: MachineReport, out_dir: Path, suffix: str = "") -> list
     pictures = []
     for name, caption, draw in DRAWINGS:
         picture = Picture(caption, f"{name}{suffix}.png", f"{name}{suffix}_dark.png")
-        for theme, file in (("light", picture.light), ("dark", picture.dark)):
-            with mpl.rc_context(THEMES[theme]):
-                figure = draw(report)
-                if figure is None:
-                    break
-                save(figure, out_dir / file)
-        else:
+        if _draw_themes(draw, report, {"light": out_dir / picture.light, "dark": out_dir / picture.dark}):
             pictures.append(picture)
     return pictures
+
+
+def _draw_themes(
+    draw: Callable[[MachineReport], Figure | None], report: MachineReport, files: Mapping[str, Path]
+) -> bool:
+    """One figure, a file a theme; whether there is data for it."""
+    first: Figure | None = None
+    for theme, path in files.items():
+        with mpl.rc_context(THEMES[theme]):
+            figure = draw(report)
+            if figure is None:
+                return False
+            if first is not None:
+                place_like(figure, first)
+            save(figure, path)
+        first = figure
+    return True

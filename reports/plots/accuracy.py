@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -27,11 +25,16 @@ from reports.plots.style import (
     plain_log,
     timed,
 )
+from reports.statistics import Samples, spread_of
 
 #: A candidate's accuracy and its encoder's latency.
 Point = tuple[AccuracyRow, EncoderRow]
 #: A figure stays readable up to so many encoders, and candidates beside each other; the tables hold all.
 MAX_ENCODERS, MAX_STRIPS = 10, 6
+#: How much of a modality's row its strips take, and of a strip its dots.
+STRIPS_HEIGHT, DOTS_HEIGHT = 0.8, 0.6
+#: Multiples of it, modulo 1, are spread evenly, however many there are.
+GOLDEN_RATIO = 0.6180339887
 
 
 def accuracy_figure(report: MachineReport) -> Figure | None:
@@ -65,24 +68,23 @@ def distribution_figure(report: MachineReport) -> Figure | None:
     chosen = _best(report)
     if not chosen:
         return None
-    frame = _dsc_frame(report.scored, chosen)
-    strips, modalities = frame["candidate"].nunique(), frame["modality"].nunique()
-    figure = new_figure(1.9 + modalities * (0.2 + 0.19 * strips))
+    strips = _strips(report.scored, chosen)
+    modalities = list(dict.fromkeys(modality for strip in strips.values() for modality in strip))
+    figure = new_figure(1.9 + len(modalities) * (0.2 + 0.19 * len(strips)))
     axes = figure.subplots()
-    colours = [ink(), *palette(strips - 1)]
-    common: Any = {"data": frame, "x": "DSC", "y": "modality", "hue": "candidate", "palette": colours, "ax": axes}
-    sns.stripplot(**common, dodge=True, size=3.5, alpha=0.35, legend=False)
-    # Beside each other as the strips are: 0.8 of a row for all candidates.
-    apart = 0.8 * (1 - 1 / strips)
-    quartiles: Any = {"estimator": "median", "errorbar": ("pi", 50), "linestyle": "none", "dodge": apart}
-    sns.pointplot(**common, **quartiles, marker="|", markersize=11, markeredgewidth=2.5, err_kws={"linewidth": 4})
-    axes.legend().remove()
+    colours = [ink(), *palette(len(strips) - 1)]
+    height = STRIPS_HEIGHT / len(strips)
+    for number, (strip, colour) in enumerate(zip(strips.values(), colours, strict=True)):
+        for row, modality in enumerate(modalities):
+            place = row - STRIPS_HEIGHT / 2 + height * (number + 0.5)
+            if modality in strip:
+                _draw_strip(axes, place, height, strip[modality], colour)
+    axes.set_yticks(range(len(modalities)), modalities)
+    axes.set_ylim(len(modalities) - 0.5, -0.5)
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("DSC of a label")
-    axes.set_ylabel("")
-    names = frame["candidate"].unique()
-    legend = [Entry(label, {"marker": "s", "color": c}) for label, c in zip(names, colours, strict=True)]
-    labels = counts(frame.groupby("candidate").size())
+    legend = [Entry(label, {"marker": "s", "color": c}) for label, c in zip(strips, colours, strict=True)]
+    labels = counts(sum(map(len, strip.values())) for strip in strips.values())
     n = f"n = {labels} labels a candidate; line: median, bar: quartiles, dots: every label"
     rows = [row for row in report.encoders if row.candidate in chosen]
     finish(figure, "Distribution of the DSC", report, rows, n, legend, 2)
@@ -101,21 +103,29 @@ def _best(report: MachineReport) -> list[Candidate]:
     return list(dict.fromkeys(row.candidate for row in ordered))[: MAX_STRIPS - 1]
 
 
-def _dsc_frame(scored: Sequence[Scored], chosen: Sequence[Candidate]) -> pd.DataFrame:
-    """A row a label, of the ellipse and of some candidates; each under the first of its protocols."""
+def _strips(scored: Sequence[Scored], chosen: Sequence[Candidate]) -> dict[str, dict[str, list[float]]]:
+    """DSC of every label by candidate and modality, of the ellipse and of some candidates.
+
+    Of the protocols of a candidate the first counts.
+    """
     floor = [one for one in scored if one.candidate.encoder == FLOOR]
     ordered = [*floor, *(one for who in chosen for one in scored if one.candidate == who)]
     unique = {(one.candidate, one.case, one.tolerance_mm): one for one in reversed(ordered)}
-    return pd.DataFrame(
-        {
-            "candidate": one.label,
-            "modality": f"{one.case.modality} {'3D' if one.case.is_volume else '2D'}",
-            "DSC": dsc,
-        }
-        for one in reversed(unique.values())
-        for dsc, _ in one.scores.values()
-        if math.isfinite(dsc)
-    )
+    strips: dict[str, dict[str, list[float]]] = {}
+    for one in reversed(unique.values()):
+        modality = f"{one.case.modality} {'3D' if one.case.is_volume else '2D'}"
+        if dsc := [dsc for dsc, _ in one.scores.values() if math.isfinite(dsc)]:
+            strips.setdefault(one.label, {}).setdefault(modality, []).extend(dsc)
+    return strips
+
+
+def _draw_strip(axes: Axes, place: float, height: float, dsc: Sequence[float], colour: Any) -> None:
+    """Every label as a dot, moved up or down so that dots of one DSC stay apart; over them quartiles and median."""
+    moved = [place + height * DOTS_HEIGHT * (number * GOLDEN_RATIO % 1 - 0.5) for number in range(len(dsc))]
+    axes.plot(dsc, moved, "o", color=colour, markersize=3.5, markeredgewidth=0, alpha=0.35, zorder=2)
+    spread = spread_of(Samples(tuple(dsc)))
+    axes.plot([spread.q1, spread.q3], [place, place], color=colour, linewidth=4, solid_capstyle="butt", zorder=3)
+    axes.plot(spread.median, place, "|", color=colour, markersize=11, markeredgewidth=2.5, zorder=4)
 
 
 def _accuracy_panel(axes: Axes, points: Sequence[Point], floor: AccuracyRow, colours: Mapping[str, Any]) -> None:

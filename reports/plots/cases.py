@@ -26,8 +26,8 @@ from reports.plots.style import (
 )
 from reports.tables import significant
 
-#: A figure stays readable up to so many bars and lines; the tables hold all.
-MAX_BARS, MAX_ENCODERS = 40, 5
+#: A figure stays readable up to so many bars, panels and lines; the tables hold all.
+MAX_BARS, MAX_PANELS, MAX_ENCODERS = 40, 10, 5
 #: Seconds a case, drawn against a size of it; of objects a slice's, so that cases of all lengths stand on one line.
 SIZES: tuple[tuple[str, str, Callable[[CaseRow], float], Callable[[CaseRow], float]], ...] = (
     ("objects of the case", "seconds a slice", lambda row: row.case.objects, lambda row: row.median_s / _slices(row)),
@@ -137,13 +137,13 @@ def _volumes(rows: Sequence[CaseRow]) -> list[CaseRow]:
 
 
 def _panels(rows: Sequence[CaseRow]) -> list[list[CaseRow]]:
-    """Rows by case, in the order of the table; of the cases that take longest, until `MAX_BARS` are reached."""
+    """Rows by case, in the order of the table; of the longest `MAX_PANELS` cases as many as `MAX_BARS` hold."""
     cases: dict[object, list[CaseRow]] = {}
     for row in main_rows(rows):
         cases.setdefault(row.case, []).append(row)
     few = sorted(map(_few, cases.values()), key=lambda of_case: -max(row.median_s for row in of_case))
     chosen: list[list[CaseRow]] = []
-    for of_case in few:
+    for of_case in few[:MAX_PANELS]:
         if not chosen or sum(map(len, chosen)) + len(of_case) <= MAX_BARS:
             chosen.append(of_case)
     return sorted(chosen, key=lambda of_case: of_case[0].case.case_id)
