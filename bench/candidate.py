@@ -24,6 +24,7 @@ class Recipe:
         threads: that one operator may use.
         cpus: logical CPUs that the process is pinned to, or None.
         folder: of an exported or quantised candidate whose encoder's graph is used; None for the model itself.
+        calibrated_with: modalities that a quantised candidate was calibrated with.
     """
 
     encoder: str
@@ -34,6 +35,7 @@ class Recipe:
     threads: int = 2
     cpus: tuple[int, ...] | None = None
     folder: str | None = None
+    calibrated_with: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

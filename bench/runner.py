@@ -21,6 +21,7 @@ from bench.machine import describe_machine, git_state, package_versions
 from bench.record import Kind, Record, append_record, finished_keys, record_key
 from zoo.data.case import Case
 from zoo.data.cases import CaseSource
+from zoo.data.modality import calibration_doubt
 from zoo.sam.rule import Protocol3D
 from zoo.sam.volume import count_slices
 
@@ -95,6 +96,7 @@ class Sweep:
     def __post_init__(self) -> None:
         self._held = finished_keys(self.out)
         self._done = set(self._held)
+        self._told: set[str] = set()
         self._machine = describe_machine()
 
     def run(self, sources: Sequence[CaseSource]) -> None:
@@ -159,6 +161,8 @@ class Sweep:
         except Exception as error:
             self._fail("latency", error, {}, {"case_id": source.case_id, "source": source.reference})
             return
+        for candidate in candidates.values():
+            self._warn(candidate, case.modality)
         described = describe_case(case)
         self._floor(case, described)
         runs = [
@@ -174,6 +178,14 @@ class Sweep:
         for index in range(self.settings.passes):
             for _, candidate, protocol in runs:
                 self._warm_pass(source, case, described, candidate, protocol, title, index)
+
+    def _warn(self, candidate: Candidate, modality: str) -> None:
+        """Tells once of a modality that a candidate was not calibrated with."""
+        doubt = calibration_doubt(modality, candidate.recipe.calibrated_with)
+        told = f"{candidate.describe()}: {doubt}"
+        if doubt and told not in self._told:
+            self._told.add(told)
+            self.progress.message(told)
 
     def _floor(self, case: Case, described: dict[str, Any]) -> None:
         """The accuracy that filling the box with an ellipse has."""

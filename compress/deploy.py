@@ -25,7 +25,16 @@ def recipe_of(folder: Path, weights: str | None = None, backend: str | None = No
     """
     card = read_card(folder)
     name, decoder = f"{card.variant}-{card.file_sha256[:8]}", weights or card.weights
-    return Recipe(card.encoder, decoder, name, backend or card.backend, card.precision, threads, folder=str(folder))
+    return Recipe(
+        card.encoder,
+        decoder,
+        name,
+        backend or card.backend,
+        card.precision,
+        threads,
+        folder=str(folder),
+        calibrated_with=tuple(card.quantisation.get("modalities", ())),
+    )
 
 
 def open_backend(recipe: Recipe) -> Backend:

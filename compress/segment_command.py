@@ -119,9 +119,10 @@ def segment(
         click.echo(f"{held} of {len(sources)} were in {out} already (--overwrite segments them again)")
     jobs = jobs or _default_jobs(len(todo), threads or 1)
     threads = threads or max(1, describe_machine()["cores"] // jobs)
+    recipe = _recipe(encoder, weights, candidate, backend, precision, threads)
     run = SegmentRun(
         out=out.absolute(),
-        open_backend=OpenBackend(_recipe(encoder, weights, candidate, backend, precision, threads)),
+        open_backend=OpenBackend(recipe),
         preparation=Preparation(modality=modality, window=parse_window(window)),
         protocol=Protocol3D(protocol, **rule),
         boxes_file=boxes_file and boxes_file.absolute(),
@@ -129,6 +130,7 @@ def segment(
         overlay=overlay,
         dicom_seg=dicom_seg,
         max_memory_bytes=parse_size(max_memory),
+        calibrated_with=recipe.calibrated_with,
     )
     with TerminalProgress() as progress:
         try:

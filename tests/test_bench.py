@@ -164,6 +164,14 @@ def test_failures_are_records_and_the_sweep_goes_on(sweep: Sweep, tmp_path: Path
     assert len(sweep.progress.messages) == 2  # type: ignore[attr-defined]
 
 
+def test_a_modality_that_a_candidate_was_not_calibrated_with_is_told_of_once(sweep: Sweep) -> None:
+    settings = replace(sweep.settings, passes=0, cold=False)
+    sweep = replace(sweep, settings=settings, recipes=[Recipe("repvit", calibrated_with=("CT",))])
+    sweep.run(small_sources("mr2d", "ct2d", "mr3d"))
+    (told,) = sweep.progress.messages  # type: ignore[attr-defined]
+    assert told.startswith("repvit (reparam, torch fp32): MR is none of the modalities")
+
+
 def test_a_case_is_known_by_its_content() -> None:
     case = load_phantom("mr2d")
     other = replace(case, boxes=case.boxes + 1)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from zoo.data.case import Case, boxes_from_labels, validate_boxes
 from zoo.data.cases import find_cases
-from zoo.data.modality import modality_from_name
+from zoo.data.modality import calibration_doubt, modality_from_name
 from zoo.data.npz import load_challenge_npz, save_challenge_npz
 from zoo.data.phantom import load_phantom
 from zoo.errors import InputError
@@ -222,6 +222,19 @@ def test_keep_slices_takes_the_fullest_run() -> None:
 )
 def test_modality_from_name(name: str, modality: str) -> None:
     assert modality_from_name(name) == modality
+
+
+@pytest.mark.parametrize(("modality", "calibrated_with", "told"), [
+    ("MR", ("CT", "US"), "MR is none of the modalities that this candidate was calibrated and checked with (CT, US)"),
+    ("ct", ("CT",), None),
+    ("MR", (), None),
+    ("unknown", ("CT",), None),
+    ("MR", ("CT", "unknown"), None),
+])  # fmt: skip
+def test_what_a_candidate_was_not_calibrated_with(
+    modality: str, calibrated_with: tuple[str, ...], told: str | None
+) -> None:
+    assert calibration_doubt(modality, calibrated_with) == told
 
 
 def test_find_cases(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -24,6 +25,7 @@ from cli import main
 from compress.deploy import recipe_of
 from zoo.backends import create_backend
 from zoo.data.case import Case
+from zoo.data.modality import modality_from_name
 from zoo.data.npz import load_challenge_npz, save_challenge_npz
 from zoo.errors import InputError
 from zoo.overlay import COLOURS, draw, write_animation, write_montage
@@ -315,11 +317,11 @@ def without_torch(command: list[str], tmp_path: Path) -> subprocess.CompletedPro
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
 
 
-def challenge_case(folder: Path) -> None:
-    folder.mkdir()
+def challenge_case(folder: Path, name: str = "2DBox_US_a") -> None:
+    folder.mkdir(exist_ok=True)
     image = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
-    case = Case("2DBox_US_a", "US", image, np.array([[5, 6, 50, 40]]), np.array([1], np.uint16), (1, 1))
-    save_challenge_npz(case, folder / "2DBox_US_a.npz")
+    case = Case(name, modality_from_name(name), image, np.array([[5, 6, 50, 40]]), np.array([1], np.uint16), (1, 1))
+    save_challenge_npz(case, folder / f"{name}.npz")
 
 
 def test_predict_sh_needs_no_torch_and_gives_the_masks_of_the_model(exported: Path, tmp_path: Path) -> None:
@@ -347,3 +349,21 @@ def test_a_graph_that_is_not_the_cards_is_refused(exported: Path, tmp_path: Path
         stream.write(b"x")
     with pytest.raises(InputError, match="as its card says"):
         OPEN_BACKEND(recipe_of(folder))
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_modality_that_the_candidate_was_not_calibrated_with_is_told_of_once(
+    exported: Path, tmp_path: Path, jobs: str
+) -> None:
+    folder, scans = tmp_path / "candidate", tmp_path / "in"
+    shutil.copytree(exported, folder)
+    card = json.loads((folder / "candidate.json").read_text())
+    (folder / "candidate.json").write_text(json.dumps(card | {"quantisation": {"modalities": ["CT", "US"]}}))
+    for name in ("2DBox_MR_a", "2DBox_MR_b", "2DBox_CT_c"):
+        challenge_case(scans, name)
+    words = ["segment", "-i", scans, "-o", tmp_path / "out", "--candidate", folder, "--jobs", jobs]
+    result = CliRunner().invoke(main, [*map(str, words)])
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("MR is none of the modalities") == 1
+    assert "(CT, US)" in result.stderr
+    assert "CT is none" not in result.stderr

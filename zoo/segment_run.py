@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from zoo.backends import Backend
 from zoo.data.cases import CaseSource
+from zoo.data.modality import calibration_doubt
 from zoo.data.prepare import Preparation
 from zoo.errors import InputError
 from zoo.executors import Executor
@@ -66,6 +67,7 @@ class SegmentRun:
         overlay: also write a PNG of each case, and a GIF of each volume.
         dicom_seg: also write a DICOM segmentation of each DICOM series.
         max_memory_bytes: of a process; what a volume may keep is chosen within it.
+        calibrated_with: modalities that a quantised model was calibrated with; others are warned of.
     """
 
     out: Path
@@ -77,9 +79,13 @@ class SegmentRun:
     overlay: bool = False
     dicom_seg: bool = False
     max_memory_bytes: int = DEFAULT_MAX_BYTES
+    calibrated_with: tuple[str, ...] = ()
 
-    def segment(self, source: CaseSource, start: Start = _unseen) -> None:
+    def segment(self, source: CaseSource, start: Start = _unseen) -> str:
         """Segments one file and writes what it came to.
+
+        Returns:
+            The modality of what it shows.
 
         Raises:
             InputError: it cannot be segmented.
@@ -92,6 +98,7 @@ class SegmentRun:
             advance = start(f"segmenting {source.case_id}", steps)
             kept = kept_embeddings(prompted.case, self.max_memory_bytes)
             self._write(segment_case(prompted.case, backend, self.protocol, advance, kept), prompted)
+            return prompted.case.modality
 
     def _backend(self) -> Backend:
         try:
@@ -126,7 +133,8 @@ def segment_all(run: SegmentRun, sources: Sequence[CaseSource], executor: Execut
         run: how.
         sources: with distinct case ids.
         executor: where.
-        progress: shows slices where a single case is worked on at a time, else cases, and what went wrong.
+        progress: shows slices where a single case is worked on at a time, else cases; what went wrong, and once each
+            modality that the model was not calibrated with.
 
     Returns:
         How many could not be segmented; each is told of.
@@ -138,11 +146,15 @@ def segment_all(run: SegmentRun, sources: Sequence[CaseSource], executor: Execut
     work = partial(run.segment, start=progress.start) if alone else run.segment
     advance = _unseen("", 0) if alone else progress.start(f"segmenting {len(sources)} cases", len(sources))
     failures = 0
+    warned: set[str] = set()
     try:
         for source, result in executor.map(work, sources):
             if isinstance(result, Exception):
                 failures += 1
                 progress.message(_told(source, result))
+            elif (doubt := calibration_doubt(result, run.calibrated_with)) and doubt not in warned:
+                warned.add(doubt)
+                progress.message(doubt)
             advance()
     except NoModelError as error:
         raise error.args[0] from error

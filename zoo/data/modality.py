@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 #: Tokens of a file name that tell the modality.
 MODALITIES = {
@@ -25,9 +26,28 @@ MODALITIES = {
 }
 #: Of the values of DICOM's modality tag.
 DICOM_MODALITIES = {"CT": "CT", "MR": "MR", "PT": "PET", "US": "US", "CR": "XRay", "DX": "XRay", "MG": "Mammography"}
+#: Of a case whose name and header do not tell.
+UNKNOWN = "unknown"
 
 
 def modality_from_name(name: str) -> str:
     """The modality that a token of the file name tells, or `unknown`."""
     tokens = re.split(r"[^a-z0-9]+", name.lower().replace("x-ray", "xray"))
-    return next((MODALITIES[token] for token in tokens if token in MODALITIES), "unknown")
+    return next((MODALITIES[token] for token in tokens if token in MODALITIES), UNKNOWN)
+
+
+def calibration_doubt(modality: str, calibrated_with: Collection[str]) -> str | None:
+    """What to tell a person who gives a case to a quantised model.
+
+    Args:
+        modality: of the case.
+        calibrated_with: modalities that the model was calibrated with; none for a model in float.
+
+    Returns:
+        A line, or None where the model was calibrated with that modality, or one of the two is not known.
+    """
+    known = {name.lower() for name in calibrated_with}
+    if not known or {UNKNOWN, modality.lower()} & known or modality.lower() == UNKNOWN:
+        return None
+    shown = ", ".join(calibrated_with)
+    return f"{modality} is none of the modalities that this candidate was calibrated and checked with ({shown})"
