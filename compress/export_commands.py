@@ -61,17 +61,19 @@ def export(encoder: str, weights: str | None, threads: int, out: Path, variant: 
 @click.option("--max-slices", type=click.IntRange(min=1), help="Keep only so many slices of a volume.")
 @click.option(
     "--method",
-    type=click.Choice(["static", "dynamic"]),
+    type=click.Choice(["static", "dynamic", "nncf"]),
     default="static",
     show_default=True,
-    help="Ranges of activations from calibration, or anew for each image, which is slow for convolutions.",
+    help="Ranges of activations from calibration, or anew for each image, which is slow for convolutions; or all of it "
+    "by NNCF, made for OpenVINO (extra `nncf`).",
 )
 @click.option(
     "--ranges",
-    type=click.Choice(["minmax", "percentile", "entropy"]),
+    type=click.Choice(["minmax", "percentile", "entropy", "mse"]),
     default="minmax",
     show_default=True,
-    help="How static calibration chooses them: all values seen, 99.999 % of them, or the nearest distribution.",
+    help="How static calibration chooses them: all values seen, 99.999 % of them, the nearest distribution, or the "
+    "least squared error of rounding and clipping.",
 )
 @click.option(
     "--modality",
@@ -123,7 +125,7 @@ def quantize(
 
     candidate = _candidate(encoder, weights, threads, "reparam")
     sources = [source.limited(max_objects, max_slices) for source in _sources(cases)]
-    chosen: Any = "dynamic" if method == "dynamic" else ranges
+    chosen: Any = ranges if method == "static" else method
     options = Options(chosen, backend, calib_images, max_dsc_drop, min_cosine, modalities)
     if needs_reduced_range():
         click.echo("This CPU lacks VNNI: weights of 7 bits, and int8 may be slower than float, which will be timed.")

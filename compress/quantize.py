@@ -6,10 +6,11 @@ OpenVINO both read (Jacob et al., arXiv:1712.05877; ONNX Runtime's quantisation 
 
 from __future__ import annotations
 
+import io
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -27,17 +28,23 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from compress.by_nncf import quantise_by_nncf
 from compress.export import cosine
 from compress.placement import OPERATORS, gates, place, pool_means
+from compress.ranges import write_ranges
 from zoo.backends import Floats
 from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.errors import InputError
 
-Method = Literal["minmax", "percentile", "entropy", "dynamic"]
+Method = Literal["minmax", "percentile", "entropy", "mse", "dynamic", "nncf"]
+#: What the operators that are rounded are called: layers, and the gates that scale what they give.
+ROUNDED = [*OPERATORS, "Sigmoid"]
 CALIBRATIONS: Mapping[str, Any] = {
     "minmax": CalibrationMethod.MinMax,
     "percentile": CalibrationMethod.Percentile,
     "entropy": CalibrationMethod.Entropy,
+    # Its ranges are written where those of min-max would be kept.
+    "mse": CalibrationMethod.MinMax,
 }
 
 OnStep = Callable[[str], None]
@@ -78,22 +85,33 @@ class Quantiser:
                     self.source, path, per_channel=True, reduce_range=self.reduced_range, nodes_to_quantize=chosen
                 )
                 return
+            if self.method == "nncf":
+                quantise_by_nncf(self.source, path, self.feeds(), without, self.reduced_range)
+                return
+            ranges = self.folder / f"ranges-{self.method}.json"
+            if self.method == "mse" and not ranges.exists():
+                write_ranges(ranges, self.source, ROUNDED, self.feeds())
             quantize_static(
                 self.source,
                 path,
-                _Reader(self.input_name(), self.inputs),
+                _Reader(self.feeds()),
                 quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=[*OPERATORS, "Sigmoid"],
+                op_types_to_quantize=ROUNDED,
                 per_channel=True,
                 reduce_range=self.reduced_range,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 nodes_to_quantize=chosen if only else [*chosen, *gates(onnx.load(self.source).graph)],
                 calibrate_method=CALIBRATIONS[self.method],
-                calibration_cache_path=self.folder / f"ranges-{self.method}.json",
+                calibration_cache_path=ranges,
                 extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
             )
         place(path, self.backend)
+
+    def feeds(self) -> list[dict[str, Floats]]:
+        """The calibration inputs, by the name of the graph's input."""
+        name = self.input_name()
+        return [{name: image} for image in self.inputs]
 
     def input_name(self) -> str:
         """Of the graph's only input."""
@@ -103,8 +121,8 @@ class Quantiser:
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
     """Feeds the calibration inputs one by one."""
 
-    def __init__(self, name: str, inputs: Sequence[Floats]) -> None:
-        self._inputs = iter([{name: image} for image in inputs])
+    def __init__(self, feeds: Sequence[dict[str, Floats]]) -> None:
+        self._inputs = iter(feeds)
 
     def get_next(self) -> dict[str, Floats] | None:
         return next(self._inputs, None)
@@ -230,11 +248,13 @@ def _try(
 def _rank(quantiser: Quantiser, layers: Sequence[str], expected: Sequence[Floats], on_step: OnStep) -> dict[str, float]:
     """What quantising each layer alone takes off the cosine, over at most two inputs; the worst first."""
     few = replace(quantiser, inputs=quantiser.inputs[:2])
+    # NNCF would calibrate anew for each layer.
+    ranking = replace(quantiser, method="minmax") if quantiser.method == "nncf" else quantiser
     lost = {}
     for number, layer in enumerate(layers, start=1):
         on_step(f"sensitivity of layer {number} of {len(layers)}")
         trial = quantiser.folder / "layer.onnx"
-        quantiser.write(trial, only=[layer])
+        ranking.write(trial, only=[layer])
         lost[layer] = 1 - _likeness(trial, few, expected)
     return dict(sorted(lost.items(), key=lambda item: -item[1]))
 
@@ -252,9 +272,10 @@ def _outputs(path: Path, name: str, inputs: Sequence[Floats]) -> list[Floats]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the quantiser's advice on the root logger."""
+    """Without the quantisers' advice on the root logger, and their progress on standard output."""
     logging.disable(logging.WARNING)
     try:
-        yield
+        with redirect_stdout(io.StringIO()):
+            yield
     finally:
         logging.disable(logging.NOTSET)

@@ -15,6 +15,7 @@ from bench.accuracy import measure_accuracy
 from bench.candidate import Candidate
 from bench.latency import run_case
 from bench.timing import interleave
+from compress.by_nncf import check_nncf
 from compress.calibration import calibration_inputs, check_modalities, digest_of
 from compress.card import GRAPH_FILE, CandidateCard, write_card
 from compress.export import copy_graphs, describe
@@ -36,7 +37,7 @@ class Options:
     """What to make.
 
     Attributes:
-        method: how ranges of activations are chosen.
+        method: how ranges of activations are chosen, or who chooses them.
         backend: runtime that it is for.
         calibration_images: at most so many.
         max_dsc_drop: points of DSC that may be lost; looked at where weights are trained and cases have labels.
@@ -58,9 +59,11 @@ def quantise_candidate(
     """Writes the quantised encoder, the float decoder's graphs, and the card into `folder`.
 
     Raises:
-        InputError: no cases, or of other modalities; a runtime that is not there; nothing to quantise.
+        InputError: no cases, or of other modalities; a runtime or quantiser that is not there; nothing to quantise.
     """
     check_backend(options.backend, "int8")
+    if options.method == "nncf":
+        check_nncf()
     check_modalities(sources, options.modalities)
     inputs = calibration_inputs(sources, candidate.sam.spec, options.calibration_images)
     on_step("exporting the decoder")

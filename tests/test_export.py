@@ -28,6 +28,7 @@ from compress.quantize import Gate, Result, quantise_within
 from compress.quantize_run import verdict
 from tests.fill import smooth_image
 from zoo.backends.graphs.onnx_runtime import load_session
+from zoo.backends.graphs.openvino_runtime import load_compiled
 from zoo.data.cases import find_cases
 from zoo.errors import InputError
 from zoo.graphs import Graph, write_onnx
@@ -154,12 +155,39 @@ def test_the_gate_counts_points_of_dsc(graph: Path, tmp_path: Path) -> None:
     assert [(trial.holds, pytest.approx(trial.dsc_drop)) for trial in result.trials] == [(False, 1.0), (True, 0.2)]
 
 
-@pytest.mark.parametrize("method", ["percentile", "entropy"])
+@pytest.mark.parametrize("method", ["percentile", "entropy", "mse"])
 def test_methods(graph: Path, tmp_path: Path, method: str) -> None:
     quantise_within(graph, tmp_path / "q.onnx", INPUTS, method, "onnxruntime", Gate(0.5, 0.0), lambda step: None)  # type: ignore[arg-type]
     found = load_session(tmp_path / "q.onnx", 2)({"image": INPUTS[0]})[0]
     expected = load_session(graph, 2)({"image": INPUTS[0]})[0]
     assert cosine(found, expected) > 0.8
+
+
+def float_layers(path: Path) -> list[str]:
+    """Names of the convolutions whose weights are not rounded."""
+    nodes = onnx.load(path).graph.node
+    rounded = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
+    return [node.name for node in nodes if node.op_type == "Conv" and node.input[1] not in rounded]
+
+
+def test_nncf_holds_the_gate_in_both_runtimes(graph: Path, tmp_path: Path) -> None:
+    pytest.importorskip("nncf")
+    path = tmp_path / "q.onnx"
+    result = quantise_within(graph, path, INPUTS, "nncf", "openvino", Gate(0.5, 0.99), lambda step: None)
+    assert result.trials[-1].holds
+    assert float_layers(path) == []
+    onnx.checker.check_model(path, full_check=True)
+    expected = load_session(graph, 2)({"image": INPUTS[0]})[0]
+    for run in (load_session(path, 2), load_compiled(path, "int8", 2)):
+        assert cosine(run({"image": INPUTS[0]})[0], expected) > 0.99
+
+
+def test_nncf_leaves_the_worst_layers_in_float(graph: Path, tmp_path: Path) -> None:
+    pytest.importorskip("nncf")
+    path = tmp_path / "q.onnx"
+    result = quantise_within(graph, path, INPUTS, "nncf", "openvino", Gate(0.5, 1.0), lambda step: None)
+    assert [len(trial.excluded) for trial in result.trials] == [0, 1, 2]
+    assert sorted(float_layers(path)) == sorted(list(result.sensitivity)[:2])
 
 
 def test_nothing_to_calibrate_with(graph: Path, tmp_path: Path) -> None:
@@ -223,12 +251,14 @@ def test_quantize_then_bench(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("arguments", "told"), [
     (["--calib", "phantom:rgb2d", "--modality", "CT"], "found modality Dermoscopy; expected only CT"),
     (["--calib", "phantom:rgb2d", "--backend", "openvino"], "pip install 'rep-medsam[openvino]'"),
+    (["--calib", "phantom:rgb2d", "--method", "nncf"], "pip install 'rep-medsam[nncf]'"),
     (["--calib", "nowhere/"], "nowhere"),
 ])  # fmt: skip
 def test_what_quantize_refuses(
     arguments: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setitem(sys.modules, "nncf", None)
     result = CliRunner().invoke(main, ["quantize", "--encoder", ENCODER, *arguments, "-o", str(tmp_path / "int8")])
     assert result.exit_code == 1
     assert told in result.output
@@ -239,3 +269,17 @@ def test_a_cpu_without_vnni_is_told_of(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
     arguments = ["--encoder", ENCODER, "--calib", "phantom:rgb2d", "--modality", "CT", "-o", str(tmp_path / "int8")]
     assert "lacks VNNI: weights of 7 bits" in CliRunner().invoke(main, ["quantize", *arguments]).output
+
+
+@pytest.mark.slow
+def test_quantize_by_nncf(tmp_path: Path) -> None:
+    """The same card and verdict as of any other method."""
+    pytest.importorskip("nncf")
+    arguments = ["--encoder", ENCODER, "--calib", "phantom:rgb2d", "--min-cosine", "0", "-o", str(tmp_path)]
+    result = CliRunner().invoke(main, ["quantize", "--method", "nncf", "--backend", "openvino", *arguments])
+    assert result.exit_code == 0, result.output
+    assert "worth it" in result.output
+    card = read_card(tmp_path)
+    assert (card.variant, card.backend, card.precision) == ("int8-nncf", "openvino", "int8")
+    candidate = build_candidate(recipe_of(tmp_path))
+    assert candidate.backend.encode(INPUTS[0]).shape == (1, 256, 64, 64)
