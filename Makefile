@@ -21,8 +21,12 @@ demo: $(VENV)/.installed-run
 		--max-slices 6 --rounds 10 --passes 1 --out $(OUT)/bench.jsonl
 	$(BIN)/python cli.py report $(OUT)/bench.jsonl -o $(OUT)/report
 
+# Tests that start worker processes, in a process that other tests' runtimes and signal handlers have not been in.
+WORKERS := tests/test_executors.py tests/test_segment.py tests/test_segment_many.py tests/test_record.py
+
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m 'not slow' --benchmark-disable
+	$(BIN)/python -m pytest -m 'not slow' --benchmark-disable $(WORKERS)
+	$(BIN)/python -m pytest -m 'not slow' --benchmark-disable $(addprefix --ignore=,$(WORKERS))
 
 test-all: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --benchmark-disable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,3 +68,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["export", "--encoder", "light_repvit_m0_9", "--weights", "random:1", "-o", str(folder)]
     assert CliRunner().invoke(main, words).exit_code == 0
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_handler_of_ended_children() -> Iterator[None]:
+    """torch's DataLoader leaves a handler of SIGCHLD behind, in which later tests' worker processes end."""
+    yield
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
