@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from bench.record import Record
 from reports.candidates import Candidate, candidate_of, choose_baseline
 from reports.fields import listed, mapped
-from reports.statistics import Ratio, Samples, Spread, finite_samples, number, ratio_of_medians, spread_of
+from reports.statistics import Ratio, Samples, Spread, number, ratio_of_medians, run_samples, spread_of
 from reports.tables import (
     NOTHING,
     SPEEDUP,
@@ -184,8 +184,8 @@ def _with_parts(row: EncoderRow, record: Record) -> EncoderRow:
 
 
 def _part_samples(record: Record, key: str, calls_in_one: float = 1) -> Samples:
-    values = [number(value) / calls_in_one for value in listed(record.measurements.get(key))]
-    return finite_samples(values, ((record.run_id, index) for index in range(len(values))))
+    values = listed(record.measurements.get(key))
+    return run_samples(record.run_id, [number(value) / calls_in_one for value in values] if calls_in_one else [])
 
 
 def _compare(

@@ -9,7 +9,7 @@ from bench.record import Record
 from reports.candidates import candidate_of, case_of, label_protocols, lasting_name, protocol_id
 from reports.fields import listed
 from reports.provenance import short_commit
-from reports.statistics import Samples, finite_samples, ratio_of_medians, spread_of
+from reports.statistics import Samples, ratio_of_medians, run_samples, spread_of
 from reports.tables import NOTHING, Table, flatten, ratio_cell, spread_ms
 
 HISTORY_NOTE = (
@@ -93,6 +93,6 @@ def _point(run: Sequence[Record]) -> Point:
         values: list[object] = listed(first.measurements.get("encode_s"))
     else:
         values = [record.measurements.get("total_s") for record in run]
-    samples = finite_samples(values, ((first.run_id, index) for index in range(len(values))))
     version = candidate_of(first).backend_version
+    samples = run_samples(first.run_id, values)
     return Point(first.run_id, first.time_utc, short_commit(first.git), version, samples)

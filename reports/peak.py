@@ -11,7 +11,7 @@ from reports.candidates import Candidate
 from reports.cases import CaseRow
 from reports.encoders import EncoderRow
 from reports.fields import integer, listed
-from reports.statistics import Spread, finite_samples, number, spread_of
+from reports.statistics import Spread, number, run_samples, spread_of
 from reports.tables import NOTHING, Table, flatten, milliseconds, significant, spread_cell
 
 ENCODER, DECODER = "encoder", "decoder, one box"
@@ -132,8 +132,7 @@ def _peak(record: Record) -> Peak:
     found = record.measurements
 
     def spread(name: str) -> Spread:
-        values = listed(found.get(name))
-        return spread_of(finite_samples(values, ((record.run_id, index) for index in range(len(values)))))
+        return spread_of(run_samples(record.run_id, listed(found.get(name))))
 
     return Peak(
         threads=integer(record.candidate.get("threads")),

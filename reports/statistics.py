@@ -84,6 +84,11 @@ def finite_samples(values: Iterable[object], rounds: Iterable[Round]) -> Samples
     return Samples(tuple(value for value, _ in kept), tuple(round_ for _, round_ in kept))
 
 
+def run_samples(run_id: str, values: Sequence[object]) -> Samples:
+    """Samples that one run took, a round each, in the order they were taken."""
+    return finite_samples(values, ((run_id, index) for index in range(len(values))))
+
+
 def spread_of(samples: Samples) -> Spread:
     """Median and quartiles of `samples`."""
     if not samples.values:

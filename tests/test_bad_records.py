@@ -15,7 +15,7 @@ from reports.render import render_report
 from tests.test_peak import peak
 from tests.test_reports import FLOOR, REPVIT, SKIN, Book, candidate, protocol
 
-GARBAGE: tuple[Any, ...] = (None, "x", -1, 1e308, float("nan"), [None], {"a": []})
+GARBAGE: tuple[Any, ...] = (None, "x", -1, 0, 1e308, float("nan"), [None], {"a": []})
 
 
 @pytest.fixture
