@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 
 class TerminalProgress:
-    """`bench.runner.Progress` on standard error, as a context manager."""
+    """`zoo.progress.Progress` on standard error, as a context manager."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)

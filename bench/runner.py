@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from bench.record import Kind, Record, append_record, finished_keys, record_key
 from zoo.data.case import Case
 from zoo.data.cases import CaseSource
 from zoo.data.modality import calibration_doubt
+from zoo.progress import Progress
 from zoo.sam.rule import Protocol3D
 from zoo.sam.volume import count_slices
 
@@ -50,18 +51,6 @@ class Settings:
     cold: bool = True
     calibrate: bool = False
     tolerance_mm: float = 2.0
-
-
-class Progress(Protocol):
-    """What shows a person how far a sweep is."""
-
-    def start(self, description: str, total: int) -> Callable[[], None]:
-        """Begins a task of `total` steps; the result is called after each."""
-        ...
-
-    def message(self, text: str) -> None:
-        """Shows a line that stays."""
-        ...
 
 
 #: Segments a case in a fresh process: (recipe, case reference, protocol) to the measurements of a cold pass.

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,24 +19,13 @@ from zoo.errors import InputError
 from zoo.executors import Executor
 from zoo.memory import DEFAULT_MAX_BYTES, kept_embeddings
 from zoo.overlay import write_animation, write_montage
+from zoo.progress import Progress
 from zoo.sam.rule import Protocol3D
 from zoo.sam.volume import count_slices
 from zoo.segment import Labels, Prompted, load_prompted, segment_case, write_segmentation
 
 #: A runtime serves one case at a time, also where a cluster's worker has several threads.
 _ONE_CASE = threading.Lock()
-
-
-class Progress(Protocol):
-    """What shows a person how far a run is."""
-
-    def start(self, description: str, total: int) -> Callable[[], None]:
-        """Begins a task of `total` steps; the result is called after each."""
-        ...
-
-    def message(self, text: str) -> None:
-        """Shows a line that stays."""
-        ...
 
 
 class NoModelError(Exception):
