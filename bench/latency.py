@@ -56,9 +56,11 @@ def decoder_input(backend: Backend, seed: int = 0) -> tuple[Floats, Prompts]:
 
 
 def warm_up(backend: Backend) -> None:
-    """Encodes and decodes once."""
+    """Encodes once, and decodes once by each path: a runtime may load its graph at the first call."""
+    embedding, prompts = decoder_input(backend)
     backend.encode(encoder_input(backend))
-    backend.decode(*decoder_input(backend))
+    backend.decode(embedding, prompts)
+    backend.decode_boxes(embedding, np.asarray(prompts.boxes))
 
 
 def measure_parts(

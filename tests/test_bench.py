@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from box_backend import BoxBackend
 from conftest import filled_sam
 from torch import nn
 
 from bench.accuracy import measure_accuracy
 from bench.candidate import Candidate, Recipe
 from bench.cost import count_macs, count_parameters
+from bench.latency import warm_up
 from bench.machine import describe_machine, git_state, package_versions, peak_rss_mib
 from bench.record import read_records
 from bench.runner import Settings, Sweep, describe_case
@@ -34,6 +36,15 @@ def test_interleave_goes_round_by_round() -> None:
     assert calls[:6] == list("aabbcc")
     assert calls[6:] == list("aabbccbbccaaccaabb")
     assert all(len(s.seconds) == 3 and s.first_s >= 0 for s in samples.values())
+
+
+def test_both_decoders_are_warm_before_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    paths: list[str] = []
+    for path in ("encode", "decode", "decode_boxes"):
+        run = getattr(BoxBackend, path)
+        monkeypatch.setattr(BoxBackend, path, lambda *given, path=path, run=run: paths.append(path) or run(*given))
+    warm_up(BoxBackend())
+    assert {"encode", "decode", "decode_boxes"} <= set(paths)
 
 
 def test_macs_by_hand() -> None:
