@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from bench.candidate import Recipe
     from zoo.executors import Executor
 
-#: That a worker process takes at most: measured for 287 slices of 512x512, in torch, and rounded up.
-MEMORY_A_JOB = 2 * 2**30
-
 
 @click.command()
 @click.option(
@@ -42,7 +39,7 @@ MEMORY_A_JOB = 2 * 2**30
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
-    help="Worker processes, a case each at a time.  [default: cores / threads, with 2 GiB of memory for each]",
+    help="Worker processes, a case each at a time.  [default: cores / threads, with --max-memory for each]",
 )
 @click.option(
     "--executor",
@@ -117,7 +114,8 @@ def segment(
     todo = [source for source in sources if overwrite or finished(source, out) is None]
     if held := len(sources) - len(todo):
         click.echo(f"{held} of {len(sources)} were in {out} already (--overwrite segments them again)")
-    jobs = jobs or _default_jobs(len(todo), threads or 1)
+    max_memory_bytes = parse_size(max_memory)
+    jobs = jobs or _default_jobs(len(todo), threads or 1, max_memory_bytes)
     threads = threads or max(1, describe_machine()["cores"] // jobs)
     recipe = _recipe(encoder, weights, candidate, backend, precision, threads)
     run = SegmentRun(
@@ -129,7 +127,7 @@ def segment(
         boxes=parse_boxes(boxes),
         overlay=overlay,
         dicom_seg=dicom_seg,
-        max_memory_bytes=parse_size(max_memory),
+        max_memory_bytes=max_memory_bytes,
         calibrated_with=recipe.calibrated_with,
     )
     with TerminalProgress() as progress:
@@ -143,13 +141,13 @@ def segment(
         raise click.ClickException(f"{failures} could not be segmented")
 
 
-def _default_jobs(cases: int, threads: int) -> int:
+def _default_jobs(cases: int, threads: int, max_memory_bytes: int) -> int:
     """As many as fill the cores, and no more: one thread a case wastes less than many threads on one case do."""
     import psutil
 
     from bench.machine import describe_machine
 
-    room = psutil.virtual_memory().available // MEMORY_A_JOB
+    room = psutil.virtual_memory().available // max_memory_bytes
     return max(1, min(describe_machine()["cores"] // threads, cases, room))
 
 

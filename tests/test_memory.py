@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
 
+from compress.segment_command import _default_jobs
 from zoo.data.case import Case
 from zoo.data.npz import save_challenge_npz
 from zoo.errors import InputError
@@ -44,7 +46,7 @@ def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "much", "2 XiB", "-1GiB", "0", "1e9"])
+@pytest.mark.parametrize("text", ["", "much", "2 XiB", "-1GiB", "0", "0.5", "1e9"])
 def test_no_size(text: str) -> None:
     with pytest.raises(InputError, match="such as 2GiB"):
         parse_size(text)
@@ -89,3 +91,12 @@ def test_a_smaller_limit_gives_a_smaller_peak_and_the_same_labels(tmp_path: Path
 @pytest.mark.slow
 def test_287_slices_of_512_stay_within_two_gibibytes(tmp_path: Path) -> None:
     assert peak_mib(tmp_path, 287) < 2048
+
+
+@pytest.mark.parametrize(("limit_gib", "jobs"), [(2, 2), (1, 5), (16, 1)])
+def test_as_many_processes_as_the_memory_that_each_may_take_leaves_room_for(
+    limit_gib: int, jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=5 * 2**30))
+    monkeypatch.setattr("bench.machine.describe_machine", lambda: {"cores": 8})
+    assert _default_jobs(10, 1, limit_gib * 2**30) == jobs

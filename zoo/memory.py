@@ -27,9 +27,10 @@ def parse_size(text: str) -> int:
         InputError: no such size.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?", text.strip(), re.IGNORECASE)
-    if not found or float(found[1]) <= 0:
+    size = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
+    if size < 1:
         raise InputError("--max-memory", repr(text), "a size such as 2GiB or 1500MiB")
-    return int(float(found[1]) * _UNITS[found[2].upper()])
+    return size
 
 
 def kept_embeddings(case: Case, limit_bytes: int) -> int:
