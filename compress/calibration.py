@@ -34,11 +34,13 @@ def check_modalities(sources: Sequence[CaseSource], wanted: Sequence[str]) -> No
     Raises:
         InputError: a case of another modality, or a modality without a case; nothing is asked where `wanted` is empty.
     """
+    if not wanted:
+        return
     names = {name.lower(): name for name in wanted}
     found: set[str] = set()
     for source in sources:
         modality = source.load().modality
-        if names and modality.lower() not in names:
+        if modality.lower() not in names:
             raise InputError(f"calibration case {source.case_id}", f"modality {modality}", f"only {', '.join(wanted)}")
         found.add(modality.lower())
     if missing := sorted(names.keys() - found):

@@ -77,7 +77,8 @@ def prepare_all(
     out.mkdir(parents=True, exist_ok=True)
     held = _held(out / REPORT_FILE)
     todo = [source for source in sources if not _is_held(held.get(source.case_id), source, out, preparation, kind)]
-    yield from (held[source.case_id] for source in set(sources).difference(todo))
+    unfinished = set(todo)
+    yield from (held[source.case_id] for source in sources if source not in unfinished)
     work = partial(prepare_one, out=out, preparation=preparation, kind=kind)
     for source, result in LocalExecutor(workers).map(work, todo):
         outcome = result if isinstance(result, Outcome) else _failed(source, result)

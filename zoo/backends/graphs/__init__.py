@@ -142,6 +142,12 @@ class GraphBackend:
         return logits, iou
 
 
+def refusal(path: Path, runtime: str, error: Exception) -> InputError:
+    """What to raise of a graph that a runtime, named with its version, does not take."""
+    found = f"a graph that it refuses ({' '.join(str(error).split())})"
+    return InputError(path, found, f"a graph that {runtime} runs; a newer one may, or another --backend")
+
+
 def prompt_inputs(prompts: Prompts) -> dict[str, NDArray[Any]]:
     """Inputs of the graph `prompts` beside the embedding: a box is two labelled points behind the others."""
     points: list[Floats] = []

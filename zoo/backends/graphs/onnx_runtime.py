@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from zoo.backends import Floats, register_backend
-from zoo.backends.graphs import GraphBackend, GraphFiles, Run
+from zoo.backends.graphs import GraphBackend, GraphFiles, Run, refusal
 from zoo.errors import InputError
 
 #: What ONNX Runtime raises of a graph that it cannot run.
@@ -41,8 +41,7 @@ def load_session(path: Path, threads: int, provider: str = "CPUExecutionProvider
     try:
         session = ort.InferenceSession(path, options, providers=[provider])
     except REFUSALS as error:
-        expected = f"a graph that ONNX Runtime {ort.__version__} runs; a newer one may, or another --backend"
-        raise InputError(path, f"a graph that it refuses ({' '.join(str(error).split())})", expected) from error
+        raise refusal(path, f"ONNX Runtime {ort.__version__}", error) from error
     if provider not in session.get_providers():
         found = "no GPU, driver or CUDA libraries that it can use"
         raise InputError(provider, found, "these, or --backend onnxruntime")

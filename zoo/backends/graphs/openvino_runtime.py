@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.backends import Floats, register_backend
-from zoo.backends.graphs import GraphBackend, GraphFiles, Run
+from zoo.backends.graphs import GraphBackend, GraphFiles, Run, refusal
 from zoo.cache import cache_folder
-from zoo.errors import InputError
 
 #: What OpenVINO calls the precisions that it computes in; int8 is in the graph, what is left of it float32.
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
@@ -59,8 +58,7 @@ def load_compiled(path: Path, precision: str, threads: int) -> Run:
     try:
         compiled = openvino.Core().compile_model(str(path), "CPU", settings)
     except RuntimeError as error:
-        expected = f"a graph that OpenVINO {openvino.__version__} runs; a newer one may, or another --backend"
-        raise InputError(path, f"a graph that it refuses ({' '.join(str(error).split())})", expected) from error
+        raise refusal(path, f"OpenVINO {openvino.__version__}", error) from error
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> list[Floats]:
         # The request's output tensors are the runtime's own and are written again by the next call.
