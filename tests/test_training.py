@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -315,8 +316,10 @@ def losses(out: Path) -> list[float]:
     return [line["loss"] for line in lines if line["kind"] == "step"]
 
 
-def test_a_resumed_run_is_an_uninterrupted_one(tmp_path: Path) -> None:
-    whole = run(tmp_path / "whole")
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_resumed_run_is_an_uninterrupted_one(tmp_path: Path, optimizer: Literal["adamw", "muon"]) -> None:
+    config = replace(SMALL, optimizer=optimizer)
+    whole = run(tmp_path / "whole", config)
     assert len(whole) == 6
 
     class Interrupted(Finetuning):
@@ -329,9 +332,9 @@ def test_a_resumed_run_is_an_uninterrupted_one(tmp_path: Path) -> None:
             return super().forward(batch)
 
     with pytest.raises(RuntimeError, match="pulled plug"):
-        run(tmp_path / "cut", task_of=Interrupted)
+        run(tmp_path / "cut", config, Interrupted)
     assert len(losses(tmp_path / "cut")) == 3, "one more than was saved"
-    assert run(tmp_path / "cut") == whole
+    assert run(tmp_path / "cut", config) == whole
     first, second = (torch.load(tmp_path / name / LAST, weights_only=True) for name in ("whole", "cut"))
     for key, value in first["trained"].items():
         torch.testing.assert_close(value, second["trained"][key], rtol=0, atol=0)

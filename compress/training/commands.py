@@ -39,6 +39,7 @@ with_settings = options(
     ),
     setting("box_jitter_px", "How loose boxes may be, in a frame of 256 px.", type=click.FloatRange(min=0)),
     setting("loss", "How Dice, cross-entropy and IoU add up.", type=click.Choice(["squared_sum", "sum", "boxed"])),
+    setting("optimizer", "muon learns faster from nothing.", type=click.Choice(["adamw", "muon"])),
     setting("lr", "Highest learning rate.", type=click.FloatRange(min=0, min_open=True)),
     setting("weight_decay", "Of matrices and kernels.", type=click.FloatRange(min=0)),
     setting("warmup_steps", "Steps of rising learning rate.", type=click.IntRange(min=0)),

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from compress.training.batches import stream_batches
 from compress.training.config import TrainConfig
-from compress.training.optim import adamw, copied, freeze
+from compress.training.optim import copied, create_optimizer, freeze
 from compress.training.state import Progress, writing
 from compress.training.step import NotFiniteError, take_step
 from zoo.files import whole_file
@@ -81,7 +81,7 @@ def search_rate(
     """
     copy, copied_sam = copied(task, sam)
     freeze(copied_sam, config.freeze)
-    model, optimizer = fabric.setup(copy, adamw(copy, LOWEST_RATE, config.weight_decay))
+    model, optimizer = fabric.setup(copy, create_optimizer(copy, config.optimizer, LOWEST_RATE, config.weight_decay))
     stream = stream_batches(dataset, replace(config, steps=steps), 0, fabric)
     rates, progress = np.geomspace(LOWEST_RATE, HIGHEST_RATE, steps), Progress()
     losses: list[float] = []

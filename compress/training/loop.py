@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from compress.training.batches import stream_batches
 from compress.training.config import TrainConfig, learning_rate
 from compress.training.losses import dice
-from compress.training.optim import adamw, copied, freeze, update_average
+from compress.training.optim import copied, create_optimizer, freeze, update_average
 from compress.training.pictures import save_predictions
 from compress.training.state import BEST, LAST, LOG, Progress, cut_log, load_state, save_best, save_state, writing
 from compress.training.step import take_step
@@ -94,7 +94,7 @@ def fit(
     freeze(sam, config.freeze)
     average, average_sam = copied(task, sam)
     average.requires_grad_(False).eval()
-    optimizer: Any = adamw(task, config.lr, config.weight_decay)
+    optimizer: Any = create_optimizer(task, config.optimizer, config.lr, config.weight_decay)
     progress = Progress()
     if (out / LAST).exists():
         progress = load_state(out / LAST, average_sam, sam, optimizer, identity)

@@ -9,20 +9,33 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.training.muon import Muon, matrices_of
 from zoo.sam.model import Sam
 
 #: Gradient norms that a percentile is taken of.
 NORMS_KEPT = 1000
 
 
-def adamw(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over all parameters that are trained; biases, norms and scales are not decayed."""
+def create_optimizer(module: nn.Module, name: str, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW or Muon over all parameters that are trained; biases, norms and scales are not decayed.
+
+    Args:
+        module: to be trained.
+        name: `adamw` or `muon`.
+        lr: learning rate.
+        weight_decay: of weights with more than one dimension.
+    """
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    matrices = matrices_of(module) if name == "muon" else []
+    taken = {id(weight) for weight in matrices}
+    others = [p for p in trained if id(p) not in taken]
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": matrices, "weight_decay": weight_decay, "orthogonal": True},
+        {"params": [p for p in others if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, fused=True)
+    filled = [group for group in groups if group["params"]]
+    return Muon(filled, lr) if name == "muon" else torch.optim.AdamW(filled, lr=lr, fused=True)
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], norms: list[float], percentile: float) -> float:

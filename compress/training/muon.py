@@ -1,0 +1,85 @@
+"""Muon: the momentum of each weight matrix is made orthogonal before the step; all other weights are AdamW's.
+
+Every direction that a matrix can turn in then moves alike, however rare it is in the gradients. Sources: Jordan et al.
+2024, kellerjordan.github.io/posts/muon; steps as long as AdamW's, so that its rates serve: Liu et al.,
+arXiv:2502.16982.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+#: An odd polynomial that brings singular values from (0, 1] near one when it is applied a few times.
+NEWTON_SCHULZ, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
+MOMENTUM = 0.95
+#: Root mean square of AdamW's steps, in learning rates.
+ADAMW_RMS = 0.2
+
+
+class Muon(torch.optim.AdamW):
+    """Muon over the groups that say `orthogonal`, AdamW over the others.
+
+    Args:
+        groups: as torch's optimisers take them; those with `orthogonal: True` hold weights of two dimensions and more,
+            whose first is that of the outputs.
+        lr: learning rate.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], lr: float) -> None:
+        super().__init__([{"orthogonal": False, **group} for group in groups], lr=lr, fused=True)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """One update; the gradients of the orthogonal groups are used up."""
+        for group in self.param_groups:
+            if group["orthogonal"]:
+                self._step_matrices(group)
+        return super().step(closure)
+
+    def _step_matrices(self, group: dict[str, Any]) -> None:
+        alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        for weight in group["params"]:
+            if weight.grad is not None:
+                wanted = self._with_momentum(weight).flatten(1)
+                alike[wanted.shape].append((weight, wanted))
+                weight.grad = None
+        for shape, pairs in alike.items():
+            length = group["lr"] * ADAMW_RMS * max(shape) ** 0.5
+            directions = orthogonalised(torch.stack([wanted for _, wanted in pairs]))
+            for (weight, _), direction in zip(pairs, directions, strict=True):
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.add_(direction.view_as(weight), alpha=-length)
+
+    def _with_momentum(self, weight: Tensor) -> Tensor:
+        """Nesterov's look ahead. The count of steps is what AdamW's state holds, too."""
+        state = self.state[weight]
+        if not state:
+            state["step"], state["momentum"] = torch.zeros(()), torch.zeros_like(weight)
+        state["step"] += 1
+        mean: Tensor = state["momentum"].lerp_(weight.grad, 1 - MOMENTUM)
+        assert weight.grad is not None
+        return weight.grad.lerp(mean, MOMENTUM)
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """Matrices (N, M, K) with their singular values brought near one, 0.7 to 1.2."""
+    a, b, c = NEWTON_SCHULZ
+    wide = matrices.shape[1] <= matrices.shape[2]
+    x = matrices if wide else matrices.mT
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(ITERATIONS):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x if wide else x.mT
+
+
+def matrices_of(module: nn.Module) -> list[Tensor]:
+    """The weights of linear layers and of ungrouped convolutions, where they are trained."""
+    linear = [child.weight for child in module.modules() if isinstance(child, nn.Linear)]
+    kernels = [child.weight for child in module.modules() if isinstance(child, nn.Conv2d) and child.groups == 1]
+    return [weight for weight in linear + kernels if weight.requires_grad]
