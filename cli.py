@@ -99,7 +99,8 @@ def list_command() -> None:
     console.print("int8: of graphs that `quantize` wrote (bench --candidate).")
     console.print(
         "Any feature backbone of timm: timm:NAME or timm:NAME@SIZE; with a tag, timm:NAME.TAG, its published weights.\n"
-        "Weights (--weights): a checkpoint's path, a card of `weights list`, or random:SEED, good for timing only."
+        "Weights (--weights): a checkpoint's path, a card of `weights list`, or random:SEED, good for timing only; by "
+        "default what ships for the encoder, if anything does."
     )
 
 
@@ -125,7 +126,7 @@ candidate_options = options(
         "--encoder",
         "encoders",
         multiple=True,
-        default=["repvit", "tinyvit"],
+        default=["repvit", "tinyvit", "light_repvit_m0_9"],
         show_default=True,
         metavar="NAME",
         help="Encoder, see `list`; repeat to compare, or `all`.",
@@ -134,7 +135,7 @@ candidate_options = options(
         "--weights",
         multiple=True,
         metavar="[NAME=]WEIGHTS",
-        help="Checkpoint or weight card (of encoder NAME), or random:SEED, the default: good for timing only.",
+        help="Checkpoint or card (of encoder NAME), or random:SEED, for timing only.  [default: what ships]",
     ),
     click.option(
         "--variant",

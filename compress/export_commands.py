@@ -16,7 +16,7 @@ def _model_options(command: Any) -> Any:
     """Which model, and where the result goes."""
     for option in reversed((
         click.option("--encoder", required=True, metavar="NAME", help="Encoder, see `list`."),
-        click.option("--weights", metavar="WEIGHTS", help="Checkpoint, weight card or random:SEED (the default)."),
+        click.option("--weights", metavar="WEIGHTS", help="Checkpoint, card or random:SEED.  [default: what ships]"),
         click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Of one operator."),
         click.option("-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder."),
     )):  # fmt: skip

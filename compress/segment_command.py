@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     "--boxes", "boxes_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="JSON or CSV of boxes."
 )
 @click.option("--box", "boxes", multiple=True, metavar="X0,Y0,X1,Y1", help="A box; repeat for more objects.")
-@click.option("--encoder", metavar="NAME", help="Encoder, see `list`.  [default: that of the candidate]")
-@click.option("--weights", metavar="WEIGHTS", help="Checkpoint or weight card; random:0 to try the way without any.")
+@click.option("--encoder", metavar="NAME", help="See `list`.  [default: that of the candidate, or light_repvit_m0_9]")
+@click.option(
+    "--weights", metavar="WEIGHTS", help="Checkpoint, card, or random:0 to try the way.  [default: what ships]"
+)
 @click.option("--candidate", type=click.Path(exists=True, file_okay=False, path_type=Path), help=CANDIDATE_HELP)
 @click.option("--backend", default="torch", show_default=True, metavar="NAME", help="Runtime, see `list`.")
 @click.option("--precision", default="fp32", show_default=True, help="Precision of the runtime.")
@@ -94,9 +96,9 @@ def segment(
 
     \b
     Examples:
+      repmedsam segment -i photo.png --box 30,40,120,160 -o out
       repmedsam segment -i inputs/ -o outputs/ --encoder repvit --weights rep_medsam
       repmedsam segment -i ct.nii.gz --boxes boxes.json -o out --overlay --candidate runs/rep_medsam-onnx
-      repmedsam segment -i photo.png --box 30,40,120,160 -o out --encoder tinyvit --weights lite_medsam
     """
     from bench.machine import describe_machine
     from bench.progress import TerminalProgress
@@ -162,10 +164,14 @@ def _recipe(
         weights = str(Path(weights).absolute())
     if candidate is not None and encoder is None:
         return recipe_of(candidate.absolute(), weights, threads=threads)
-    if encoder is None or candidate is not None:
+    from zoo.weights import DEFAULT_ENCODER, RANDOM, default_weights
+
+    if encoder is not None and candidate is not None:
         raise click.UsageError("name one of --encoder and --candidate")
-    if weights is None:
-        raise click.UsageError("--weights: name trained ones, or random:0 to try the way without any")
+    encoder = encoder or DEFAULT_ENCODER
+    weights = weights or default_weights(encoder)
+    if weights == RANDOM:
+        raise click.UsageError(f"--weights: none ship for {encoder}; name trained ones, or {RANDOM} to try the way")
     return Recipe(encoder, weights, "reparam", backend, precision, threads)
 
 

@@ -132,16 +132,17 @@ def _in_words(fit: Fit) -> str:
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--encoder", metavar="NAME", help="Whose weights they are, where several encoders share the layout.")
-def convert(source: Path, target: Path, encoder: str | None) -> None:
+@click.option("--half", is_flag=True, help="Matrices and kernels as float16: half the size.")
+def convert(source: Path, target: Path, encoder: str | None, half: bool) -> None:
     """Rewrite the checkpoint SOURCE as TARGET (.safetensors with metadata, or .pth as published), bit for bit.
 
     \b
     Examples:
       repmedsam weights convert rep_medsam.pth rep_medsam.safetensors
-      repmedsam weights convert runs/student/last.pth student.safetensors --encoder repvit
+      repmedsam weights convert runs/student/last.pth student.safetensors --encoder repvit --half
     """
     from compress.reparam import reparameterise
     from zoo.weights.convert import convert as rewrite
 
-    of = rewrite(source, target, encoder, {"reparam": reparameterise})
+    of = rewrite(source, target, encoder, {"reparam": reparameterise}, half=half)
     click.echo(f"{target}: {of['encoder']}, {of['variant']} graph, source sha256 {of['source_sha256']}")

@@ -95,3 +95,26 @@ def test_weights_that_fit_nothing_leave_no_file(tmp_path: Path) -> None:
 def test_other_suffixes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"suffix '\.onnx'"):
         convert(tmp_path / "a.pth", tmp_path / "a.onnx")
+
+
+def test_half_the_size_and_about_the_same_weights(tmp_path: Path) -> None:
+    """Matrices are rounded to the nearest float16 (11 bits), vectors and counters keep every bit."""
+    sam = create_sam("light_repvit_m0_9", "random:0")
+    torch.save(sam.state_dict(), tmp_path / "whole.pth")
+    convert(tmp_path / "whole.pth", tmp_path / "half.safetensors", half=True)
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.52 * (tmp_path / "whole.pth").stat().st_size
+    loaded = create_sam("light_repvit_m0_9", tmp_path / "half.safetensors").state_dict()
+    for key, value in sam.state_dict().items():
+        assert loaded[key].dtype == value.dtype
+        error = (loaded[key] - value).norm() / value.norm().clamp(min=1e-9) if value.is_floating_point() else 0
+        assert error <= (2**-11 if value.ndim > 1 else 0), key
+
+
+def test_half_cannot_hold_everything(tmp_path: Path) -> None:
+    state = filled("edge_sam")
+    key = next(key for key, value in state.items() if value.ndim == 4)
+    state[key] = state[key] * 1e9
+    torch.save(state, tmp_path / "large.pth")
+    with pytest.raises(InputError, match="at most 65504"):
+        convert(tmp_path / "large.pth", tmp_path / "large.safetensors", half=True)
+    assert not (tmp_path / "large.safetensors").exists()

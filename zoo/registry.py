@@ -171,14 +171,16 @@ def create_sam(name: str, weights: str | Path | None = None) -> Sam:
 
     Args:
         name: as in `encoder_spec`.
-        weights: a checkpoint's path, a weight card's name, or `random:SEED`; None is `random:0`.
+        weights: a checkpoint's path, a weight card's name, or `random:SEED`; None is what ships for
+            this encoder, else `random:0`.
 
     Raises:
         InputError: unknown name, or weights that do not fit; the message says what would.
     """
     from zoo.sam.model import Sam
-    from zoo.weights import identify, load_card_or_file, random_seed_of, seeded
+    from zoo.weights import default_weights, identify, load_card_or_file, random_seed_of, seeded
 
+    weights = weights or default_weights(name)
     seed = random_seed_of(weights)
     # Encoder and decoder are seeded apart, so that equal seeds give equal decoders behind different encoders.
     with seeded(seed or 0):

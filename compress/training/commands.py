@@ -134,12 +134,18 @@ def _carry_out(
 
 @click.command()
 @click.option("--encoder", default="light_repvit", show_default=True, metavar="NAME", help="Encoder, see `list`.")
-@click.option("--weights", metavar="WEIGHTS", help="What to begin with: checkpoint, card, or random:SEED, the default.")
+@click.option(
+    "--weights",
+    default="random:0",
+    show_default=True,
+    metavar="WEIGHTS",
+    help="What to begin with: checkpoint, card, or random:SEED.",
+)
 @with_run_options
 @with_settings
 def train(
     encoder: str,
-    weights: str | None,
+    weights: str,
     data: tuple[str, ...],
     validation: tuple[str, ...],
     validation_count: int,
@@ -180,7 +186,9 @@ def train(
 
 @click.command()
 @click.option("--student", default="light_repvit", show_default=True, metavar="NAME", help="Encoder that learns.")
-@click.option("--weights", metavar="WEIGHTS", help="What the student begins with; by default random:0.")
+@click.option(
+    "--weights", default="random:0", show_default=True, metavar="WEIGHTS", help="What the student begins with."
+)
 @click.option("--teacher", default="vit_b", show_default=True, metavar="NAME", help="Encoder that is learned from.")
 @click.option("--teacher-weights", metavar="WEIGHTS", required=True, help="The teacher's checkpoint or card.")
 @click.option(
@@ -214,7 +222,7 @@ def train(
 @with_settings
 def distill(
     student: str,
-    weights: str | None,
+    weights: str,
     teacher: str,
     teacher_weights: str,
     distance: str,

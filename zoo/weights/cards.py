@@ -16,6 +16,10 @@ from zoo.files import whole_file
 #: Folder that holds the checkpoints, instead of `ckpts/` beside the catalog.
 FOLDER_VARIABLE = "REPMEDSAM_CKPTS"
 LOCK_FILE = "lock.json"
+#: What segments where neither an encoder nor a candidate is named: its weights ship.
+DEFAULT_ENCODER = "light_repvit_m0_9"
+#: Weights that time as trained ones do.
+RANDOM = "random:0"
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class WeightCard:
         file: file name in the checkpoints' folder.
         licence: of the weights.
         sha256: where it is known; else the first download pins it.
+        ships: whether the file comes with the toolkit, beside the catalog; it is then its encoder's default.
     """
 
     name: str
@@ -42,11 +47,12 @@ class WeightCard:
     file: str
     licence: str
     sha256: str | None
+    ships: bool = False
 
     @property
     def path(self) -> Path:
         """Where the file is, or belongs."""
-        return checkpoints_folder() / self.file
+        return (catalog_folder() if self.ships else checkpoints_folder()) / self.file
 
     @property
     def by_hand(self) -> str:
@@ -94,9 +100,19 @@ def cards_of(encoder: str) -> list[WeightCard]:
     return [card for card in catalog().values() if card.encoder == encoder]
 
 
+def default_weights(encoder: str) -> str:
+    """What an encoder gets where no weights are named: the card of those that ship for it, else `random:0`."""
+    return next((card.name for card in cards_of(encoder) if card.ships), RANDOM)
+
+
+def catalog_folder() -> Path:
+    """`ckpts/`, with the catalog and what ships."""
+    return Path(str(files("ckpts")))
+
+
 def checkpoints_folder() -> Path:
-    """Where checkpoints are kept: `$REPMEDSAM_CKPTS`, or `ckpts/` beside the catalog."""
-    return Path(os.environ.get(FOLDER_VARIABLE) or str(files("ckpts")))
+    """Where downloaded checkpoints are kept: `$REPMEDSAM_CKPTS`, or beside the catalog."""
+    return Path(os.environ.get(FOLDER_VARIABLE) or catalog_folder())
 
 
 def read_lock(folder: Path | None = None) -> dict[str, Pin]:

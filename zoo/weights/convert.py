@@ -22,7 +22,12 @@ SUFFIXES = (".pth", ".pt", ".safetensors")
 
 
 def convert(
-    source: Path, target: Path, encoder: str | None = None, variants: Mapping[str, Variant] | None = None
+    source: Path,
+    target: Path,
+    encoder: str | None = None,
+    variants: Mapping[str, Variant] | None = None,
+    *,
+    half: bool = False,
 ) -> dict[str, str]:
     """Writes the weights of `source` to `target`, flat, every tensor with its bits and dtype.
 
@@ -31,13 +36,15 @@ def convert(
         target: `.safetensors` (with metadata), or `.pth` / `.pt` as published: a dict of tensors.
         encoder: whose weights they are, where several encoders share the layout (SAM's and MedSAM's ViT-B).
         variants: further graphs of an encoder whose checkpoints have other keys, by name.
+        half: matrices and kernels as float16; vectors, such as norms and biases, stay as they are.
 
     Returns:
         The metadata: encoder, variant, part, spec (JSON), source, source_sha256, training (JSON of the numbers beside
         the weights, such as epoch and loss).
 
     Raises:
-        InputError: an unreadable source, another suffix, or weights of no known or of several models.
+        InputError: an unreadable source, another suffix, weights of no known or of several models, or one that float16
+            cannot hold.
     """
     if target.suffix not in SUFFIXES:
         raise InputError(target, f"suffix {target.suffix!r}", f"one of {', '.join(SUFFIXES)}")
@@ -45,9 +52,20 @@ def convert(
     fit = _only_fit(source, checkpoint, encoder or checkpoint.scalars.get("encoder"), variants)
     metadata = _metadata(source, checkpoint, fit)
     state = {key: value.contiguous().clone() for key, value in checkpoint.state.items()}
+    if half:
+        state = {key: _halved(source, key, value) for key, value in state.items()}
     with whole_file(target) as part:
         write_state_dict(state, part, metadata, is_safetensors=target.suffix == ".safetensors")
     return metadata
+
+
+def _halved(source: Path, key: str, value: Tensor) -> Tensor:
+    if value.ndim < 2 or not value.is_floating_point():
+        return value
+    halved = value.half()
+    if not halved.isfinite().all():
+        raise InputError(source, f"{key} up to {value.abs().max():g}", f"at most {torch.finfo(torch.float16).max:g}")
+    return halved
 
 
 def write_state_dict(

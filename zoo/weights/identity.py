@@ -37,14 +37,12 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def random_seed_of(weights: str | Path | None) -> int | None:
-    """SEED where `weights` is `random:SEED` or None (seed 0); None where it names a checkpoint.
+def random_seed_of(weights: str | Path) -> int | None:
+    """SEED where `weights` is `random:SEED`; None where it names a checkpoint.
 
     Raises:
         InputError: `random:` without a whole number.
     """
-    if weights is None:
-        return 0
     kind, _, seed = str(weights).partition(":")
     if kind != "random":
         return None
