@@ -6,6 +6,7 @@ import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,7 @@ def html_page(title: str, sentences: Sequence[str], sections: Sequence[Section],
     return environment.get_template(TEMPLATE).render(title=title, sentences=sentences, sections=sections)
 
 
+@cache
 def mark_code(text: str) -> Markup:
     """Text with what stands in backticks as code, everything else escaped.
 
