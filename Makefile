@@ -17,7 +17,7 @@ $(VENV)/.installed-%: setup.cfg pyproject.toml
 
 # The main job on the built-in phantom: measure, then report.
 demo: $(VENV)/.installed-run
-	$(BIN)/python cli.py bench --encoder repvit --encoder tinyvit --protocol per_object --protocol batched \
+	$(BIN)/python cli.py bench --protocol per_object --protocol batched \
 		--max-slices 6 --rounds 10 --passes 1 --out $(OUT)/bench.jsonl
 	$(BIN)/python cli.py report $(OUT)/bench.jsonl -o $(OUT)/report
 
@@ -35,10 +35,10 @@ test-all: $(VENV)/.installed-test
 fuzz: $(VENV)/.installed-test
 	$(BIN)/python tests/fuzz.py --count 12000 --seed $$(date +%Y%m%d)
 
-# The committed report and figures, and the tables of README and docs, from the committed records.
+# The committed report and figures, and the tables of README, docs and model card, from the committed records.
 results: $(VENV)/.installed-run
 	$(BIN)/python cli.py report reports/results -o reports/results --format markdown --format csv \
-		--readme README.md --readme docs/results.md
+		--readme README.md --readme docs/results.md --readme ckpts/light_repvit_m0_9.md
 
 docs: $(VENV)/.installed-docs
 	$(BIN)/mkdocs build --strict

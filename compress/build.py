@@ -40,7 +40,7 @@ def _exported(recipe: Recipe, folder: Path) -> Candidate:
     graph = checked_graph(folder, card)
     sam = create_sam(card.encoder, recipe.weights)
     if sam.weights is None or sam.weights.sha256 != card.weights_sha256:
-        found = f"weights {recipe.weights or 'random:0'} with another sha256"
+        found = f"weights {recipe.weights or 'by default'} with another sha256"
         raise InputError(folder, found, f"those that the graph was made of, sha256 {card.weights_sha256}")
     sam.image_encoder = reparameterise(sam.image_encoder)
     backend = create_backend(recipe.backend, sam, recipe.precision, recipe.threads, graph)

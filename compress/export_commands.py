@@ -143,8 +143,9 @@ def quantize(
 def _candidate(encoder: str, weights: str | None, threads: int, variant: str) -> Candidate:
     from bench.candidate import Recipe
     from compress.build import build_candidate
+    from zoo.weights import default_weights
 
-    return build_candidate(Recipe(encoder, weights, variant, "torch", "fp32", threads))
+    return build_candidate(Recipe(encoder, weights or default_weights(encoder), variant, "torch", "fp32", threads))
 
 
 def _sources(cases: tuple[str, ...]) -> list[CaseSource]:

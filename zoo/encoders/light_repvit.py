@@ -80,6 +80,8 @@ def light_repvit(spec: EncoderSpec) -> nn.Module:
         SPEC,
         name="light_repvit_m0_9",
         title="Light RepViT-M0.9: ImageNet strides, stages summed",
+        licence="Apache-2.0",
+        weights_from="this toolkit: ckpts/light_repvit_m0_9.md",
         reference_cost=Cost(4.973536, 1.439),
     )
 )

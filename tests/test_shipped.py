@@ -1,0 +1,98 @@
+"""The weights that ship: whole, small, their encoder's default, and better than an ellipse in the box."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from cli import main
+from compress.training.config import TrainConfig
+from compress.training.finetune import Finetuning, training_geometry
+from compress.training.losses import dice
+from zoo.data.dataset import PromptedImages, SyntheticImages
+from zoo.data.phantom import load_phantom
+from zoo.files import sha256_of
+from zoo.registry import create_sam
+from zoo.weights import DEFAULT_ENCODER, RANDOM, default_weights
+from zoo.weights.cards import FOLDER_VARIABLE, WeightCard, catalog, catalog_folder
+
+SHIPPED = [card for card in catalog().values() if card.ships]
+#: Seeds that no run of training begins with.
+UNSEEN = 7_000_000_000
+
+
+@pytest.mark.parametrize("card", SHIPPED, ids=lambda card: card.name)
+def test_what_ships_is_what_its_card_says(card: WeightCard, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    assert card.path.parent == catalog_folder(), "found wherever downloads are kept"
+    assert sha256_of(card.path) == card.sha256
+    assert card.path.stat().st_size <= 25e6
+    assert default_weights(card.encoder) == card.name
+    sam = create_sam(card.encoder)
+    assert sam.weights is not None
+    assert (sam.weights.sha256, sam.weights.trained) == (card.sha256, True)
+    about = card.path.with_suffix(".md").read_text()
+    assert "Not a medical device" in about
+
+
+def test_all_that_ships_is_small() -> None:
+    assert sum(card.path.stat().st_size for card in SHIPPED) <= 60e6
+
+
+def test_an_encoder_without_has_random_weights() -> None:
+    assert default_weights("tinyvit") == RANDOM
+    sam = create_sam("tinyvit")
+    assert sam.weights is not None
+    assert not sam.weights.trained
+
+
+@pytest.mark.parametrize("card", SHIPPED, ids=lambda card: card.name)
+def test_unseen_synthetic_images_are_segmented_better_than_by_ellipses(card: WeightCard) -> None:
+    sam = create_sam(card.encoder)
+    prompting, side = training_geometry(sam, TrainConfig())
+    images = PromptedImages(SyntheticImages(256, UNSEEN), prompting)
+    task = Finetuning(sam, embedding_side=side).eval()
+    ours, ellipses = [], []
+    for index in range(16):
+        sample = images[index]
+        with torch.inference_mode():
+            logits, _ = task.predict(sample["image"][None], sample["boxes"][None])
+        ours += dice(logits, sample["masks"]).tolist()
+        filled = torch.stack([ellipse_in(box, sample["masks"].shape[-1]) for box in sample["boxes"]])
+        ellipses += dice(filled.float() - 0.5, sample["masks"]).tolist()
+    assert np.mean(ours) > np.mean(ellipses) + 0.03
+
+
+def ellipse_in(box: torch.Tensor, side: int) -> torch.Tensor:
+    """The ellipse that touches a box's sides; box and mask in one frame."""
+    centre, radius = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]).clamp(min=1) / 2
+    grid = torch.arange(side) + 0.5
+    x, y = (grid - centre[0]) / radius[0], (grid - centre[1]) / radius[1]
+    return x[None].square() + y[:, None].square() <= 1
+
+
+def test_segment_needs_no_more_than_a_picture_and_a_box(tmp_path: Path) -> None:
+    case = load_phantom("rgb2d")
+    Image.fromarray(case.image).save(tmp_path / "photo.png")
+    box = ",".join(map(str, case.boxes[0]))
+    out = tmp_path / "out"
+    result = CliRunner().invoke(main, ["segment", "-i", str(tmp_path / "photo.png"), "--box", box, "-o", str(out)])
+    assert result.exit_code == 0, result.output
+    (mask,) = (np.asarray(Image.open(path)) for path in out.glob("*.png"))
+    x0, y0, x1, y1 = case.boxes[0]
+    inside = (mask[y0 : y1 + 1, x0 : x1 + 1] > 0).sum()
+    assert 0 < inside >= 0.8 * (mask > 0).sum()
+
+
+def test_segment_names_what_ships_for_no_other_encoder(tmp_path: Path) -> None:
+    Image.fromarray(load_phantom("rgb2d").image).save(tmp_path / "photo.png")
+    arguments = ["segment", "-i", str(tmp_path / "photo.png"), "--box", "1,1,9,9", "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, [*arguments, "--encoder", "tinyvit"])
+    assert result.exit_code == 2
+    assert "none ship for tinyvit" in result.output
+    assert DEFAULT_ENCODER != "tinyvit"
