@@ -87,6 +87,8 @@ def render_report(
 def readme_block(record_paths: Sequence[Path], *, baseline: str | None = None) -> str:
     """The tables that a README shows: volumes and runtimes of the machine measured on last, and the zoo of each.
 
+    Of the volumes those that several encoders were timed on, where there are any.
+
     Args:
         record_paths: as for `render_report`.
         baseline: likewise.
@@ -96,6 +98,10 @@ def readme_block(record_paths: Sequence[Path], *, baseline: str | None = None) -
     """
     last, *others = machine_reports(load_records(record_paths), baseline)
     volumes = [row for row in last.cases if row.case.is_volume]
+    encoders = {
+        case: {row.candidate.encoder for row in volumes if row.case == case} for case in {v.case for v in volumes}
+    }
+    volumes = [row for row in volumes if len(encoders[row.case]) > 1] or volumes
     tables = [
         markdown_table(rows, merged)
         for rows, merged in (

@@ -248,3 +248,14 @@ def test_find_cases(tmp_path: Path) -> None:
     assert find_cases("phantom")[0].reference == "phantom:ct3d"
     with pytest.raises(InputError, match="expected files that end in"):
         find_cases(str(tmp_path / "*.png"))
+
+
+def test_boxes_of_other_labels_than_1_to_n_have_no_place_in_the_file(tmp_path: Path) -> None:
+    """Read again, box 1 would ask for label 1, whatever it was drawn around."""
+    labels = np.zeros((16, 16), np.uint16)
+    labels[2:6, 2:6], labels[8:12, 8:12] = 3, 7
+    boxes, object_labels = boxes_from_labels(labels)
+    case = Case("two", "CT", np.zeros((16, 16, 3), np.uint8), boxes, object_labels, (1.0, 1.0), labels)
+    with pytest.raises(InputError, match="boxes of labels 3, 7; expected of labels 1 to 2"):
+        save_challenge_npz(case, tmp_path / "two.npz")
+    assert not list(tmp_path.iterdir())

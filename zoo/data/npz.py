@@ -60,7 +60,13 @@ def load_challenge_npz(
 
 
 def save_challenge_npz(case: Case, path: Path) -> None:
-    """Writes a case as the challenge's npz, whole or not at all."""
+    """Writes a case as the challenge's npz, whole or not at all.
+
+    Raises:
+        InputError: boxes of other labels than 1 to N, in this order: the file has no place for them.
+    """
+    if not np.array_equal(case.object_labels, np.arange(1, len(case.boxes) + 1)):
+        raise InputError(path, f"boxes of labels {_listed(case.object_labels)}", f"of labels 1 to {len(case.boxes)}")
     arrays = {"imgs": case.image, "boxes": case.boxes, "spacing": np.array(case.spacing_mm[::-1])}
     if case.labels is not None:
         arrays["gts"] = case.labels
@@ -68,6 +74,10 @@ def save_challenge_npz(case: Case, path: Path) -> None:
         arrays["affine"] = case.affine
     with whole_file(path) as part, part.open("wb") as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+
+
+def _listed(labels: NDArray[np.uint16], most: int = 5) -> str:
+    return ", ".join(map(str, labels[:most])) + (", ..." if len(labels) > most else "")
 
 
 def save_segmentation(segmentation: NDArray[np.uint16], path: Path) -> None:
