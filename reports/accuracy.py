@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -131,6 +131,35 @@ def accuracy_rows(scored: Sequence[Scored], group_by: Callable[[CaseInfo], str])
         of_group = [_accuracy_row(group, *member, scores, floor) for member, scores in members.items()]
         rows += sorted(of_group, key=_best_first)
     return rows
+
+
+def on_shared_labels(scored: Sequence[Scored], candidates: Collection[Candidate]) -> list[Scored]:
+    """What the ellipse and trained candidates scored on the labels that all of these have, of volumes and of images.
+
+    Args:
+        scored: as `read_scores` reads them.
+        candidates: to be compared; of the protocols of each counts the one with most labels.
+    """
+    kept: list[Scored] = []
+    for volumes in (False, True):
+        alike = [one for one in scored if one.case.is_volume == volumes]
+        members: dict[tuple[Candidate, str], list[Scored]] = {}
+        for one in alike:
+            if one.candidate.trained and one.candidate in candidates:
+                members.setdefault((one.candidate, one.protocol_options), []).append(one)
+        fullest: dict[Candidate, list[Scored]] = {}
+        for (candidate, _), found in sorted(members.items(), key=lambda item: len(_keys(item[1]))):
+            fullest[candidate] = found
+        shared = set.intersection(*map(_keys, fullest.values())) if fullest else set()
+        ellipse = [one for one in alike if one.candidate.encoder == FLOOR]
+        for one in [*ellipse, *(one for found in fullest.values() for one in found)]:
+            kept.append(replace(one, scores={key: pair for key, pair in one.scores.items() if key in shared}))
+    return kept
+
+
+def _keys(scored: Iterable[Scored]) -> set[LabelKey]:
+    """Labels with a defined DSC."""
+    return {key for one in scored for key, (dsc, _) in one.scores.items() if math.isfinite(dsc)}
 
 
 def accuracy_tables(by_modality: Sequence[AccuracyRow], by_case: Sequence[AccuracyRow]) -> list[Table]:

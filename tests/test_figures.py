@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from reports.accuracy import accuracy_rows, on_shared_labels
 from reports.load import load_records
 from reports.machine import MachineReport, machine_reports
 from reports.plots import DRAWINGS
-from reports.plots.accuracy import MAX_STRIPS, pareto_front
+from reports.plots.accuracy import MAX_STRIPS, accuracy_figure, pareto_front
 from reports.plots.cases import MAX_BARS, scaling_figure, stages_figure
 from reports.plots.style import Entry, by_column, fingerprint
 from tests.test_peak import peak
@@ -109,3 +112,29 @@ def test_legends_read_row_by_row() -> None:
 def test_front_holds_what_no_other_beats() -> None:
     points = [(3.0, 0.8), (1.0, 0.5), (2.0, 0.4), (4.0, 0.8), (1.0, 0.6)]
     assert pareto_front(points) == [(1.0, 0.6), (3.0, 0.8)]
+
+
+def test_accuracy_is_compared_on_labels_that_all_have(tmp_path: Path) -> None:
+    """The second candidate saw one more case, an easy one; and the first a hard protocol on a single case."""
+    book = Book(tmp_path / "records.jsonl")
+    cases = [{**CT_0860, "case_id": name, "sha256": name} for name in ("a", "b", "easy")]
+    first, second = candidate("first", trained=True), candidate("second", trained=True)
+    for case in cases:
+        book.scores(FLOOR, [0.5], case)
+    for who, dsc in ((first, 0.8), (second, 0.7)):
+        book.parts(who, [0.01, 0.011])
+        for case in cases[:2]:
+            book.scores(who, [dsc], case, protocol=protocol("batched"))
+    book.scores(second, [1.0], cases[2], protocol=protocol("batched"))
+    book.scores(first, [0.1], cases[0], protocol=protocol("cached"))
+    (report,) = machine_reports(load_records([book.path]))
+    shared = on_shared_labels(report.scored, {row.candidate for row in report.encoders})
+    rows = {row.candidate.encoder: row.dsc for row in accuracy_rows(shared, lambda _: "all")}
+    assert {name: (round(mean.mean, 6), mean.n) for name, mean in rows.items()} == {
+        "box ellipse": (0.5, 2),
+        "first": (0.8, 2),
+        "second": (0.7, 2),
+    }
+    figure = accuracy_figure(report)
+    assert figure is not None
+    assert "DSC: n = 2 labels" in texts(figure)

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports.accuracy import AccuracyRow, Scored
+from reports.accuracy import AccuracyRow, Scored, accuracy_rows, on_shared_labels
 from reports.candidates import FLOOR, Candidate
 from reports.encoders import EncoderRow
 from reports.machine import MachineReport
@@ -38,8 +38,13 @@ GOLDEN_RATIO = 0.6180339887
 
 
 def accuracy_figure(report: MachineReport) -> Figure | None:
-    """Mean DSC against encoder latency of trained candidates, the Pareto front through them, the ellipse as a line."""
-    points = _points(report)
+    """Mean DSC against encoder latency of trained candidates, the Pareto front through them, the ellipse as a line.
+
+    Means go over the labels that all of them have, of each candidate's protocols under the one with most labels.
+    """
+    encoders_timed = {row.candidate: row for row in timed(report.encoders)}
+    rows = accuracy_rows(on_shared_labels(report.scored, encoders_timed), lambda _: "all")
+    points = [(row, encoders_timed[row.candidate]) for row in rows if not row.is_floor and row.dsc.n]
     if not points:
         return None
     dims = sorted({row.dims for row, _ in points})
@@ -50,7 +55,7 @@ def accuracy_figure(report: MachineReport) -> Figure | None:
     figure = new_figure(5.0)
     grid = figure.subplots(1, len(dims), squeeze=False, sharey=True)
     for axes, kind in zip(grid[0], dims, strict=True):
-        floor = next(row for row in report.overall if row.is_floor and row.dims == kind)
+        floor = next(row for row in rows if row.is_floor and row.dims == kind)
         _accuracy_panel(axes, [point for point in points if point[0].dims == kind], floor, colours)
     grid[0, 0].set_ylabel("mean DSC over labels")
     legend = [Entry(encoder, {"marker": "s", "color": colour}) for encoder, colour in colours.items()]
@@ -158,11 +163,3 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
         if not front or accuracy > front[-1][1]:
             front.append((latency, accuracy))
     return front
-
-
-def _points(report: MachineReport) -> list[Point]:
-    """Trained candidates whose accuracy and encoder latency are both known; protocols of equal DSC once."""
-    encoders = {row.candidate: row for row in timed(report.encoders)}
-    known = [row for row in report.overall if row.candidate.trained and row.dsc.n and row.candidate in encoders]
-    distinct = {(row.candidate, row.dims, round(row.dsc.mean, 4)): row for row in reversed(known)}
-    return [(row, encoders[row.candidate]) for row in reversed(distinct.values())]
