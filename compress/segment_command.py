@@ -169,10 +169,9 @@ def _recipe(
     if encoder is not None and candidate is not None:
         raise click.UsageError("name one of --encoder and --candidate")
     encoder = encoder or DEFAULT_ENCODER
-    weights = weights or default_weights(encoder)
-    if weights == RANDOM:
+    if weights is None and default_weights(encoder) == RANDOM:
         raise click.UsageError(f"--weights: none ship for {encoder}; name trained ones, or {RANDOM} to try the way")
-    return Recipe(encoder, weights, "reparam", backend, precision, threads)
+    return Recipe(encoder, weights or default_weights(encoder), "reparam", backend, precision, threads)
 
 
 def _executor(name: str, jobs: int, scheduler: str | None) -> Executor:

@@ -156,6 +156,14 @@ def short_case_rows(rows: Sequence[CaseRow]) -> list[dict[str, str]]:
     return [{name: cell for name, cell in _totals(row).items() if name not in dropped} for row in main_rows(rows)]
 
 
+def compared_rows(rows: Sequence[CaseRow]) -> list[CaseRow]:
+    """The rows of cases that several encoders were timed on; all rows where there is no such case."""
+    encoders: dict[CaseInfo, set[str]] = {}
+    for row in rows:
+        encoders.setdefault(row.case, set()).add(row.candidate.encoder)
+    return [row for row in rows if len(encoders[row.case]) > 1] or list(rows)
+
+
 def main_rows(rows: Sequence[CaseRow]) -> list[CaseRow]:
     """All rows; of a case with more than `MAX_ROWS`, the baseline and each candidate under its fastest protocol."""
     by_case: dict[CaseInfo, list[CaseRow]] = {}

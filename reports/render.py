@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from reports.across import across_tables
-from reports.cases import CASE_COLUMNS, shared_settings, short_case_rows
+from reports.cases import CASE_COLUMNS, compared_rows, shared_settings, short_case_rows
 from reports.encoders import short_encoder_rows
 from reports.load import load_records
 from reports.machine import MachineReport, machine_reports
@@ -97,11 +97,7 @@ def readme_block(record_paths: Sequence[Path], *, baseline: str | None = None) -
         ValueError: likewise.
     """
     last, *others = machine_reports(load_records(record_paths), baseline)
-    volumes = [row for row in last.cases if row.case.is_volume]
-    encoders = {
-        case: {row.candidate.encoder for row in volumes if row.case == case} for case in {v.case for v in volumes}
-    }
-    volumes = [row for row in volumes if len(encoders[row.case]) > 1] or volumes
+    volumes = compared_rows([row for row in last.cases if row.case.is_volume])
     tables = [
         markdown_table(rows, merged)
         for rows, merged in (

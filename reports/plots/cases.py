@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports.candidates import PROTOCOL_ORDER, Candidate
-from reports.cases import MAX_ROWS, STAGES, CaseRow, main_rows
+from reports.cases import MAX_ROWS, STAGES, CaseRow, compared_rows, main_rows
 from reports.machine import MachineReport
 from reports.plots.style import (
     MARKERS,
@@ -36,9 +36,12 @@ SIZES: tuple[tuple[str, str, Callable[[CaseRow], float], Callable[[CaseRow], flo
 
 
 def stages_figure(report: MachineReport) -> Figure | None:
-    """A panel a case, a bar a candidate and protocol, stacked by stage. The longest cases, where there are many."""
+    """A panel a case, a bar a candidate and protocol, stacked by stage.
+
+    Of many cases those that several encoders were timed on, and of these the longest.
+    """
     volumes = _volumes(report.cases)
-    panels = _panels(volumes)
+    panels = _panels(compared_rows(volumes))
     if not panels:
         return None
     bars = [len(rows) for rows in panels]
