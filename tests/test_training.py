@@ -296,7 +296,7 @@ SMALL = TrainConfig(
 
 def run(out: Path, config: TrainConfig = SMALL, task_of: object = Finetuning) -> list[float]:
     """The losses that the log holds after a run."""
-    sam = create_sam("light_repvit_m0_9")
+    sam = create_sam("light_repvit_m0_9", "random:0")
     prompting, side = training_geometry(sam, config)
     task = task_of(sam, config.loss, side)  # type: ignore[operator]
     fit(
