@@ -48,6 +48,26 @@ def test_the_mean_of_gradients_decides() -> None:
     assert (layer.weight.detach() - before).diagonal().max() < 0
 
 
+def test_a_closure_is_asked_before_the_step() -> None:
+    """Its gradients are those that matrices and vectors alike are moved by."""
+    layers = [nn.Linear(3, 3) for _ in range(2)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    optimizers = [create_optimizer(layer, "muon", 0.1, 0.0) for layer in layers]
+    images = torch.eye(3)
+
+    def loss_of(layer: nn.Linear) -> float:
+        loss = layer(images).square().sum()
+        loss.backward()
+        return float(loss.detach())
+
+    asked = optimizers[0].step(lambda: loss_of(layers[0]))
+    told = loss_of(layers[1])
+    optimizers[1].step()
+    assert asked == told
+    for one, other in zip(layers[0].parameters(), layers[1].parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
 class Parts(nn.Module):
     """One weight of each sort."""
 

@@ -35,17 +35,22 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """One update; the gradients of the orthogonal groups are used up."""
+        """One update, with the gradients that `closure` leaves, if any; those of the orthogonal groups are used up."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             if group["orthogonal"]:
                 self._step_matrices(group)
-        return super().step(closure)
+        super().step()
+        return loss
 
     def _step_matrices(self, group: dict[str, Any]) -> None:
         alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for weight in group["params"]:
             if weight.grad is not None:
-                wanted = self._with_momentum(weight).flatten(1)
+                wanted = self._with_momentum(weight, weight.grad).flatten(1)
                 alike[wanted.shape].append((weight, wanted))
                 weight.grad = None
         for shape, pairs in alike.items():
@@ -55,15 +60,14 @@ class Muon(torch.optim.AdamW):
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 weight.add_(direction.view_as(weight), alpha=-length)
 
-    def _with_momentum(self, weight: Tensor) -> Tensor:
+    def _with_momentum(self, weight: Tensor, gradient: Tensor) -> Tensor:
         """Nesterov's look ahead. The count of steps is what AdamW's state holds, too."""
         state = self.state[weight]
         if not state:
             state["step"], state["momentum"] = torch.zeros(()), torch.zeros_like(weight)
         state["step"] += 1
-        mean: Tensor = state["momentum"].lerp_(weight.grad, 1 - MOMENTUM)
-        assert weight.grad is not None
-        return weight.grad.lerp(mean, MOMENTUM)
+        mean: Tensor = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
+        return gradient.lerp(mean, MOMENTUM)
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
