@@ -138,6 +138,26 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         list(DaskExecutor("tcp://127.0.0.1:9").map(square, range(2)))
 
 
+def interrupts_blocked(number: int) -> bool:
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+FIRST_WORKERS = """
+from test_executors import interrupts_blocked
+from zoo.executors.local import LocalExecutor
+if __name__ == "__main__":
+    print([blocked for _, blocked in LocalExecutor(2).map(interrupts_blocked, range(2))])
+"""
+
+
+def test_no_worker_hears_of_ctrl_c_not_even_the_first_of_a_program(tmp_path: Path) -> None:
+    (tmp_path / "first.py").write_text(FIRST_WORKERS)
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+    environment = {**os.environ, "PYTHONPATH": paths}
+    said = subprocess.run([sys.executable, str(tmp_path / "first.py")], capture_output=True, text=True, env=environment)
+    assert said.stdout == "[True, True]\n", said.stderr
+
+
 def test_ctrl_c_ends_a_run_of_processes_with_one_line_and_the_next_run_goes_on(tmp_path: Path) -> None:
     from test_prepare import write_pair
 
