@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,6 @@ def report(
       repmedsam report runs/bench.jsonl -o runs/report
       repmedsam report -o runs/paper --format latex
     """
-    import gc
-
     from reports.render import FORMATS, render_report, renew_page
 
     # What is read lives until the report is written: looking for garbage in it takes a tenth of the time.

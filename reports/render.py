@@ -96,7 +96,11 @@ def readme_block(record_paths: Sequence[Path], *, baseline: str | None = None) -
     Raises:
         ValueError: likewise.
     """
-    last, *others = machine_reports(load_records(record_paths), baseline)
+    return _short_tables(machine_reports(load_records(record_paths), baseline))
+
+
+def _short_tables(reports: Sequence[MachineReport]) -> str:
+    last, *others = reports
     volumes = compared_rows([row for row in last.cases if row.case.is_volume])
     tables = [
         markdown_table(rows, merged)
@@ -131,14 +135,15 @@ def renew_page(path: Path, record_paths: Sequence[Path], *, baseline: str | None
         ValueError: as `render_report`, a page without marks, or a table that the records do not give.
     """
     text = path.read_text(encoding="utf-8")
-    tables = {table.name: table for table in machine_reports(load_records(record_paths), baseline)[0].tables}
+    reports = machine_reports(load_records(record_paths), baseline)
+    tables = {table.name: table for table in reports[0].tables}
 
     def renewed(block: re.Match[str]) -> str:
         names = (block["names"] or "").split()
         if unknown := [name for name in names if name not in tables]:
             raise ValueError(f"{path}: found table {unknown[0]!r}; expected some of {', '.join(tables)}")
-        new = "\n\n".join(tables[name].to_markdown() for name in names) + "\n"
-        return f"{block['begin']}\n{new if names else readme_block(record_paths, baseline=baseline)}\n{block['end']}"
+        named = "\n\n".join(tables[name].to_markdown() for name in names) + "\n"
+        return f"{block['begin']}\n{named if names else _short_tables(reports)}\n{block['end']}"
 
     page, blocks = _MARKED.subn(renewed, text)
     if not blocks:

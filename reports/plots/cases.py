@@ -38,7 +38,7 @@ SIZES: tuple[tuple[str, str, Callable[[CaseRow], float], Callable[[CaseRow], flo
 def stages_figure(report: MachineReport) -> Figure | None:
     """A panel a case, a bar a candidate and protocol, stacked by stage.
 
-    Of many cases those that several encoders were timed on, and of these the longest.
+    Cases that several encoders were timed on, where there are any; of many the longest.
     """
     volumes = _volumes(report.cases)
     panels = _panels(compared_rows(volumes))
