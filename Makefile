@@ -24,12 +24,10 @@ demo: $(VENV)/.installed-run
 # Tests that start worker processes, in a process that other tests' runtimes and signal handlers have not been in.
 WORKERS := tests/test_executors.py tests/test_segment.py tests/test_segment_many.py tests/test_record.py
 
-test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m 'not slow' --benchmark-disable $(WORKERS)
-	$(BIN)/python -m pytest -m 'not slow' --benchmark-disable $(addprefix --ignore=,$(WORKERS))
-
-test-all: $(VENV)/.installed-test
-	$(BIN)/python -m pytest --benchmark-disable
+test: MARKED := -m 'not slow'
+test test-all: $(VENV)/.installed-test
+	$(BIN)/python -m pytest $(MARKED) --benchmark-disable $(WORKERS)
+	$(BIN)/python -m pytest $(MARKED) --benchmark-disable $(addprefix --ignore=,$(WORKERS))
 
 # For the night: mutated files through every reader.
 fuzz: $(VENV)/.installed-test
