@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from zoo.registry import create_sam
 from zoo.weights import DEFAULT_ENCODER, RANDOM, default_weights
 from zoo.weights.cards import FOLDER_VARIABLE, WeightCard, catalog, catalog_folder
 
+LOGS = Path(__file__).parents[1] / "reports" / "training"
 SHIPPED = [card for card in catalog().values() if card.ships]
 #: Seeds that no run of training begins with.
 UNSEEN = 7_000_000_000
@@ -38,6 +41,18 @@ def test_what_ships_is_what_its_card_says(card: WeightCard, monkeypatch: pytest.
     assert (sam.weights.sha256, sam.weights.trained) == (card.sha256, True)
     about = card.path.with_suffix(".md").read_text()
     assert "Not a medical device" in about
+
+
+def test_the_recipe_is_that_of_the_logs() -> None:
+    """Each stage's steps and images, as the training logged them, stand in the card's commands."""
+    card = (catalog_folder() / "light_repvit_m0_9.md").read_text()
+    commands = re.findall(r"--size (\d+) --batch-size (\d+) .*?--steps (\d+)", card, re.DOTALL)
+    assert len(commands) == 3
+    for size, _, steps in commands:
+        lines = (LOGS / f"light_repvit_m0_9_{size}px.jsonl").read_text().splitlines()
+        assert sum(json.loads(line)["kind"] == "step" for line in lines) == int(steps)
+    images = sum(int(batch) * int(steps) for _, batch, steps in commands)
+    assert f"{round(images, -3):,} images in all" in card
 
 
 def test_all_that_ships_is_small() -> None:

@@ -20,7 +20,7 @@ class TrainConfig:
         size: side of the input in pixels while training; None is the encoder's own.
         box_jitter_px: looseness of the boxes, in a frame of 256 px.
         loss: one of `LOSSES`.
-        optimizer: `adamw`; or `muon`, which learns as much in half the steps when it starts from nothing.
+        optimizer: `adamw`; or `muon`, which learns faster from nothing.
         lr: highest learning rate.
         weight_decay: of weights with more than one dimension.
         warmup_steps: over which the learning rate rises from 0.
