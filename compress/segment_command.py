@@ -162,12 +162,13 @@ def _recipe(
     if weights is not None and Path(weights).exists():
         # A worker of a cluster runs in a folder of its own.
         weights = str(Path(weights).absolute())
-    if candidate is not None and encoder is None:
+    if candidate is not None:
+        if encoder is not None:
+            raise click.UsageError("name one of --encoder and --candidate")
         return recipe_of(candidate.absolute(), weights, threads=threads)
+    # It loads torch, which a candidate does without.
     from zoo.weights import DEFAULT_ENCODER, RANDOM, default_weights
 
-    if encoder is not None and candidate is not None:
-        raise click.UsageError("name one of --encoder and --candidate")
     encoder = encoder or DEFAULT_ENCODER
     if weights is None and default_weights(encoder) == RANDOM:
         raise click.UsageError(f"--weights: none ship for {encoder}; name trained ones, or {RANDOM} to try the way")

@@ -134,7 +134,9 @@ def _in_words(fit: Fit) -> str:
 @click.option("--encoder", metavar="NAME", help="Whose weights they are, where several encoders share the layout.")
 @click.option("--half", is_flag=True, help="Matrices and kernels as float16: half the size.")
 def convert(source: Path, target: Path, encoder: str | None, half: bool) -> None:
-    """Rewrite the checkpoint SOURCE as TARGET (.safetensors with metadata, or .pth as published), bit for bit.
+    """Rewrite the checkpoint SOURCE as TARGET (.safetensors with metadata, or .pth as published).
+
+    Every tensor keeps its bits, unless --half is given.
 
     \b
     Examples:

@@ -29,7 +29,7 @@ def convert(
     *,
     half: bool = False,
 ) -> dict[str, str]:
-    """Writes the weights of `source` to `target`, flat, every tensor with its bits and dtype.
+    """Writes the weights of `source` to `target`, flat, every tensor with its bits and dtype unless `half`.
 
     Args:
         source: any checkpoint that `read_checkpoint` reads.
