@@ -27,7 +27,13 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> MachineReport:
     book = Book(tmp_path_factory.mktemp("crowd") / "records.jsonl")
     peak(book)
     cases = [
-        {**CT_0860, "case_id": f"case{size}", "shape": [16 * size, 64, 64], "objects": size, "sha256": str(size)}
+        {
+            **CT_0860,
+            "case_id": f"phantom_3DBox_CT_with_a_long_name_{size}",
+            "shape": [16 * size, 64, 64],
+            "objects": size,
+            "sha256": str(size),
+        }
         for size in (1, 2, 4)
     ]
     for case in (*cases, SKIN):

@@ -132,7 +132,9 @@ def _stage_panel(axes: Axes, rows: Sequence[CaseRow]) -> None:
     # Room for the text behind the longest bar.
     axes.set_xlim(0, 1.6 * max(*starts_s, 1e-9))
     case = rows[0].case
-    axes.set_title(f"{case.case_id}   {case.size}, {case.objects} object{'s' * (case.objects != 1)}")
+    title = f"{case.case_id}   {case.size}, {case.objects} object{'s' * (case.objects != 1)}"
+    # Names of candidates leave the axes little width, and the title all that is left of their right end.
+    axes.set_title(title, loc="right")
 
 
 def _volumes(rows: Sequence[CaseRow]) -> list[CaseRow]:
