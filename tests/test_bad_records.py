@@ -12,8 +12,8 @@ import pytest
 
 from reports.compare import compare
 from reports.render import render_report
+from tests.record_book import FLOOR, REPVIT, SKIN, Book, candidate, protocol
 from tests.test_peak import peak
-from tests.test_reports import FLOOR, REPVIT, SKIN, Book, candidate, protocol
 
 GARBAGE: tuple[Any, ...] = (None, "x", -1, 0, 1e308, float("nan"), [None], {"a": []})
 

@@ -12,8 +12,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from reports.plots import DRAWINGS
 from reports.render import FORMATS, render_report
+from tests.record_book import CT_0860, FLOOR, REPVIT, Book, candidate, protocol
 from tests.test_peak import peak
-from tests.test_reports import CT_0860, FLOOR, REPVIT, Book, candidate, protocol
 
 pytestmark = pytest.mark.bench
 

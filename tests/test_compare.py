@@ -10,7 +10,7 @@ from scipy.stats import wilcoxon
 
 from cli import main
 from reports.compare import NOT_SHOWN, compare
-from tests.test_reports import CT_0860, Book, candidate, protocol
+from tests.record_book import CT_0860, Book, candidate, protocol
 
 WHO = candidate("repvit", trained=True)
 STEADY = [1.00, 1.01, 0.99, 1.02, 0.98, 1.00, 1.01, 0.99]

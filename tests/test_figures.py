@@ -15,8 +15,8 @@ from reports.plots import DRAWINGS
 from reports.plots.accuracy import MAX_STRIPS, accuracy_figure, pareto_front
 from reports.plots.cases import MAX_BARS, scaling_figure, stages_figure
 from reports.plots.style import Entry, by_column, fingerprint
+from tests.record_book import CT_0860, FLOOR, REPVIT, SKIN, Book, candidate, protocol
 from tests.test_peak import peak
-from tests.test_reports import CT_0860, FLOOR, SKIN, Book, candidate, protocol
 
 RUNTIMES = (("torch", "fp32"), ("onnxruntime", "int8"), ("openvino", "bf16"), ("openvino", "int8"))
 
@@ -48,6 +48,11 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> MachineReport:
                 book.one_pass(who, 10.0 * case["objects"] + number, protocol("cached"), case)
     (report,) = machine_reports(load_records([book.path]))
     return report
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Book:
+    return Book(tmp_path / "records.jsonl")
 
 
 def texts(figure: Figure) -> str:
@@ -120,9 +125,8 @@ def test_front_holds_what_no_other_beats() -> None:
     assert pareto_front(points) == [(1.0, 0.6), (3.0, 0.8)]
 
 
-def test_accuracy_is_compared_on_labels_that_all_have(tmp_path: Path) -> None:
+def test_accuracy_is_compared_on_labels_that_all_have(book: Book) -> None:
     """The second candidate saw one more case, an easy one; and the first a hard protocol on a single case."""
-    book = Book(tmp_path / "records.jsonl")
     cases = [{**CT_0860, "case_id": name, "sha256": name} for name in ("a", "b", "easy")]
     first, second = candidate("first", trained=True), candidate("second", trained=True)
     for case in cases:
@@ -144,3 +148,44 @@ def test_accuracy_is_compared_on_labels_that_all_have(tmp_path: Path) -> None:
     figure = accuracy_figure(report)
     assert figure is not None
     assert "DSC: n = 2 labels" in texts(figure)
+
+
+def test_figures_are_drawn_where_there_is_data(book: Book) -> None:
+    out = book.path.parent / "report"
+    who = candidate("repvit", trained=True)
+    book.parts(who, [1.0, 1.1])
+    assert book.report(out).count("<picture>") == 1
+    assert sorted(path.name for path in out.glob("*.png")) == ["encoder_latency.png", "encoder_latency_dark.png"]
+    book.one_pass(who, 10.0, protocol("cached"))
+    book.scores(FLOOR, [0.5])
+    book.scores(REPVIT, [0.9])
+    assert "accuracy_latency" not in book.report(out), "random weights"
+    book.scores(who, [0.9])
+    text = book.report(out)
+    pictures = sorted(path.name for path in out.glob("*.png"))
+    drawn = ("accuracy_latency", "case_stages", "dsc_distribution", "encoder_latency")
+    assert pictures == [f"{name}{theme}.png" for name in drawn for theme in ("", "_dark")]
+    assert all(f'="{name}"' in text for name in pictures)
+    assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
+    assert (out / "report.md").read_text() == text
+    assert not list(out.glob(".*")), "nothing half written is left"
+
+
+def test_figures_of_machines_have_their_own_files(book: Book) -> None:
+    out = book.path.parent / "report"
+    book.parts(REPVIT, [1.0], machine="m1")
+    book.parts(REPVIT, [1.0], machine="m2")
+    book.report(out)
+    light = sorted(path.name for path in out.glob("*.png") if "dark" not in path.name)
+    assert light == ["encoder_latency.png", "encoder_latency_m1.png"]
+
+
+def test_figures_of_scaling_take_several_sizes(book: Book) -> None:
+    out = book.path.parent / "report"
+    book.one_pass(REPVIT, 10.0, protocol("cached"))
+    book.one_pass(REPVIT, 10.0, protocol("batched"))
+    book.report(out)
+    assert not (out / "case_scaling.png").exists()
+    book.one_pass(REPVIT, 20.0, protocol("cached"), case={**CT_0860, "case_id": "long", "objects": 4, "sha256": "l"})
+    book.report(out)
+    assert (out / "case_scaling.png").exists()

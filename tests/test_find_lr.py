@@ -61,7 +61,7 @@ class Spoilt(Finetuning):
 
 
 def search(factor: float = 1, first_image: int = 0, steps: int = 10) -> RateCurve:
-    sam = create_sam("light_repvit_m0_9")
+    sam = create_sam("light_repvit_m0_9", "random:0")
     prompting, side = training_geometry(sam, SMALL)
     task = Spoilt(sam, "sum", side)
     task.factor, task.first_image = factor, first_image

@@ -10,7 +10,7 @@ import pytest
 from reports.load import load_records
 from reports.machine import machine_reports
 from reports.tables import Table
-from tests.test_reports import REPVIT, TINYVIT, Book, candidate, protocol
+from tests.record_book import REPVIT, TINYVIT, Book, candidate, protocol
 
 STEADY = [1.0, 1.01, 0.99, 1.0, 1.02, 0.98]
 

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from reports.html import mark_code
 from reports.render import render_report
-from tests.test_reports import REPVIT, TINYVIT, Book, candidate
+from tests.record_book import REPVIT, TINYVIT, Book, candidate
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 #: Containers run as root, where Chromium's sandbox does not start; the page is our own file.

@@ -13,8 +13,8 @@ from reports.load import load_records
 from reports.machine import machine_reports
 from reports.render import render_report
 from reports.tables import Table
+from tests.record_book import FLOOR, REPVIT, TINYVIT, Book, candidate, protocol
 from tests.test_peak import peak
-from tests.test_reports import FLOOR, REPVIT, TINYVIT, Book, candidate, protocol
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 import bench.calibrate
 from bench.calibrate import SIDE, calibration_calls, int8_product_model, measure_peak
-from tests.test_reports import REPVIT, TINYVIT, Book, candidate, protocol
+from tests.record_book import REPVIT, TINYVIT, Book, candidate, protocol
 
 REPVIT_BF16 = candidate("repvit", precision="bf16")
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from bench import machine
 from cli import main
 from reports.recommend import recommend
-from tests.test_reports import FLOOR, Book, candidate
+from tests.record_book import FLOOR, Book, candidate
 
 SLOW, FAST, WORSE = (candidate(name, trained=True) for name in ("slow", "fast", "worse"))
 

@@ -6,148 +6,23 @@ import math
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import pytest
 
-from bench.record import Record, append_record, record_key
-from reports.accuracy import RANDOM
 from reports.cases import PROCESS_NOTE
 from reports.published import HEADING, read_published
 from reports.render import readme_block, render_report
 from reports.tables import markdown_table, significant
+from tests.record_book import CT_0860, REPVIT, SKIN, TINYVIT, Book, candidate, protocol, rows_of
 
 ROOT = Path(__file__).parent.parent
-MACHINE = {"id": "m1", "cpu": "Test CPU", "cores": 2, "isa": ["avx2"], "memory_gib": 8, "os": "Linux x86_64"}
-FLOOR = {"encoder": "box ellipse"}
-CT_0860 = {
-    "case_id": "phantom_3DBox_CT_0860",
-    "modality": "CT",
-    "shape": [246, 512, 512],
-    "objects": 1,
-    "spacing_mm": [2.0, 1.0, 1.0],
-    "source": "phantom",
-    "sha256": "c860",
-}
-SKIN = {**CT_0860, "case_id": "skin", "modality": "Dermoscopy", "shape": [64, 80], "objects": 3, "sha256": "c2d"}
-
-
-def candidate(encoder: str, *, trained: bool = False, **fields: Any) -> dict[str, Any]:
-    weights = {
-        "name": f"{encoder}.pth" if trained else "random:0",
-        "sha256": "0123456789abcdef" * 4,
-        "trained": trained,
-    }
-    known = {"variant": "reparam", "backend": "torch", "backend_version": "2", "precision": "fp32", "threads": 2}
-    return {"encoder": encoder, "weights": weights, **known, **fields}
-
-
-def protocol(name: str, **options: Any) -> dict[str, Any]:
-    return {"name": name, "z_range": "inclusive", "mask_value": "binary", **options}
-
-
-class Book:
-    """A records file that a test fills."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.written = 0
-
-    def add(self, kind: Any, who: dict[str, Any], measurements: dict[str, Any], **fields: Any) -> str:
-        """Appends a record and returns its key."""
-        machine = {**MACHINE, "id": fields.pop("machine", "m1")}
-        case, rule = fields.get("case"), fields.get("protocol")
-        extra = {name: measurements[name] for name in ("temperature", "pass_index") if name in measurements}
-        key = fields.pop("key", record_key(kind, who, machine["id"], case, rule, **extra))
-        self.written += 1
-        time_utc = fields.pop("time_utc", f"2026-01-01T00:00:00.{self.written:03}+00:00")
-        known = {"run_id": "run1", "git": {"commit": "c0ffee" * 6, "dirty": True}, "packages": {"torch": "2.6"}}
-        filled: dict[str, Any] = {**known, **fields}
-        append_record(self.path, Record(kind, who, measurements, machine, key=key, time_utc=time_utc, **filled))
-        return key
-
-    def cost(self, who: dict[str, Any], gmacs: float = 31.1, second: float | None = 31.1, **fields: Any) -> None:
-        measurements = {
-            "encoder_params": 6_460_000,
-            "decoder_params": 4_060_000,
-            "encoder_gmacs": gmacs,
-            "decoder_gmacs": 1.82,
-            "encoder_gmacs_second_counter": second,
-            "input_px": 256,
-            "uncounted_operators": {"aten::gelu": 62},
-        }
-        self.add("cost", who, measurements, **fields)
-
-    def parts(self, who: dict[str, Any], encode_s: list[float | None], **fields: Any) -> None:
-        decode_s = [0.08] * len(encode_s)
-        measurements = {"encode_s": encode_s, "encode_first_s": 1.5, "decode_s": decode_s, "input_px": 256}
-        measurements |= {"decode_boxes_s": [0.06] * len(encode_s), "boxes": 4}
-        self.add("latency", who, measurements, **fields)
-
-    def one_pass(
-        self,
-        who: dict[str, Any],
-        total_s: float | None,
-        rule: dict[str, Any] | None = None,
-        case: dict[str, Any] = CT_0860,
-        index: int = 0,
-        temperature: str = "warm",
-        process_s: float | None = None,
-        **fields: Any,
-    ) -> None:
-        measurements = {
-            "temperature": temperature,
-            "pass_index": index,
-            "load_s": 1.0,
-            "preprocess_s": 1.0,
-            "encode_s": 5.0,
-            "decode_s": 2.0,
-            "postprocess_s": 1.0,
-            "total_s": total_s,
-            "encoded_slices": 246,
-            "decoded_prompts": 246,
-            "startup_s": 4.0 if temperature == "cold" else None,
-            "process_s": process_s,
-            "peak_rss_mib": 900.4 if temperature == "cold" else None,
-        }
-        self.add("latency", who, measurements, case=case, protocol=rule, **fields)
-
-    def scores(self, who: dict[str, Any], dsc: list[float | None], case: dict[str, Any] = SKIN, **fields: Any) -> None:
-        count = len(dsc)
-        measurements = {"labels": list(range(1, count + 1)), "dsc": dsc, "nsd": dsc, "voxels": [9] * count}
-        self.add("accuracy", who, {**measurements, "tolerance_mm": 2.0}, case=case, **fields)
-
-    def report(self, out: Path | None = None, **options: Any) -> str:
-        return render_report([self.path], out, **options)
-
-    def csv(self, name: str, **options: Any) -> pd.DataFrame:
-        """One of the report's tables, unrounded."""
-        out = self.path.parent / "report"
-        self.report(out, **options)
-        return pd.read_csv(out / f"{name}.csv")
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> Book:
+def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Book:
+    """Without figures: drawing takes most of the time of a small report."""
+    monkeypatch.setattr("reports.plots.draw_figures", lambda *_, **__: [])
     return Book(tmp_path / "records.jsonl")
-
-
-@pytest.fixture(autouse=True)
-def _no_figures(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """Drawing takes most of the time of a small report; the tests of figures ask for it."""
-    if "figures" not in request.node.name:
-        monkeypatch.setattr("reports.plots.draw_figures", lambda *_, **__: [])
-
-
-TINYVIT, REPVIT = candidate("tinyvit"), candidate("repvit")
-
-
-def rows_of(text: str, heading: str) -> list[dict[str, str]]:
-    """The markdown table below a heading, as rows of stripped cells."""
-    lines = text.split(f"# {heading}\n", 1)[1].split("\n#", 1)[0].splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split(" |")] for line in lines if line.startswith("|")]
-    return [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
 
 
 # Encoders
@@ -370,68 +245,6 @@ def test_a_pass_without_a_time_is_no_sample(book: Book) -> None:
     assert rows_of(book.report(), "3D cases")[0]["warm (s), median (n)"] == "20.0 (1)"
 
 
-# Accuracy
-
-
-def test_accuracy_by_hand_with_undefined_scores_left_out(book: Book) -> None:
-    book.scores(FLOOR, [0.5, 0.7, None])
-    book.scores(candidate("repvit", trained=True), [0.8, 0.9, None])
-    floor, row = rows_of(book.report(), "Accuracy by modality")
-    assert (floor["candidate"], floor["DSC, mean ± std"], floor["remark"]) == (
-        "box ellipse",
-        "0.600 ± 0.141",
-        "reference",
-    )
-    assert (row["modality"], row[""], row["labels"]) == ("Dermoscopy", "2D", "2")
-    assert row["DSC, mean ± std"] == row["NSD at 2 mm, mean ± std"] == "0.850 ± 0.071"
-    assert (row["DSC over ellipse"], row["remark"]) == ("+0.250", "")
-    assert row["weights"] == "repvit.pth 0123456789ab"
-
-
-def test_random_weights_are_never_an_accuracy(book: Book) -> None:
-    book.parts(REPVIT, [1.0])
-    book.scores(FLOOR, [0.5])
-    book.scores(REPVIT, [0.98765])
-    out = book.path.parent / "report"
-    text = book.report(out)
-    for heading in ("Accuracy by modality", "Accuracy by case"):
-        row = rows_of(text, heading)[1]
-        assert row["weights"] == "random:0 0123456789ab"
-        assert row["remark"] == RANDOM == "random weights: not an accuracy"
-    for file in [out / "report.md", *out.glob("*.csv")]:
-        assert not any(score in file.read_text() for score in ("0.988", "0.9877", "0.98765")), file.name
-
-
-def test_trained_candidate_under_the_ellipse_is_marked(book: Book) -> None:
-    book.scores(FLOOR, [0.5, 0.9])
-    # Scored on the first label only: the ellipse's 0.9 must not count against it.
-    book.scores(candidate("repvit", trained=True), [0.6, None])
-    book.scores(candidate("tinyvit", trained=True), [0.5, 0.9])
-    rows = {row["candidate"]: row for row in rows_of(book.report(), "Accuracy by modality")}
-    assert (rows["repvit"]["DSC over ellipse"], rows["repvit"]["remark"]) == ("+0.100", "")
-    assert (rows["tinyvit"]["DSC over ellipse"], rows["tinyvit"]["remark"]) == ("+0.000", "NOT ABOVE THE ELLIPSE")
-
-
-def test_the_ellipse_has_a_row_even_where_nobody_measured_it(book: Book) -> None:
-    book.scores(candidate("repvit", trained=True), [0.6])
-    floor, row = rows_of(book.report(), "Accuracy by modality")
-    assert (floor["candidate"], floor["remark"]) == ("box ellipse", "reference, not measured")
-    assert row["remark"] == "not compared with the ellipse"
-
-
-def test_accuracy_is_averaged_over_labels_by_modality_and_case(book: Book) -> None:
-    who = candidate("repvit", trained=True)
-    book.scores(who, [0.2, 0.4])
-    book.scores(who, [0.9], case={**SKIN, "case_id": "skin2", "sha256": "x"})
-    book.scores(who, [1.0], case={**SKIN, "case_id": "ct", "modality": "CT", "sha256": "y"})
-    by_modality, by_case = book.csv("accuracy"), book.csv("accuracy_cases")
-    trained = by_modality[by_modality.candidate_trained].set_index("group").dsc_mean.to_dict()
-    assert trained == pytest.approx({"CT": 1.0, "Dermoscopy": 0.5})
-    assert by_case[by_case.candidate_trained].set_index("group").dsc_mean.to_dict() == pytest.approx(
-        {"ct": 1.0, "skin": 0.3, "skin2": 0.9}
-    )
-
-
 # Where records come from
 
 
@@ -528,47 +341,6 @@ def test_quoted_figures_stand_apart_as_they_were_printed(book: Book) -> None:
 
 
 # Output
-
-
-def test_figures_are_drawn_where_there_is_data(book: Book) -> None:
-    out = book.path.parent / "report"
-    who = candidate("repvit", trained=True)
-    book.parts(who, [1.0, 1.1])
-    assert book.report(out).count("<picture>") == 1
-    assert sorted(path.name for path in out.glob("*.png")) == ["encoder_latency.png", "encoder_latency_dark.png"]
-    book.one_pass(who, 10.0, protocol("cached"))
-    book.scores(FLOOR, [0.5])
-    book.scores(REPVIT, [0.9])
-    assert "accuracy_latency" not in book.report(out), "random weights"
-    book.scores(who, [0.9])
-    text = book.report(out)
-    pictures = sorted(path.name for path in out.glob("*.png"))
-    drawn = ("accuracy_latency", "case_stages", "dsc_distribution", "encoder_latency")
-    assert pictures == [f"{name}{theme}.png" for name in drawn for theme in ("", "_dark")]
-    assert all(f'="{name}"' in text for name in pictures)
-    assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
-    assert (out / "report.md").read_text() == text
-    assert not list(out.glob(".*")), "nothing half written is left"
-
-
-def test_figures_of_machines_have_their_own_files(book: Book) -> None:
-    out = book.path.parent / "report"
-    book.parts(REPVIT, [1.0], machine="m1")
-    book.parts(REPVIT, [1.0], machine="m2")
-    book.report(out)
-    light = sorted(path.name for path in out.glob("*.png") if "dark" not in path.name)
-    assert light == ["encoder_latency.png", "encoder_latency_m1.png"]
-
-
-def test_figures_of_scaling_take_several_sizes(book: Book) -> None:
-    out = book.path.parent / "report"
-    book.one_pass(REPVIT, 10.0, protocol("cached"))
-    book.one_pass(REPVIT, 10.0, protocol("batched"))
-    book.report(out)
-    assert not (out / "case_scaling.png").exists()
-    book.one_pass(REPVIT, 20.0, protocol("cached"), case={**CT_0860, "case_id": "long", "objects": 4, "sha256": "l"})
-    book.report(out)
-    assert (out / "case_scaling.png").exists()
 
 
 def test_readme_block_is_short(book: Book) -> None:

@@ -53,7 +53,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
 
 
 def train(out: Path, config: TrainConfig = CONFIG, project: str | None = None) -> None:
-    sam = create_sam("light_repvit_m0_9")
+    sam = create_sam("light_repvit_m0_9", "random:0")
     prompting, side = training_geometry(sam, config)
     data = PromptedImages(SyntheticImages(64), prompting)
     options = RunOptions(("synthetic",), 2, 1, out, project)

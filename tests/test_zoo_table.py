@@ -12,7 +12,7 @@ from reports.machine import machine_reports
 from reports.render import readme_block
 from reports.tables import markdown_table
 from reports.zoo import RUNTIME_COLUMNS, short_runtime_rows, short_zoo_rows
-from tests.test_reports import Book, candidate, protocol
+from tests.record_book import Book, candidate, protocol
 
 TORCH = candidate("repvit")
 OPENVINO = candidate("repvit", backend="openvino")

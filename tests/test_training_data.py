@@ -1,0 +1,143 @@
+"""Training data: prompts, augmentation, files, and that training sees what inference computes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from compress.training.config import TrainConfig
+from compress.training.finetune import Finetuning, training_geometry
+from zoo.data.dataset import (
+    FileImages,
+    LabelledImage,
+    PromptedImages,
+    Prompting,
+    SyntheticImages,
+    augment,
+    open_source,
+)
+from zoo.errors import InputError
+from zoo.registry import create_sam, encoder_spec
+
+
+def square(height: int, width: int, box: tuple[int, int, int, int]) -> LabelledImage:
+    labels = np.zeros((height, width), np.uint16)
+    x0, y0, x1, y1 = box
+    labels[y0 : y1 + 1, x0 : x1 + 1] = 1
+    return LabelledImage(np.repeat((labels * 200).astype(np.uint8)[..., None], 3, axis=2), labels, "square")
+
+
+def test_prompts_lie_in_the_encoders_frame() -> None:
+    """A 100 x 200 image: scaled by 1.28, padded below."""
+    prompting = Prompting(encoder_spec("repvit"), objects=2, box_jitter_px=0, augment=False)
+    prompted = prompting.apply(square(100, 200, (50, 25, 149, 74)), 0)
+    assert prompted is not None
+    assert prompted["image"].shape == (3, 256, 256)
+    assert prompted["boxes"].tolist() == [[64, 32, 190, 94]] * 2, "149 * 1.28 = 190.7, cut as when predicting"
+    assert prompted["content"].tolist() == [0.5, 1]
+    rows, columns = np.flatnonzero(prompted["masks"][0].any(1)), np.flatnonzero(prompted["masks"][0].any(0))
+    assert (columns[0], rows[0], columns[-1], rows[-1]) == (64, 32, 191, 95)
+
+
+def test_smaller_training_keeps_the_prompt_frame() -> None:
+    sam = create_sam("light_repvit_m0_9", "random:0")
+    prompting, side = training_geometry(sam, TrainConfig(size=64))
+    assert (prompting.spec.image_size, prompting.spec.prompt_frame, prompting.mask_size, side) == (64, 256, 64, 16)
+    with pytest.raises(InputError, match="--size"):
+        training_geometry(create_sam("vit_b@256"), TrainConfig(size=128))
+
+
+def test_boxes_hold_their_masks_and_jitter_stays_in_the_image() -> None:
+    prompting = Prompting(encoder_spec("repvit"), box_jitter_px=20)
+    data = PromptedImages(SyntheticImages(96), prompting)
+    loose = 0
+    for index in range(20):
+        prompted = data[index]
+        for box, mask in zip(prompted["boxes"], prompted["masks"], strict=True):
+            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            assert box[0] <= columns[0] + 2
+            assert box[1] <= rows[0] + 2
+            assert box[2] >= columns[-1] - 3
+            assert box[3] >= rows[-1] - 3
+            assert box.min() >= 0
+            assert box.max() <= 256
+            loose += int(box[0] < columns[0] - 3)
+    assert loose > 5
+
+
+def test_augmentation_moves_labels_with_the_image() -> None:
+    drawn = square(40, 60, (5, 10, 20, 30))
+    seen = set()
+    for seed in range(30):
+        changed = augment(drawn, np.random.default_rng(seed))
+        inside, outside = changed.image[changed.labels == 1], changed.image[changed.labels == 0]
+        assert inside.min() > outside.max()
+        rows, columns = np.nonzero(changed.labels)
+        seen.add((changed.labels.shape, int(rows[0]), int(columns[0])))
+    assert len(seen) == 8, "all flips and transpositions"
+
+
+def test_augmentation_tints_colour_alone() -> None:
+    """Channels of a coloured image change by factors of their own; a grey image stays grey."""
+    grey = square(40, 60, (5, 10, 20, 30))
+    colours = replace(grey, image=(grey.image // 4 + np.array([40, 80, 120])).astype(np.uint8))
+    ratios = set()
+    for seed in range(10):
+        assert not np.ptp(augment(grey, np.random.default_rng(seed)).image, axis=2).any()
+        means = augment(colours, np.random.default_rng(seed)).image.mean((0, 1))
+        assert means[0] < means[2], "blue stays blue"
+        ratios.add(round(means[2] / means[0], 3))
+    assert len(ratios) == 10
+
+
+def npy_folder(root: Path, count: int = 3) -> Path:
+    for part in ("imgs", "gts"):
+        (root / part).mkdir(parents=True)
+    for i in range(count):
+        drawn = square(64, 64, (10, 10, 40, 20 + i))
+        np.save(root / "imgs" / f"{i}.npy", drawn.image.astype(np.float32) / 255)
+        np.save(root / "gts" / f"{i}.npy", drawn.labels)
+    return root
+
+
+def test_npy_folders(tmp_path: Path) -> None:
+    source = open_source([str(npy_folder(tmp_path))], 64)
+    assert isinstance(source, FileImages)
+    first, second = ([source.image(epoch * 3 + i).name for i in range(3)] for epoch in (0, 1))
+    assert sorted(first) == sorted(second), "each image once an epoch"
+    assert source.image(0).image.max() == 200
+    mixed = open_source([str(tmp_path), "synthetic"], 64)
+    assert [mixed.image(i).name.startswith("seed") for i in range(4)] == [False, True, False, True]
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda root: (root / "gts" / "0.npy").unlink(), "no readable array"),
+    (lambda root: (root / "imgs" / "0.npy").write_bytes(b"\x93NUMPY"), "no readable array"),
+    (lambda root: np.save(root / "imgs" / "0.npy", np.full((64, 64), np.nan)), r"floats in \[0, 1\]"),
+    (lambda root: np.save(root / "imgs" / "0.npy", np.zeros((64, 64), np.int32)), "uint8 or float"),
+    (lambda root: np.save(root / "gts" / "0.npy", np.zeros((32, 64), np.uint8)), "labels uint8"),
+    (lambda root: np.save(root / "gts" / "0.npy", np.zeros((64, 64), np.uint8)), "100 images in a row"),
+])  # fmt: skip
+def test_bad_training_images(tmp_path: Path, change: object, message: str) -> None:
+    source = open_source([str(npy_folder(tmp_path, 1))], 64)
+    change(tmp_path)  # type: ignore[operator]
+    with pytest.raises(InputError, match=message):
+        PromptedImages(source, Prompting(encoder_spec("repvit")))[0]
+
+
+def test_training_sees_what_inference_computes() -> None:
+    """In eval mode the task's masks are those of the plain model."""
+    sam = create_sam("light_repvit_m0_9", "random:0")
+    prompting, side = training_geometry(sam, TrainConfig())
+    prompted = PromptedImages(SyntheticImages(256), prompting)[0]
+    with torch.inference_mode():
+        logits, iou = Finetuning(sam, "sum", side).eval().predict(prompted["image"][None], prompted["boxes"][None])
+        sparse, dense = sam.prompt_encoder(None, prompted["boxes"], None)
+        embedding = sam.image_encoder(prompted["image"][None])
+        plain, plain_iou = sam.mask_decoder(embedding, sam.prompt_encoder.get_dense_pe(), sparse, dense, False)
+    torch.testing.assert_close(logits, plain[:, 0], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(iou, plain_iou[:, 0], rtol=1e-3, atol=1e-3)
