@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from bench.record import Record
-from reports.accuracy import AccuracyRow, Scored, accuracy_rows, accuracy_tables, read_scores
+from reports.accuracy import AccuracyRow, Scored, accuracy_rows, accuracy_tables, on_shared_labels, read_scores
 from reports.candidates import FLOOR, candidate_of
 from reports.cases import CaseRow, case_rows, case_tables, shared_settings
 from reports.encoders import EncoderRow, encoder_rows, encoder_tables
@@ -35,7 +36,7 @@ class MachineReport:
         cases: rows of the case tables.
         by_modality: rows of the accuracy table by modality.
         by_case: rows of that by case.
-        overall: of all images, and of all volumes.
+        compared: of all images, and of all volumes, on the labels that all candidates have which were timed and scored.
         scored: the segmentations that the accuracy tables average.
         peaks: the machine's limits by number of threads.
         history: records, with those that later ones replaced.
@@ -49,7 +50,7 @@ class MachineReport:
     cases: list[CaseRow]
     by_modality: list[AccuracyRow]
     by_case: list[AccuracyRow]
-    overall: list[AccuracyRow]
+    compared: list[AccuracyRow]
     scored: list[Scored]
     peaks: dict[int, Peak]
     history: list[Record]
@@ -107,16 +108,17 @@ def _machine_report(
     baseline: str | None,
     sources: Mapping[str, tuple[str, ...]],
 ) -> MachineReport:
-    scored = read_scores(records)
+    scored, encoders = read_scores(records), encoder_rows(records, baseline)
+    timed = {row.candidate for row in encoders if math.isfinite(row.median_s)}
     return MachineReport(
         machine=machine,
         title=describe_machine(records[-1].machine),
         records=records,
-        encoders=encoder_rows(records, baseline),
+        encoders=encoders,
         cases=case_rows(records, baseline),
         by_modality=accuracy_rows(scored, lambda case: case.modality),
         by_case=accuracy_rows(scored, lambda case: case.case_id),
-        overall=accuracy_rows(scored, lambda _: "all"),
+        compared=accuracy_rows(on_shared_labels(scored, timed), lambda _: "all"),
         scored=scored,
         peaks=read_peaks(records),
         history=history,

@@ -7,10 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from reports.accuracy import Mean
 from reports.candidates import Candidate
 from reports.load import load_records
 from reports.machine import MachineReport, machine_reports
 from reports.tables import NOTHING, markdown_table, significant
+
+NOT_SHARED = (
+    "No label was scored for every candidate, so no DSC is compared: run bench with all of them on the same cases."
+)
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class Choice:
     Attributes:
         candidate: what was measured.
         latency_s: median of the encoder and of one box in the decoder, together: the time to a new image's first mask.
-        dsc: mean over the labels of all cases, 0 to 1; NaN for random weights and where nothing was scored.
+        dsc: mean over the labels that all scored candidates have, 0 to 1; NaN for random weights.
         dominated: whether another one is as fast and as accurate, and better in one of them.
     """
 
@@ -32,8 +37,9 @@ class Choice:
 
 def choices(report: MachineReport) -> list[Choice]:
     """All candidates of a machine that were timed, the fastest first."""
+    dsc = _mean_dsc(report)
     timed = [
-        Choice(row.candidate, row.encode_s.median + row.decode_s.median, _mean_dsc(report, row.candidate))
+        Choice(row.candidate, row.encode_s.median + row.decode_s.median, dsc.get(row.candidate, math.nan))
         for row in report.encoders
         if math.isfinite(row.encode_s.median)
     ]
@@ -63,7 +69,13 @@ def recommend(paths: Sequence[Path], machine: str, max_latency_s: float, min_dsc
         raise ValueError(f"found records of {', '.join(reports)}; expected some of this machine, {machine}: run bench")
     among = choices(reports[machine])
     best = best_choice(among, max_latency_s, min_dsc)
-    return best, markdown_table([_shown(choice, choice is best) for choice in among])
+    table = markdown_table([_shown(choice, choice is best) for choice in among])
+    known = {choice.candidate for choice in among if choice.candidate.trained}
+    if not any(math.isfinite(choice.dsc) for choice in among) and any(
+        s.candidate in known for s in reports[machine].scored
+    ):
+        table += f"\n\n{NOT_SHARED}"
+    return best, table
 
 
 def describe(candidate: Candidate) -> str:
@@ -71,11 +83,19 @@ def describe(candidate: Candidate) -> str:
     return f"{candidate.encoder} ({candidate.variant}) in {candidate.backend} {candidate.precision}"
 
 
-def _mean_dsc(report: MachineReport, candidate: Candidate) -> float:
-    """Over the labels of images and volumes, of the candidate's best protocol."""
-    found = [row.dsc for row in report.overall if row.candidate == candidate and row.dsc.n]
-    total = sum(mean.n for mean in found)
-    return sum(mean.mean * mean.n for mean in found) / total if total else math.nan
+def _mean_dsc(report: MachineReport) -> dict[Candidate, float]:
+    """Over the labels that all scored candidates have: of images and volumes, or of the one kind that all were scored on."""
+    rows = [row for row in report.compared if not row.is_floor and row.dsc.n]
+    scored = {row.candidate for row in rows}
+    of_kind = [[row for row in rows if row.dims == dims] for dims in ("2D", "3D")]
+    shared = [row for kind in of_kind if {row.candidate for row in kind} == scored for row in kind]
+    return {who: _joined([row.dsc for row in shared if row.candidate == who]) for who in scored}
+
+
+def _joined(means: Sequence[Mean]) -> float:
+    """The mean over the labels of several means."""
+    labels = sum(mean.n for mean in means)
+    return sum(mean.mean * mean.n for mean in means) / labels if labels else math.nan
 
 
 def _beats(other: Choice, one: Choice) -> bool:

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from bench import machine
 from cli import main
-from reports.recommend import recommend
-from tests.record_book import FLOOR, Book, candidate
+from reports.recommend import NOT_SHARED, recommend
+from tests.record_book import CT_0860, FLOOR, SKIN, Book, candidate, protocol
 
 SLOW, FAST, WORSE = (candidate(name, trained=True) for name in ("slow", "fast", "worse"))
 
@@ -52,6 +52,27 @@ def test_random_weights_are_chosen_by_speed_alone(tmp_path: Path) -> None:
         book.scores(candidate(name), [0.9])
     assert chosen(book) == "fast"
     assert chosen(book, min_dsc=0.5) is None, "random weights have no accuracy"
+
+
+def test_accuracy_is_compared_on_labels_that_all_have(book: Book) -> None:
+    """`worse` has an easy case of its own, and volumes that the others lack."""
+    easy = {**SKIN, "case_id": "easy", "sha256": "easy"}
+    book.scores(WORSE, [1.0] * 20, easy)
+    book.scores(WORSE, [1.0] * 20, CT_0860, protocol=protocol("batched"))
+    assert chosen(book) == "slow"
+    _, table = recommend([book.path], "m1", float("inf"), 0.0)
+    assert "| 0.700 " in next(line for line in table.splitlines() if "worse" in line)
+
+
+def test_accuracies_of_different_labels_are_not_compared(tmp_path: Path) -> None:
+    book = Book(tmp_path / "records.jsonl")
+    for who, encode_s, case in ((SLOW, 0.4, SKIN), (FAST, 0.1, {**SKIN, "case_id": "other", "sha256": "other"})):
+        book.parts(who, [encode_s] * 8)
+        book.scores(who, [0.9], case)
+    best, table = recommend([book.path], "m1", float("inf"), 0.0)
+    assert best is not None
+    assert best.candidate.encoder == "fast", "by speed alone"
+    assert NOT_SHARED in table
 
 
 def test_records_of_another_machine_are_no_advice(book: Book) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports.accuracy import AccuracyRow, Scored, accuracy_rows, on_shared_labels
+from reports.accuracy import AccuracyRow, Scored
 from reports.candidates import FLOOR, Candidate
 from reports.encoders import EncoderRow
 from reports.machine import MachineReport
@@ -43,7 +43,7 @@ def accuracy_figure(report: MachineReport) -> Figure | None:
     Means go over the labels that all of them have, of each candidate's protocols under the one with most labels.
     """
     encoders_timed = {row.candidate: row for row in timed(report.encoders)}
-    rows = accuracy_rows(on_shared_labels(report.scored, encoders_timed), lambda _: "all")
+    rows = report.compared
     points = [(row, encoders_timed[row.candidate]) for row in rows if not row.is_floor and row.dsc.n]
     if not points:
         return None
@@ -99,9 +99,8 @@ def distribution_figure(report: MachineReport) -> Figure | None:
 def _best(report: MachineReport) -> list[Candidate]:
     """Of each encoder and precision the candidate of the highest mean DSC (runtimes hardly differ), the best first."""
     best: dict[tuple[str, str], AccuracyRow] = {}
-    timed_ones = {row.candidate for row in report.encoders}
-    for row in report.overall:
-        if row.candidate.trained and row.dsc.n and row.candidate in timed_ones:
+    for row in report.compared:
+        if not row.is_floor and row.dsc.n:
             key = row.candidate.encoder, row.candidate.precision
             best[key] = max(best.get(key, row), row, key=lambda one: (one.dsc.n, one.dsc.mean))
     ordered = sorted(best.values(), key=lambda row: -row.dsc.mean)

@@ -10,7 +10,8 @@ nothing needs to be kept for a slice but its embedding. A bias of the keys adds 
 softmax over positions, which cancels; a bias after a softmax passes through, because its weights sum to one.
 
 The image stays (positions, channels), the layout in which each step is one matrix product; the two transposed
-convolutions of kernel and stride 2 are products too. Only the mask token that is asked for is read off.
+convolutions of kernel and stride 2 are products too. Only the mask token that is asked for is read off,
+and of the last look at the image only it and the token of the predicted IoU have a use.
 """
 
 from __future__ import annotations
@@ -61,9 +62,9 @@ class FastDecoder(nn.Module):
         """As `forward`, of sparse prompt embeddings (B, T, 256), whatever they are of."""
         no_mask: Tensor = self.prompt_encoder.no_mask_embed.weight
         image = _positions_first(embedding) + no_mask
-        tokens, image = self._attend(self._tokens(prompts), image)
-        mask_token = self.decoder.output_hypernetworks_mlps[0](tokens[:, 1])
-        iou = self.decoder.iou_prediction_head(tokens[:, 0])[:, :1]
+        iou_and_mask, image = self._attend(self._tokens(prompts), image)
+        iou = self.decoder.iou_prediction_head(iou_and_mask[:, 0])[:, :1]
+        mask_token = self.decoder.output_hypernetworks_mlps[0](iou_and_mask[:, 1])
         return self._read_masks(image, mask_token), iou
 
     def _tokens(self, prompts: Tensor) -> Tensor:
@@ -72,7 +73,7 @@ class FastDecoder(nn.Module):
         return torch.cat([own.expand(prompts.shape[0], -1, -1), prompts], dim=1)
 
     def _attend(self, tokens: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The two-way transformer: tokens (B, T, 256) and image (B, 4096, 256), both updated."""
+        """The two-way transformer: tokens (B, T, 256) and image (B, 4096, 256) to two of the tokens and the image."""
         transformer, token_pe = self.decoder.transformer, tokens
         layer: TwoWayAttentionBlock
         for layer in transformer.layers:  # type: ignore[assignment]
@@ -89,9 +90,10 @@ class FastDecoder(nn.Module):
             tokens = layer.norm3(tokens + layer.mlp(tokens))
             told = _tell_image(layer.cross_attn_image_to_token, keys, tokens + token_pe, tokens, image)
             image = layer.norm4(told)
-        final = transformer.final_attn_token_to_image
-        looked = _look_at_image(final, tokens + token_pe, image + self.image_pe, image)
-        return transformer.norm_final_attn(tokens + looked), image
+        iou_and_mask = tokens[:, :2]
+        queries = iou_and_mask + token_pe[:, :2]
+        looked = _look_at_image(transformer.final_attn_token_to_image, queries, image + self.image_pe, image)
+        return transformer.norm_final_attn(iou_and_mask + looked), image
 
     def _read_masks(self, image: Tensor, mask_token: Tensor) -> Tensor:
         """Up-scales by two transposed convolutions of kernel and stride 2, and reads one mask off: (B, 1, 256, 256)."""
