@@ -84,7 +84,7 @@ def describe(candidate: Candidate) -> str:
 
 
 def _mean_dsc(report: MachineReport) -> dict[Candidate, float]:
-    """Over the labels that all scored candidates have: of images and volumes, or of the one kind that all were scored on."""
+    """Over the labels that all scored candidates have: of images and volumes, or of the one kind that all have."""
     rows = [row for row in report.compared if not row.is_floor and row.dsc.n]
     scored = {row.candidate for row in rows}
     of_kind = [[row for row in rows if row.dims == dims] for dims in ("2D", "3D")]
