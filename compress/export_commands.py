@@ -135,9 +135,19 @@ def quantize(
     told = card.quantisation
     in_float = f"{len(told['excluded'])} of {told['layers']} layers in float"
     click.echo(f"cosine of embeddings {card.checks['embedding_cosine']:.5f}, {in_float}")
-    if told["dsc_drop"] is None:
-        click.echo("DSC was not gated: the weights are random, or no case has labels")
+    click.echo(_gated(told["dsc_drops"]))
     click.echo(f"{told['verdict']}   next: bench --candidate {out}")
+
+
+def _gated(dsc_drops: dict[str, float]) -> str:
+    """What the gate saw of the DSC."""
+    if not dsc_drops:
+        return "DSC was not gated: the weights are random, or no case has labels"
+    told = ", ".join(f"{name} {drop:+.2f}" for name, drop in dsc_drops.items())
+    unseen = (
+        "" if any(name.endswith("3D") for name in dsc_drops) else "; no volume was among the cases, where losses add up"
+    )
+    return f"points of DSC lost: {told}{unseen}"
 
 
 def _candidate(encoder: str, weights: str | None, threads: int, variant: str) -> Candidate:

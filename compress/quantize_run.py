@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from compress.by_nncf import check_nncf
 from compress.calibration import calibration_inputs, check_modalities, digest_of
 from compress.card import GRAPH_FILE, CandidateCard, write_card
 from compress.export import copy_graphs, describe
-from compress.quantize import Gate, Method, OnStep, Result, needs_reduced_range, quantise_within
+from compress.quantize import Gate, Method, OnStep, Result, Trial, needs_reduced_range, quantise_within
 from zoo.backends import Backend, check_backend, create_backend
 from zoo.data.case import Case
 from zoo.data.cases import CaseSource
@@ -40,7 +39,8 @@ class Options:
         method: how ranges of activations are chosen, or who chooses them.
         backend: runtime that it is for.
         calibration_images: at most so many.
-        max_dsc_drop: points of DSC that may be lost; looked at where weights are trained and cases have labels.
+        max_dsc_drop: points of DSC that the images or volumes of any modality may lose, where weights are trained and
+            cases have labels.
         min_cosine: of the embeddings.
         modalities: that will be segmented, which calibration must show; any if empty.
     """
@@ -71,7 +71,7 @@ def quantise_candidate(
     target = folder / GRAPH_FILE
     on_step("exporting the float graph")
     graph = onnx_file(candidate.sam, "encoder")
-    gate = Gate(options.max_dsc_drop, options.min_cosine, _scorer(candidate, options.backend, sources))
+    gate = Gate(options.max_dsc_drop, options.min_cosine, _scorer(candidate, options.backend, sources, on_step))
     result = quantise_within(graph, target, inputs, options.method, options.backend, gate, on_step)
     on_step("timing against float")
     threads = candidate.recipe.threads
@@ -87,21 +87,31 @@ def quantise_candidate(
     return card
 
 
-def _scorer(candidate: Candidate, backend: str, sources: Sequence[CaseSource]) -> Any:
-    """Mean DSC (0 to 100) over the labelled cases with a graph as encoder; None where random weights have none."""
-    cases = [case for case in (source.load() for source in sources) if case.labels is not None]
-    if not cases or not candidate.weights.trained:
-        return None
+def _scorer(
+    candidate: Candidate, backend: str, sources: Sequence[CaseSource], on_step: OnStep
+) -> Callable[[Path], dict[str, float]]:
+    """Mean DSC (0 to 100) with a graph as encoder over the labels of each modality's images and volumes.
 
-    def mean_dsc(graph: Path) -> float:
+    Nothing for random weights, which have no accuracy.
+    """
+    labelled = [case for case in (source.load() for source in sources) if case.labels is not None]
+    cases = labelled if candidate.weights.trained else []
+
+    def mean_dsc(graph: Path) -> dict[str, float]:
         runtime = create_backend(backend, candidate.sam, "fp32", candidate.recipe.threads, graph)
-        scores: list[float] = []
-        for case in cases:
+        scores: dict[str, list[float]] = {}
+        for number, case in enumerate(cases, start=1):
+            on_step(f"scoring case {number} of {len(cases)}, {case.case_id}")
             run = run_case(runtime, partial(_same, case), Protocol3D())
-            scores += [dsc for dsc in measure_accuracy(case, run.segmentation)["dsc"] if dsc is not None]
-        return 100 * float(np.mean(scores))
+            found = measure_accuracy(case, run.segmentation)["dsc"]
+            scores.setdefault(_set_of(case), []).extend(dsc for dsc in found if dsc is not None)
+        return {name: 100 * float(np.mean(found)) for name, found in scores.items() if found}
 
     return mean_dsc
+
+
+def _set_of(case: Case) -> str:
+    return f"{case.modality} {'3D' if case.is_volume else '2D'}"
 
 
 def _same(case: Case) -> Case:
@@ -131,28 +141,23 @@ def _told(
         "layers": result.layers,
         "excluded": list(last.excluded),
         "sensitivity": result.sensitivity,
-        "trials": [
-            {"excluded": len(t.excluded), "cosine": t.cosine, "dsc_drop": _finite(t.dsc_drop)} for t in result.trials
-        ],
+        "trials": [{"excluded": len(t.excluded), "cosine": t.cosine, "dsc_drops": t.dsc_drops} for t in result.trials],
         "gate": {"min_cosine": options.min_cosine, "max_dsc_drop": options.max_dsc_drop, "holds": last.holds},
-        "dsc_drop": _finite(last.dsc_drop),
+        "dsc_drops": last.dsc_drops,
         "latency_s": latency,
         "speedup": speedup,
-        "verdict": verdict(last.holds, speedup, last.cosine, last.dsc_drop),
+        "verdict": verdict(last, speedup),
         "weights_trained": candidate.weights.trained,
     }
 
 
-def verdict(holds: bool, speedup: float, cosine: float, dsc_drop: float) -> str:
+def verdict(last: Trial, speedup: float) -> str:
     """`worth it`, or `not worth it` and why."""
     reasons = []
-    if not holds:
-        lost = "" if math.isnan(dsc_drop) else f" and {dsc_drop:.2f} points of DSC lost"
-        reasons.append(f"the gate does not hold with half of the layers in float (cosine {cosine:.4f}{lost})")
+    if not last.holds:
+        worst = max(last.dsc_drops, key=last.dsc_drops.__getitem__, default="")
+        lost = f" and {last.dsc_drops[worst]:.2f} points of DSC lost in {worst}" if worst else ""
+        reasons.append(f"the gate does not hold with half of the layers in float (cosine {last.cosine:.4f}{lost})")
     if speedup < WORTH_SPEEDUP:
         reasons.append(f"{speedup:.2f} times the speed of float")
     return f"not worth it: {'; '.join(reasons)}" if reasons else f"worth it: {speedup:.2f} times the speed of float"
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -15,6 +15,7 @@ import onnx
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import save_file
 from torch import nn
 
 from bench.candidate import Candidate, Recipe
@@ -24,7 +25,7 @@ from compress.calibration import calibration_inputs, check_modalities, digest_of
 from compress.card import CARD_FILE, GRAPH_FILE, read_card
 from compress.deploy import recipe_of
 from compress.export import check_graphs, cosine, export_candidate, relative_error
-from compress.quantize import Gate, Result, quantise_within
+from compress.quantize import Gate, Result, Trial, quantise_within
 from compress.quantize_run import verdict
 from tests.fill import smooth_image
 from zoo.backends.graphs.onnx_runtime import load_session
@@ -149,10 +150,17 @@ def test_a_strict_gate_leaves_the_worst_layers_in_float(graph: Path, tmp_path: P
 
 
 def test_the_gate_counts_points_of_dsc(graph: Path, tmp_path: Path) -> None:
-    scores = iter([80.0, 79.0, 80.0, 79.8])
-    gate = Gate(0.5, 0.0, lambda path: next(scores))
-    result = quantise(graph, tmp_path / "q.onnx", gate)
-    assert [(trial.holds, pytest.approx(trial.dsc_drop)) for trial in result.trials] == [(False, 1.0), (True, 0.2)]
+    scores = iter([{"CT 2D": 80.0}, {"CT 2D": 79.0}, {"CT 2D": 79.8}])
+    result = quantise(graph, tmp_path / "q.onnx", Gate(0.5, 0.0, lambda path: next(scores)))
+    assert [trial.holds for trial in result.trials] == [False, True]
+    assert [trial.dsc_drops for trial in result.trials] == [{"CT 2D": 1.0}, {"CT 2D": pytest.approx(0.2)}]
+
+
+def test_the_gate_holds_on_every_set_of_cases(graph: Path, tmp_path: Path) -> None:
+    """Of many images and few volumes: over all labels together nothing is lost."""
+    scores = iter([{"CT 2D": 80.0, "CT 3D": 70.0}, {"CT 2D": 82.0, "CT 3D": 69.0}, {"CT 2D": 80.0, "CT 3D": 69.6}])
+    result = quantise(graph, tmp_path / "q.onnx", Gate(0.5, 0.0, lambda path: next(scores)))
+    assert [trial.holds for trial in result.trials] == [False, True]
 
 
 @pytest.mark.parametrize("method", ["percentile", "entropy", "mse"])
@@ -218,10 +226,10 @@ def test_calibration_of_another_modality() -> None:
 @pytest.mark.parametrize(("holds", "speedup", "told"), [
     (True, 1.8, "worth it: 1.80 times"),
     (True, 0.9, "not worth it: 0.90 times"),
-    (False, 1.8, r"not worth it: the gate does not hold .*cosine 0\.9500 and 0\.70 points"),
+    (False, 1.8, r"not worth it: the gate does not hold .*cosine 0\.9500 and 0\.70 points of DSC lost in CT 3D"),
 ])  # fmt: skip
 def test_verdict(holds: bool, speedup: float, told: str) -> None:
-    assert re.match(told, verdict(holds, speedup, 0.95, 0.7))
+    assert re.match(told, verdict(Trial((), 0.95, {"CT 2D": 0.1, "CT 3D": 0.7}, holds), speedup))
 
 
 def test_quantize_then_bench(tmp_path: Path) -> None:
@@ -246,6 +254,20 @@ def test_quantize_then_bench(tmp_path: Path) -> None:
     assert precisions == {"fp32", "int8"}
     timed = [record for record in found if record["kind"] == "latency" and record["case"] is None]
     assert len({record["run_id"] for record in timed}) == 1, "interleaved in one run"
+
+
+def test_quantize_scores_images_and_volumes_apart(candidate: Candidate, tmp_path: Path) -> None:
+    weights, folder = tmp_path / "weights.safetensors", tmp_path / "int8"
+    save_file(candidate.sam.state_dict(), weights)
+    calib = ["--calib", "phantom:rgb2d", "--calib", "phantom:ct3d", "--max-slices", "2", "--max-objects", "1"]
+    loose = ["--min-cosine", "0", "--max-dsc-drop", "100"]
+    arguments = ["--encoder", ENCODER, "--weights", str(weights), *calib, *loose, "-o", str(folder)]
+    result = CliRunner().invoke(main, ["quantize", *arguments])
+    assert result.exit_code == 0, result.output
+    assert set(read_card(folder).quantisation["dsc_drops"]) == {"Dermoscopy 2D", "CT 3D"}
+    assert re.search(r"points of DSC lost: Dermoscopy 2D [+-]\d+\.\d\d, CT 3D [+-]\d+\.\d\d\n", result.output)
+    only_images = [*arguments[:6], *loose, "-o", str(folder)]
+    assert "no volume was among the cases" in CliRunner().invoke(main, ["quantize", *only_images]).output
 
 
 @pytest.mark.parametrize(("arguments", "told"), [
