@@ -303,7 +303,7 @@ def cold_pass() -> None:
     from compress.deploy import open_backend
 
     def load(case: dict[str, Any]) -> Any:
-        return _find_cases(case["reference"], case["max_objects"], case["max_slices"])[0].load()
+        return _find_cases(case["reference"], case["max_objects"], case["max_slices"])[0].load(labels=False)
 
     run_cold_pass(json.load(sys.stdin), open_backend, load)
 

@@ -32,12 +32,10 @@ class CaseRun:
     """One pass over a case.
 
     Attributes:
-        case: as loaded.
         segmentation: uint16 label map of the case's spatial shape.
         measurements: of a `latency` record: seconds of each stage, of the whole, and counts.
     """
 
-    case: Case
     segmentation: NDArray[np.uint16]
     measurements: dict[str, Any]
 
@@ -126,4 +124,4 @@ def run_case(
     measurements: dict[str, Any] = {f"{stage}_s": clock.seconds[stage] for stage in STAGES}
     measurements |= {"total_s": total_s, "startup_s": None, "peak_rss_mib": None}
     counts = {name: clock.counts[name] for name in ("encoded_slices", "decoded_prompts")}
-    return CaseRun(case, segmentation, measurements | counts)
+    return CaseRun(segmentation, measurements | counts)

@@ -6,17 +6,19 @@ import hashlib
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.accuracy import measure_accuracy
 from bench.calibrate import calibration_calls, measure_peak
 from bench.candidate import Candidate, Recipe
 from bench.cost import measure_cost
 from bench.floor import ellipse_segmentation
-from bench.latency import CaseRun, measure_parts, parts_calls, run_case, warm_up
+from bench.latency import measure_parts, parts_calls, run_case, warm_up
 from bench.machine import describe_machine, git_state, package_versions
 from bench.record import Kind, Record, append_record, finished_keys, record_key
 from zoo.data.case import Case
@@ -222,21 +224,27 @@ class Sweep:
         try:
             slices = count_slices(case, protocol) if case.is_volume else 1
             name = f"{title}: {_name(candidate, protocol)}, pass {index + 1}/{self.settings.passes}"
-            run = run_case(candidate.backend, source.load, protocol, self.progress.start(name, slices))
+            load = partial(source.load, labels=False)
+            run = run_case(candidate.backend, load, protocol, self.progress.start(name, slices))
             measurements = {"temperature": "warm", "pass_index": index} | run.measurements
-            self._accuracy(run, described, candidate, options)
+            self._accuracy(case, run.segmentation, described, candidate, options)
             self._write("latency", key, candidate.as_record(), measurements, described, options)
         except Exception as error:
             self._fail("latency", error, candidate.as_record(), described, options)
 
     def _accuracy(
-        self, run: CaseRun, described: dict[str, Any], candidate: Candidate, options: dict[str, Any] | None
+        self,
+        case: Case,
+        segmentation: NDArray[np.uint16],
+        described: dict[str, Any],
+        candidate: Candidate,
+        options: dict[str, Any] | None,
     ) -> None:
         """Scores the masks of a timed pass: speed and accuracy come from the same run."""
         tolerance_mm = self.settings.tolerance_mm
         key = self._key("accuracy", candidate.as_record(), described, options, tolerance_mm=tolerance_mm)
-        if run.case.labels is not None and not self._is_done(key):
-            scores = measure_accuracy(run.case, run.segmentation, tolerance_mm)
+        if case.labels is not None and not self._is_done(key):
+            scores = measure_accuracy(case, segmentation, tolerance_mm)
             self._write("accuracy", key, candidate.as_record(), scores, described, options)
 
     def _key(

@@ -295,7 +295,7 @@ def _totals_notes(rows: Sequence[CaseRow], shared: str) -> tuple[str, ...]:
     notes = [f"All rows: {shared}."] if shared else []
     notes.append(
         "Warm: the model is loaded and has run before. Cold: one pass in a fresh process, start-up included; its peak "
-        "memory is that of the whole process."
+        "memory is that of the whole process. Reading an image and its boxes is in both, reading its labels is not."
     )
     if any(math.isfinite(row.process_s) for row in rows):
         notes.append(PROCESS_NOTE)

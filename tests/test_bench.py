@@ -23,7 +23,9 @@ from bench.record import read_records
 from bench.runner import Settings, Sweep, describe_case
 from bench.timing import interleave
 from zoo.backends import create_backend
+from zoo.data.case import Case
 from zoo.data.cases import CaseSource, find_cases
+from zoo.data.npz import save_challenge_npz
 from zoo.data.phantom import load_phantom
 from zoo.encoders.tinyvit import WindowAttention
 from zoo.sam.rule import Protocol3D
@@ -150,6 +152,26 @@ def test_a_sweep_measures_everything_once(sweep: Sweep) -> None:
     assert list(read_records([sweep.out])) == records, "finished work is not repeated"
     scored_along = sum(r.kind == "accuracy" and "weights" in r.candidate for r in records)
     assert again.skipped == len(records) - scored_along
+
+
+def test_a_timed_pass_reads_no_labels_and_is_scored(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = load_phantom("mr2d")
+    save_challenge_npz(case, tmp_path / "2DBox_MR_a.npz")
+    with_labels: list[bool] = []
+    load = CaseSource.load
+
+    def spy(source: CaseSource, **options: Any) -> Case:
+        loaded = load(source, **options)
+        with_labels.append(loaded.labels is not None)
+        return loaded
+
+    monkeypatch.setattr(CaseSource, "load", spy)
+    sweep.run(find_cases(str(tmp_path / "2DBox_MR_a.npz")))
+    assert with_labels == [True, False, False], "once to describe and score it, then two timed passes"
+    (scored,) = [r for r in read_records([sweep.out]) if r.kind == "accuracy" and "weights" in r.candidate]
+    assert scored.measurements["labels"] == case.object_labels.tolist()
 
 
 def test_a_torn_record_is_measured_again(sweep: Sweep) -> None:

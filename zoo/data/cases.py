@@ -46,11 +46,12 @@ class CaseSource:
     max_objects: int | None = None
     max_slices: int | None = None
 
-    def load(self, preparation: Preparation | None = None) -> Case:
+    def load(self, preparation: Preparation | None = None, *, labels: bool = True) -> Case:
         """Reads the case.
 
         Args:
             preparation: of images that are not a challenge npz.
+            labels: whether they are wanted; without, those that tell no boxes are not read.
 
         Raises:
             InputError: it cannot be used.
@@ -58,7 +59,7 @@ class CaseSource:
         if self.image_path is None:
             case = load_phantom(self.reference.removeprefix("phantom:"))
         elif self.image_path.suffix == ".npz":
-            case = load_challenge_npz(self.image_path)
+            case = load_challenge_npz(self.image_path, labels=labels)
         elif not self.labels_paths:
             raise InputError(self.image_path, "no label file beside it", "IMAGE=LABELS, or labels in the same folder")
         else:
