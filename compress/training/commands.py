@@ -38,6 +38,11 @@ with_settings = options(
         "size", "Side of the input while training; convolutional encoders only.  [default: the encoder's]", type=int
     ),
     setting("box_jitter_px", "How loose boxes may be, in a frame of 256 px.", type=click.FloatRange(min=0)),
+    setting(
+        "walk_share",
+        "Of the boxes, that fit as badly as those that a volume's neighbouring slice gives.",
+        type=click.FloatRange(0, 1),
+    ),
     setting("loss", "How Dice, cross-entropy and IoU add up.", type=click.Choice(["squared_sum", "sum", "boxed"])),
     setting("optimizer", "muon learns faster from nothing.", type=click.Choice(["adamw", "muon"])),
     setting("lr", "Highest learning rate.", type=click.FloatRange(min=0, min_open=True)),

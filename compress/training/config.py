@@ -19,6 +19,7 @@ class TrainConfig:
         objects: prompts an image.
         size: side of the input in pixels while training; None is the encoder's own.
         box_jitter_px: looseness of the boxes, in a frame of 256 px.
+        walk_share: of the boxes, that fit as badly as those from a volume's neighbouring slice.
         loss: one of `LOSSES`.
         optimizer: `adamw`; or `muon`, which learns faster from nothing.
         lr: highest learning rate.
@@ -42,6 +43,7 @@ class TrainConfig:
     objects: int = 4
     size: int | None = None
     box_jitter_px: float = 5
+    walk_share: float = 0
     loss: str = "squared_sum"
     optimizer: Literal["adamw", "muon"] = "adamw"
     lr: float = 6e-4

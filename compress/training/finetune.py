@@ -98,5 +98,7 @@ def training_geometry(sam: Sam, config: TrainConfig) -> tuple[Prompting, int]:
         ) from error
     if found != (wanted, wanted):
         raise InputError("--size", f"{size} px, an embedding of {found}", f"{sam.spec.image_size} px")
-    prompting = Prompting(spec, wanted * UPSCALING, config.objects, config.box_jitter_px, seed=config.seed)
+    prompting = Prompting(
+        spec, wanted * UPSCALING, config.objects, config.box_jitter_px, config.walk_share, seed=config.seed
+    )
     return prompting, wanted

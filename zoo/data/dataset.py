@@ -29,6 +29,8 @@ from zoo.transforms import LOW_RES_PX, fit_image, preprocess_image, scale_boxes
 MIN_AREA_PX = 10
 #: Empty images are passed over; after so many in a row something is wrong with the data.
 MOST_EMPTY = 100
+#: Parts of an object's extent that the sides of a box from a neighbouring slice may be off by.
+WALK_OUTWARD, WALK_INWARD = 1.0, 0.1
 #: Augmentation multiplies each channel of a coloured image by a number between these.
 TINTS = (0.85, 1.15)
 
@@ -196,6 +198,9 @@ class Prompting:
         objects: prompts an image; where it has fewer objects, some are asked for again.
         box_jitter_px: each side of a box moves outward by up to a limit that is itself drawn up to this, in pixels of
             a prompt frame of 256.
+        walk_share: of the boxes, that fit as badly as those in a volume do, where the mask of a slice prompts the next
+            and objects shrink towards their ends: each side moves by a part of the object's extent, outward by up to
+            `WALK_OUTWARD` of it, inward by up to `WALK_INWARD`.
         augment: flips, transpositions, brightness, contrast, tint.
         seed: of all that is drawn.
     """
@@ -204,6 +209,7 @@ class Prompting:
     mask_size: int = LOW_RES_PX
     objects: int = 4
     box_jitter_px: float = 5
+    walk_share: float = 0
     augment: bool = True
     seed: int = 0
 
@@ -249,12 +255,14 @@ class Prompting:
         """A box around a mask, in the prompt frame, sometimes tight and sometimes loose."""
         frame = self.spec.prompt_frame
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        box = np.array([[columns[0], rows[0], columns[-1], rows[-1]]])
         fit = fit_image((mask.shape[0], mask.shape[1]), frame, self.spec.fit)
+        box = scale_boxes(np.array([[columns[0], rows[0], columns[-1], rows[-1]]]), fit, "float")[0]
         looseness = rng.uniform(0, self.box_jitter_px) * frame / LOW_RES_PX
-        outward = rng.uniform(0, looseness, 4) * (-1, -1, 1, 1)
+        outward = rng.uniform(0, looseness, 4)
+        if self.walk_share and rng.random() < self.walk_share:
+            outward += rng.uniform(-WALK_INWARD, WALK_OUTWARD * rng.random(), 4) * np.tile(box[2:] - box[:2], 2)
         limit = np.array([*fit.new_shape[::-1]] * 2)
-        return np.trunc(np.clip(scale_boxes(box, fit, "float")[0] + outward, 0, limit)).astype(np.float32)
+        return np.trunc(np.clip(box + outward * (-1, -1, 1, 1), 0, limit)).astype(np.float32)
 
 
 def augment(drawn: LabelledImage, rng: np.random.Generator) -> LabelledImage:
