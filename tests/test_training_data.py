@@ -69,6 +69,22 @@ def test_boxes_hold_their_masks_and_jitter_stays_in_the_image() -> None:
     assert loose > 5
 
 
+def test_some_boxes_fit_as_badly_as_those_of_a_neighbouring_slice() -> None:
+    """A square, 40 px from its first to its last, in a frame that is as large as the image."""
+    drawn = square(256, 256, (100, 100, 140, 140))
+    prompting = Prompting(encoder_spec("repvit"), objects=400, box_jitter_px=0, walk_share=0.5, augment=False)
+    prompted = prompting.apply(drawn, 0)
+    assert prompted is not None
+    outward = (prompted["boxes"] - torch.tensor([100, 100, 140, 140])) * torch.tensor([-1, -1, 1, 1])
+    tight = (outward == 0).all(1).float().mean()
+    assert 0.4 < tight < 0.6
+    assert outward.min() >= -0.1 * 40 - 1, "whole pixels"
+    assert outward.max() <= 40
+    widths = outward[:, 0] + outward[:, 2] + 40
+    assert (widths > 1.5 * 40).float().mean() > 0.1, "the object takes up less than two thirds of such a box"
+    assert (outward < 0).any(), "some cut a little of it off"
+
+
 def test_augmentation_moves_labels_with_the_image() -> None:
     drawn = square(40, 60, (5, 10, 20, 30))
     seen = set()
