@@ -7,16 +7,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bench.record import Record
 from reports.candidates import (
     FLOOR,
     Candidate,
     CaseInfo,
-    candidate_of,
-    case_of,
+    Reading,
     label_candidates,
     label_protocols,
-    protocol_id,
 )
 from reports.fields import listed
 from reports.statistics import number
@@ -100,16 +97,17 @@ class AccuracyRow:
         return self.is_floor or self.candidate.trained
 
 
-def read_scores(records: Iterable[Record]) -> list[Scored]:
+def read_scores(records: Iterable[Reading]) -> list[Scored]:
     """The scores that the records of one machine hold, without superseded ones."""
-    found = [(record, candidate_of(record)) for record in records if record.kind == "accuracy" and record.case]
-    labels, _ = label_candidates(candidate for _, candidate in found)
-    protocols, _ = label_protocols(record.protocol for record, _ in found)
+    found = [record for record in records if record.kind == "accuracy" and record.case]
+    labels, _ = label_candidates(record.who for record in found)
+    protocols, _ = label_protocols(record.protocol for record in found)
     scored = []
-    for record, candidate in found:
-        case, tolerance_mm = case_of(record), number(record.measurements.get("tolerance_mm"))
-        options, scores = protocol_id(record.protocol), _scores(record, case, tolerance_mm)
-        scored.append(Scored(candidate, labels[candidate], protocols[options], options, case, tolerance_mm, scores))
+    for record in found:
+        who, options, case = record.who, record.protocol_id, record.case_info
+        tolerance_mm = number(record.measurements.get("tolerance_mm"))
+        scores = _scores(record, case, tolerance_mm)
+        scored.append(Scored(who, labels[who], protocols[options], options, case, tolerance_mm, scores))
     return scored
 
 
@@ -187,7 +185,7 @@ def _accuracy_row(
     )
 
 
-def _scores(record: Record, case: CaseInfo, tolerance_mm: float) -> dict[LabelKey, tuple[float, float]]:
+def _scores(record: Reading, case: CaseInfo, tolerance_mm: float) -> dict[LabelKey, tuple[float, float]]:
     """DSC and NSD of every label of the record; nothing where the three do not match."""
     lists = [listed(record.measurements.get(key)) for key in ("labels", "dsc", "nsd")]
     if len({len(values) for values in lists}) > 1:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 from bench.record import Record
@@ -103,40 +104,53 @@ class Timed(Protocol):
 Row = TypeVar("Row", bound=Timed)
 
 
-def candidate_of(record: Record) -> Candidate:
-    """The candidate of a record; what the record does not say stays empty."""
-    said = record.candidate
-    weights = mapped(said.get("weights"))
-    return Candidate(
-        encoder=str(said.get("encoder", "")),
-        variant=str(said.get("variant", "")),
-        backend=str(said.get("backend", "")),
-        backend_version=str(said.get("backend_version", "")),
-        precision=str(said.get("precision", "")),
-        threads=integer(said.get("threads")),
-        cpus=",".join(map(str, listed(said.get("cpus")))),
-        weights=str(weights.get("name", "")),
-        sha256=str(weights.get("sha256", "")),
-        trained=weights.get("trained") is True,
-    )
+@dataclass(frozen=True)
+class Reading(Record):
+    """A record as reports read it: whose, of what and under which protocol, found out once.
+
+    What the record does not say stays empty.
+    """
+
+    @cached_property
+    def who(self) -> Candidate:
+        """The candidate."""
+        said = self.candidate
+        weights = mapped(said.get("weights"))
+        return Candidate(
+            encoder=str(said.get("encoder", "")),
+            variant=str(said.get("variant", "")),
+            backend=str(said.get("backend", "")),
+            backend_version=str(said.get("backend_version", "")),
+            precision=str(said.get("precision", "")),
+            threads=integer(said.get("threads")),
+            cpus=",".join(map(str, listed(said.get("cpus")))),
+            weights=str(weights.get("name", "")),
+            sha256=str(weights.get("sha256", "")),
+            trained=weights.get("trained") is True,
+        )
+
+    @cached_property
+    def case_info(self) -> CaseInfo:
+        """The case; an empty one where the record has none."""
+        said = mapped(self.case)
+        return CaseInfo(
+            case_id=str(said.get("case_id", "")),
+            modality=str(said.get("modality", "")),
+            shape=tuple(map(integer, listed(said.get("shape")))),
+            objects=integer(said.get("objects")),
+            sha256=str(said.get("sha256", "")),
+        )
+
+    @cached_property
+    def protocol_id(self) -> str:
+        """Text that is equal for equal protocols, empty for none."""
+        return protocol_id(self.protocol)
 
 
 def lasting_name(who: Candidate) -> str:
     """What stays the same between two versions of the code: not the runtime's version, nor the weights."""
     pinned = f", pinned to CPU {who.cpus}" if who.cpus else ""
     return f"{who.encoder} ({who.variant}, {who.backend} {who.precision}, {who.threads} threads{pinned})"
-
-
-def case_of(record: Record) -> CaseInfo:
-    """The case of a record; an empty one where the record has none."""
-    said = mapped(record.case)
-    return CaseInfo(
-        case_id=str(said.get("case_id", "")),
-        modality=str(said.get("modality", "")),
-        shape=tuple(map(integer, listed(said.get("shape")))),
-        objects=integer(said.get("objects")),
-        sha256=str(said.get("sha256", "")),
-    )
 
 
 def protocol_id(protocol: Mapping[str, Any] | None) -> str:

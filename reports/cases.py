@@ -6,16 +6,13 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from bench.record import Record
 from reports.candidates import (
     Candidate,
     CaseInfo,
-    candidate_of,
-    case_of,
+    Reading,
     choose_baseline,
     label_candidates,
     label_protocols,
-    protocol_id,
 )
 from reports.fields import integer
 from reports.published import Published, published_case
@@ -101,7 +98,7 @@ class CaseRow:
         return {stage: getattr(self, f"{stage}_s") for stage in STAGES}
 
 
-def case_rows(records: Iterable[Record], baseline: str | None = None) -> list[CaseRow]:
+def case_rows(records: Iterable[Reading], baseline: str | None = None) -> list[CaseRow]:
     """A row for each case, candidate and protocol of one machine: cases by id, then the slowest first.
 
     Args:
@@ -110,11 +107,11 @@ def case_rows(records: Iterable[Record], baseline: str | None = None) -> list[Ca
             case and number of threads.
     """
     passes = [record for record in records if record.kind == "latency" and record.case]
-    labels, _ = label_candidates(map(candidate_of, passes))
+    labels, _ = label_candidates(record.who for record in passes)
     protocols, _ = label_protocols(record.protocol for record in passes)
-    groups: dict[tuple[CaseInfo, Candidate, str], list[Record]] = {}
+    groups: dict[tuple[CaseInfo, Candidate, str], list[Reading]] = {}
     for record in passes:
-        groups.setdefault((case_of(record), candidate_of(record), protocol_id(record.protocol)), []).append(record)
+        groups.setdefault((record.case_info, record.who, record.protocol_id), []).append(record)
     comparable: dict[tuple[CaseInfo, int], list[CaseRow]] = {}
     for (case, candidate, protocol), group in groups.items():
         row = _case_row(case, candidate, labels[candidate], (protocol, protocols[protocol]), group)
@@ -179,16 +176,16 @@ def _is_main(row: CaseRow, of_case: Sequence[CaseRow]) -> bool:
     return row.is_baseline or row.median_s <= min(same)
 
 
-def shared_settings(records: Iterable[Record]) -> str:
+def shared_settings(records: Iterable[Reading]) -> str:
     """In words, what all case records share: of candidates and of protocols."""
     passes = [record for record in records if record.kind == "latency" and record.case]
-    _, candidate = label_candidates(map(candidate_of, passes))
+    _, candidate = label_candidates(record.who for record in passes)
     _, options = label_protocols(record.protocol for record in passes)
     return "; ".join(filter(None, (candidate, options)))
 
 
 def _case_row(
-    case: CaseInfo, candidate: Candidate, label: str, protocol: tuple[str, str], passes: Iterable[Record]
+    case: CaseInfo, candidate: Candidate, label: str, protocol: tuple[str, str], passes: Iterable[Reading]
 ) -> CaseRow:
     """Of the passes under one protocol: its `protocol_id` and label."""
     ordered = sorted(passes, key=_round)
@@ -222,17 +219,17 @@ def _case_row(
     )
 
 
-def _round(record: Record) -> tuple[str, int]:
+def _round(record: Reading) -> tuple[str, int]:
     """Passes of one index in one run were interleaved."""
     return record.run_id, integer(record.measurements.get("pass_index"))
 
 
-def _samples(passes: Sequence[Record], key: str) -> Samples:
+def _samples(passes: Sequence[Reading], key: str) -> Samples:
     """One sample a pass."""
     return finite_samples((record.measurements.get(key) for record in passes), map(_round, passes))
 
 
-def _median(passes: Sequence[Record], key: str) -> float:
+def _median(passes: Sequence[Reading], key: str) -> float:
     return median_of(record.measurements.get(key) for record in passes)
 
 

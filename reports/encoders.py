@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from bench.record import Record
-from reports.candidates import Candidate, candidate_of, choose_baseline
+from reports.candidates import Candidate, Reading, choose_baseline
 from reports.fields import listed, mapped
 from reports.statistics import Ratio, Samples, Spread, number, ratio_of_medians, run_samples, spread_of
 from reports.tables import (
@@ -95,7 +94,7 @@ class EncoderRow:
         return abs(self.second_gmacs - self.encoder_gmacs) > COUNTERS_AGREE * self.encoder_gmacs
 
 
-def encoder_rows(records: Iterable[Record], baseline: str | None = None) -> list[EncoderRow]:
+def encoder_rows(records: Iterable[Reading], baseline: str | None = None) -> list[EncoderRow]:
     """A row for each candidate of one machine, by number of threads, the slowest first.
 
     A candidate that was timed in several runs shows the latest in which its baseline was timed too: interleaved samples
@@ -110,7 +109,7 @@ def encoder_rows(records: Iterable[Record], baseline: str | None = None) -> list
     for record in records:
         if record.case is not None or record.kind not in ("cost", "latency"):
             continue
-        candidate = candidate_of(record)
+        candidate = record.who
         if record.kind == "cost":
             rows[candidate] = _with_cost(rows.get(candidate, EncoderRow(candidate)), record)
         else:
@@ -149,7 +148,7 @@ def short_encoder_rows(rows: Sequence[EncoderRow]) -> list[dict[str, str]]:
     ]
 
 
-def _with_cost(row: EncoderRow, record: Record) -> EncoderRow:
+def _with_cost(row: EncoderRow, record: Reading) -> EncoderRow:
     found = record.measurements
     uncounted = mapped(found.get("uncounted_operators"))
     return replace(
@@ -167,7 +166,7 @@ def _with_cost(row: EncoderRow, record: Record) -> EncoderRow:
     )
 
 
-def _with_parts(row: EncoderRow, record: Record) -> EncoderRow:
+def _with_parts(row: EncoderRow, record: Reading) -> EncoderRow:
     found = record.measurements
     encode, decode = (_part_samples(record, key) for key in ("encode_s", "decode_s"))
     boxes = _part_samples(record, "decode_boxes_s", calls_in_one=number(found.get("boxes")))
@@ -183,7 +182,7 @@ def _with_parts(row: EncoderRow, record: Record) -> EncoderRow:
     )
 
 
-def _part_samples(record: Record, key: str, calls_in_one: float = 1) -> Samples:
+def _part_samples(record: Reading, key: str, calls_in_one: float = 1) -> Samples:
     values = listed(record.measurements.get(key))
     return run_samples(record.run_id, [number(value) / calls_in_one for value in values] if calls_in_one else [])
 

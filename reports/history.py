@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bench.record import Record
-from reports.candidates import candidate_of, case_of, label_protocols, lasting_name, protocol_id
+from reports.candidates import Reading, label_protocols, lasting_name
 from reports.fields import listed
 from reports.provenance import short_commit
 from reports.statistics import Samples, ratio_of_medians, run_samples, spread_of
@@ -39,7 +38,7 @@ class Point:
     samples: Samples
 
 
-def history(records: Iterable[Record]) -> dict[str, list[Point]]:
+def history(records: Iterable[Reading]) -> dict[str, list[Point]]:
     """Latencies that at least two runs measured, run by run in order of time.
 
     Args:
@@ -47,11 +46,11 @@ def history(records: Iterable[Record]) -> dict[str, list[Point]]:
     """
     latencies = list({(r.run_id, r.key): r for r in records if r.kind == "latency" and _is_warm(r)}.values())
     protocols, _ = label_protocols(record.protocol for record in latencies)
-    series: dict[tuple[object, ...], dict[str, list[Record]]] = {}
+    series: dict[tuple[object, ...], dict[str, list[Reading]]] = {}
     names: dict[tuple[object, ...], str] = {}
     for record in sorted(latencies, key=lambda record: record.time_utc):
-        case, protocol = case_of(record), protocol_id(record.protocol)
-        who = lasting_name(candidate_of(record))
+        case, protocol = record.case_info, record.protocol_id
+        who = lasting_name(record.who)
         key = (who, case, protocol)
         names[key] = f"{case.case_id} {case.size}: {who} {protocols[protocol]}".strip() if record.case else who
         series.setdefault(key, {}).setdefault(record.run_id, []).append(record)
@@ -59,7 +58,7 @@ def history(records: Iterable[Record]) -> dict[str, list[Point]]:
     return {name: timed for name, found in points.items() if len(timed := [p for p in found if p.samples.values]) > 1}
 
 
-def history_tables(records: Iterable[Record]) -> list[Table]:
+def history_tables(records: Iterable[Reading]) -> list[Table]:
     """The history, or nothing where nothing was measured twice."""
     shown: list[dict[str, str]] = []
     data: list[dict[str, object]] = []
@@ -82,17 +81,17 @@ def history_tables(records: Iterable[Record]) -> list[Table]:
     return [Table("history", "History", shown, data, (HISTORY_NOTE,), HISTORY_COLUMNS)] if shown else []
 
 
-def _is_warm(record: Record) -> bool:
+def _is_warm(record: Reading) -> bool:
     return record.measurements.get("temperature") != "cold"
 
 
-def _point(run: Sequence[Record]) -> Point:
+def _point(run: Sequence[Reading]) -> Point:
     """Of the records of one run: one of the encoder, or several passes over a case."""
     first = run[0]
     if first.case is None:
         values: list[object] = listed(first.measurements.get("encode_s"))
     else:
         values = [record.measurements.get("total_s") for record in run]
-    version = candidate_of(first).backend_version
+    version = first.who.backend_version
     samples = run_samples(first.run_id, values)
     return Point(first.run_id, first.time_utc, short_commit(first.git), version, samples)

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.record import Record, read_records
+from bench.record import read_records
+from reports.candidates import Reading
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ class Loaded:
         history: all records, with those that a later one of the same kind and key replaced.
     """
 
-    records: tuple[Record, ...]
+    records: tuple[Reading, ...]
     files: tuple[RecordFile, ...]
-    history: tuple[Record, ...]
+    history: tuple[Reading, ...]
 
     @property
     def superseded(self) -> int:
@@ -66,7 +67,7 @@ def load_records(paths: Sequence[Path]) -> Loaded:
     """
     if missing := [str(path) for path in paths if not path.is_file()]:
         raise ValueError(f"no records: no such file: {', '.join(missing)} (`bench` writes records)")
-    contents = {path: list(read_records([path])) for path in dict.fromkeys(paths)}
+    contents = {path: [Reading(**vars(record)) for record in read_records([path])] for path in dict.fromkeys(paths)}
     records = [record for content in contents.values() for record in content]
     if not records:
         raise ValueError(f"no records in: {', '.join(map(str, paths)) or 'no files at all'} (`bench` writes records)")
@@ -75,7 +76,7 @@ def load_records(paths: Sequence[Path]) -> Loaded:
     return Loaded(tuple(latest), files, tuple(records))
 
 
-def keep_latest(records: Iterable[Record]) -> list[Record]:
+def keep_latest(records: Iterable[Reading]) -> list[Reading]:
     """One record for each kind and key: the one written last, by its time and then by its place.
 
     The kind is part of it because an error carries the key of what it failed to measure: it must not hide a figure.
@@ -84,7 +85,7 @@ def keep_latest(records: Iterable[Record]) -> list[Record]:
     return list({(record.kind, record.key): record for record in ordered}.values())
 
 
-def _record_file(path: Path, content: Sequence[Record]) -> RecordFile:
+def _record_file(path: Path, content: Sequence[Reading]) -> RecordFile:
     run_ids = tuple(dict.fromkeys(record.run_id for record in content))
     return RecordFile(path, len(content), _lines(path) - len(content), run_ids)
 

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from bench.record import Record
 from reports.accuracy import AccuracyRow, Scored, accuracy_rows, accuracy_tables, on_shared_labels, read_scores
-from reports.candidates import FLOOR, candidate_of
+from reports.candidates import FLOOR, Reading
 from reports.cases import CaseRow, case_rows, case_tables, shared_settings
 from reports.encoders import EncoderRow, encoder_rows, encoder_tables
 from reports.history import history_tables
@@ -45,7 +44,7 @@ class MachineReport:
 
     machine: str
     title: str
-    records: list[Record]
+    records: list[Reading]
     encoders: list[EncoderRow]
     cases: list[CaseRow]
     by_modality: list[AccuracyRow]
@@ -53,7 +52,7 @@ class MachineReport:
     compared: list[AccuracyRow]
     scored: list[Scored]
     peaks: dict[int, Peak]
-    history: list[Record]
+    history: list[Reading]
     sources: Mapping[str, tuple[str, ...]]
 
     def source(self, run_ids: Iterable[str]) -> str:
@@ -89,7 +88,7 @@ def machine_reports(loaded: Loaded, baseline: str | None = None) -> list[Machine
     Raises:
         ValueError: there is no record of `baseline`.
     """
-    encoders = sorted({candidate_of(record).encoder for record in loaded.records} - {FLOOR, ""})
+    encoders = sorted({record.who.encoder for record in loaded.records} - {FLOOR, ""})
     if baseline is not None and baseline not in encoders:
         near = difflib.get_close_matches(baseline, encoders, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
@@ -103,8 +102,8 @@ def machine_reports(loaded: Loaded, baseline: str | None = None) -> list[Machine
 
 def _machine_report(
     machine: str,
-    records: list[Record],
-    history: list[Record],
+    records: list[Reading],
+    history: list[Reading],
     baseline: str | None,
     sources: Mapping[str, tuple[str, ...]],
 ) -> MachineReport:

@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bench.record import Record
-from reports.candidates import Candidate
+from reports.candidates import Candidate, Reading
 from reports.cases import CaseRow
 from reports.encoders import EncoderRow
 from reports.fields import integer, listed
@@ -87,7 +86,7 @@ class Share:
         return _rate(self.gmacs, self.median_s)
 
 
-def read_peaks(records: Iterable[Record]) -> dict[int, Peak]:
+def read_peaks(records: Iterable[Reading]) -> dict[int, Peak]:
     """The limits of one machine by number of threads; of several calibrations the latest."""
     return {peak.threads: peak for peak in (_peak(record) for record in records if record.kind == "peak")}
 
@@ -128,7 +127,7 @@ def peak_tables(encoders: Sequence[EncoderRow], cases: Sequence[CaseRow], peaks:
     return tables
 
 
-def _peak(record: Record) -> Peak:
+def _peak(record: Reading) -> Peak:
     found = record.measurements
 
     def spread(name: str) -> Spread:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bench.record import Record
-from reports.candidates import candidate_of, case_of, label_candidates, label_protocols, protocol_id
+from reports.candidates import Reading, label_candidates, label_protocols
 from reports.fields import listed, mapped
 from reports.load import Loaded
 from reports.tables import NOTHING, Table
@@ -18,15 +17,15 @@ def describe_machine(machine: Mapping[str, Any]) -> str:
     return f"{cpu}, {machine.get('cores', '?')} cores, {machine.get('memory_gib', '?')} GiB"
 
 
-def by_machine(records: Iterable[Record]) -> dict[str, list[Record]]:
+def by_machine(records: Iterable[Reading]) -> dict[str, list[Reading]]:
     """Records by machine id, that of the latest record first."""
-    machines: dict[str, list[Record]] = {}
+    machines: dict[str, list[Reading]] = {}
     for record in sorted(records, key=lambda record: record.time_utc, reverse=True):
         machines.setdefault(str(record.machine.get("id", "unknown")), []).append(record)
     return {machine: found[::-1] for machine, found in machines.items()}
 
 
-def provenance(records: Sequence[Record]) -> list[str]:
+def provenance(records: Sequence[Reading]) -> list[str]:
     """Sentences on the machine, packages and commits of the records of one machine."""
     machine = records[-1].machine
     commits = dict.fromkeys(short_commit(record.git) for record in records)
@@ -43,9 +42,9 @@ def provenance(records: Sequence[Record]) -> list[str]:
     ]
 
 
-def run_tables(records: Sequence[Record]) -> list[Table]:
+def run_tables(records: Sequence[Reading]) -> list[Table]:
     """The runs of one machine."""
-    runs: dict[str, list[Record]] = {}
+    runs: dict[str, list[Reading]] = {}
     for record in records:
         runs.setdefault(record.run_id, []).append(record)
     rows = [
@@ -61,9 +60,9 @@ def run_tables(records: Sequence[Record]) -> list[Table]:
     return [Table("runs", "Runs", rows, rows)]
 
 
-def weights_tables(records: Iterable[Record]) -> list[Table]:
+def weights_tables(records: Iterable[Reading]) -> list[Table]:
     """The weights that candidates of one machine held."""
-    candidates = dict.fromkeys(map(candidate_of, records))
+    candidates = dict.fromkeys(record.who for record in records)
     weights = {(who.encoder, who.weights, who.sha256, who.trained): None for who in candidates if who.weights}
     rows = [
         {"encoder": encoder, "weights": name, "trained": "yes" if trained else "no, random", "sha256": sha256}
@@ -72,20 +71,20 @@ def weights_tables(records: Iterable[Record]) -> list[Table]:
     return [Table("weights", "Weights", rows, rows)] if rows else []
 
 
-def error_tables(records: Sequence[Record]) -> list[Table]:
+def error_tables(records: Sequence[Reading]) -> list[Table]:
     """What failed on one machine, the latest last; nothing where nothing did."""
     failed = [record for record in records if record.kind == "error"]
     if not failed:
         return []
-    labels, _ = label_candidates(map(candidate_of, failed))
+    labels, _ = label_candidates(record.who for record in failed)
     protocols, _ = label_protocols(record.protocol for record in failed)
     measured_s = {_subject(record): record.time_utc for record in records if record.kind != "error"}
     rows = [
         {
             "time (UTC)": record.time_utc[:19],
-            "candidate": labels[candidate_of(record)],
-            "case": case_of(record).case_id,
-            "protocol": protocols[protocol_id(record.protocol)],
+            "candidate": labels[record.who],
+            "case": record.case_info.case_id,
+            "protocol": protocols[record.protocol_id],
             "error": str(mapped(record.error).get("type", "")),
             "message": str(mapped(record.error).get("message", "")),
             "measured since": "yes" if measured_s.get(_subject(record), "") > record.time_utc else "no",
@@ -114,9 +113,9 @@ def reading_notes(loaded: Loaded) -> list[str]:
     return notes
 
 
-def _subject(record: Record) -> tuple[object, ...]:
+def _subject(record: Reading) -> tuple[object, ...]:
     """What a record is about, whatever became of it."""
-    return candidate_of(record), case_of(record), protocol_id(record.protocol)
+    return record.who, record.case_info, record.protocol_id
 
 
 def short_commit(git: Mapping[str, Any] | None) -> str:
