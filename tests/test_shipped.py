@@ -46,12 +46,12 @@ def test_what_ships_is_what_its_card_says(card: WeightCard, monkeypatch: pytest.
 def test_the_recipe_is_that_of_the_logs() -> None:
     """Each stage's steps and images, as the training logged them, stand in the card's commands."""
     card = (catalog_folder() / "light_repvit_m0_9.md").read_text()
-    commands = re.findall(r"--size (\d+) --batch-size (\d+) .*?--steps (\d+)", card, re.DOTALL)
-    assert len(commands) == 3
-    for size, _, steps in commands:
-        lines = (LOGS / f"light_repvit_m0_9_{size}px.jsonl").read_text().splitlines()
+    commands = re.findall(r"--batch-size (\d+) [^`]*?--steps (\d+)[ \\\n]*-o runs/(\w)", card)
+    assert "".join(run for *_, run in commands) == "abcde"
+    for _, steps, run in commands:
+        lines = (LOGS / f"light_repvit_m0_9_{run}.jsonl").read_text().splitlines()
         assert sum(json.loads(line)["kind"] == "step" for line in lines) == int(steps)
-    images = sum(int(batch) * int(steps) for _, batch, steps in commands)
+    images = sum(int(batch) * int(steps) for batch, steps, _ in commands)
     assert f"{round(images, -3):,} images in all" in card
 
 
