@@ -32,6 +32,8 @@ def list_cards() -> None:
     from zoo.weights.cards import catalog, checkpoints_folder, non_commercial
 
     table = Table("name", "encoder", "model", "licence", "here")
+    for column in table.columns:
+        column.no_wrap, column.overflow = column.header == "name", "fold"
     for card in catalog().values():
         table.add_row(card.name, card.encoder, card.title, card.licence, "yes" if card.path.is_file() else "")
     console = Console()

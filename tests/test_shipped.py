@@ -35,12 +35,19 @@ def test_what_ships_is_what_its_card_says(card: WeightCard, monkeypatch: pytest.
     assert card.path.parent == catalog_folder(), "found wherever downloads are kept"
     assert sha256_of(card.path) == card.sha256
     assert card.path.stat().st_size <= 25e6
-    assert default_weights(card.encoder) == card.name
-    sam = create_sam(card.encoder)
+    sam = create_sam(card.encoder, card.name)
     assert sam.weights is not None
     assert (sam.weights.sha256, sam.weights.trained) == (card.sha256, True)
-    about = card.path.with_suffix(".md").read_text()
+    about = (catalog_folder().parent / card.page).read_text()
+    assert card.file in about
     assert "Not a medical device" in about
+
+
+def test_an_encoder_has_the_first_that_ships_by_default() -> None:
+    assert default_weights(DEFAULT_ENCODER) == SHIPPED[0].name == "light_repvit_m0_9"
+    sam = create_sam(DEFAULT_ENCODER)
+    assert sam.weights is not None
+    assert sam.weights.sha256 == SHIPPED[0].sha256
 
 
 def test_the_recipe_is_that_of_the_logs() -> None:
@@ -68,7 +75,7 @@ def test_an_encoder_without_has_random_weights() -> None:
 
 @pytest.mark.parametrize("card", SHIPPED, ids=lambda card: card.name)
 def test_unseen_synthetic_images_are_segmented_better_than_by_ellipses(card: WeightCard) -> None:
-    sam = create_sam(card.encoder)
+    sam = create_sam(card.encoder, card.name)
     prompting, side = training_geometry(sam, TrainConfig())
     images = PromptedImages(SyntheticImages(256, UNSEEN), prompting)
     task = Finetuning(sam, embedding_side=side).eval()

@@ -36,7 +36,7 @@ class WeightCard:
         file: file name in the checkpoints' folder.
         licence: of the weights.
         sha256: where it is known; else the first download pins it.
-        ships: whether the file comes with the toolkit, beside the catalog; it is then its encoder's default.
+        ships: whether the file comes with the toolkit, beside the catalog; an encoder's first that does is its default.
     """
 
     name: str
