@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
@@ -31,7 +31,7 @@ class Candidate:
         precision: `fp32`, ...
         threads: that one operator may use; 0 where a record does not say.
         cpus: logical CPUs it was pinned to, `0,1`; empty for none.
-        weights: name of the weights.
+        weights: name of the weights; they are told apart by their hash, whatever a file is called.
         sha256: of the weights.
         trained: whether they come from training. Others have no accuracy to speak of.
     """
@@ -43,7 +43,7 @@ class Candidate:
     precision: str = ""
     threads: int = 0
     cpus: str = ""
-    weights: str = ""
+    weights: str = field(default="", compare=False)
     sha256: str = ""
     trained: bool = False
 
@@ -162,19 +162,19 @@ def label_candidates(candidates: Iterable[Candidate]) -> tuple[dict[Candidate, s
     """Shortest labels that tell candidates apart, and in words what all of them share.
 
     `repvit` and `tinyvit` do where nothing else differs; `repvit, onnxruntime, int8` where runtime and precision do.
-    Weights come in only where the label is ambiguous without them: every encoder has its own anyway.
+    Weights come in only where a label is ambiguous without them: every encoder has its own anyway.
     """
     distinct = list(dict.fromkeys(candidates))
     measured = [candidate for candidate in distinct if candidate.encoder != FLOOR]
-    fields = ["variant", "backend", "precision", "threads", "cpus"]
-    shown = [field for field in fields if len({getattr(candidate, field) for candidate in measured}) > 1]
-    shared = [_field(measured[0], field) for field in fields if field not in shown] if measured else []
+    names = ["variant", "backend", "precision", "threads", "cpus"]
+    shown = [name for name in names if len({getattr(candidate, name) for candidate in measured}) > 1]
+    shared = [_field(measured[0], name) for name in names if name not in shown] if measured else []
     labels = {candidate: _label(candidate, shown) for candidate in distinct}
-    for field in ("weights", "backend_version", "sha256"):
-        if len(set(labels.values())) == len(distinct):
-            break
-        shown = [*shown, field]
-        labels = {candidate: _label(candidate, shown) for candidate in distinct}
+    for name in ("weights", "backend_version", "sha256"):
+        told: dict[str, set[str]] = {}
+        for who, label in labels.items():
+            told.setdefault(label, set()).add(_field(who, name))
+        labels = {w: _join(label, _field(w, name)) if len(told[label]) > 1 else label for w, label in labels.items()}
     return labels, ", ".join(filter(None, shared))
 
 
@@ -212,13 +212,17 @@ def _preference(row: Timed) -> tuple[int, bool, bool, float]:
 def _label(candidate: Candidate, shown: Collection[str]) -> str:
     if candidate.encoder == FLOOR:
         return FLOOR
-    return ", ".join([candidate.encoder or "-", *filter(None, (_field(candidate, field) for field in shown))])
+    return _join(candidate.encoder or "-", *(_field(candidate, name) for name in shown))
 
 
-def _field(candidate: Candidate, field: str) -> str:
-    value = getattr(candidate, field)
-    if field == "threads":
+def _join(*parts: str) -> str:
+    return ", ".join(filter(None, parts))
+
+
+def _field(candidate: Candidate, name: str) -> str:
+    value = getattr(candidate, name)
+    if name == "threads":
         return f"{value} thread{'s' * (value != 1)}" if value else ""
-    if field == "cpus":
+    if name == "cpus":
         return f"pinned to CPU {value}" if value else ""
-    return str(value)[:12] if field == "sha256" else str(value)
+    return str(value)[:12] if name == "sha256" else str(value)

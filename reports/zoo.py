@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reports.encoders import FAST_PATH, EncoderRow
+from reports.encoders import FAST_PATH, EncoderRow, fastest_of
 from reports.statistics import ratio_of_medians
 from reports.tables import NOTHING, Table, milliseconds, significant, speedup_cell, whole
 
@@ -40,7 +40,7 @@ def short_zoo_rows(rows: Sequence[EncoderRow]) -> list[dict[str, str]]:
     """A row for each encoder of which a licence is known, the slowest first; empty if there is none."""
     shown = []
     for group in _by_encoder(rows):
-        common, fastest = _common(group), min(group, key=_latency)
+        common, fastest = _common(group), fastest_of(group)
         if not (facts := next((row for row in group if row.licence), None)):
             continue
         runtime = f" ({fastest.candidate.backend} {fastest.candidate.precision})"
@@ -67,7 +67,7 @@ def short_runtime_rows(rows: Sequence[EncoderRow]) -> list[dict[str, str]]:
         common = _common(group)
         if common is None or len(group) < 2:
             continue
-        for row in sorted(group, key=_latency, reverse=True):
+        for row in sorted(_of_each_runtime(group), key=_latency, reverse=True):
             ratio = ratio_of_medians(common.encode_samples, row.encode_samples)
             shown.append(
                 {
@@ -96,9 +96,18 @@ def _by_encoder(rows: Sequence[EncoderRow]) -> list[list[EncoderRow]]:
     return list(groups.values())
 
 
+def _of_each_runtime(group: Sequence[EncoderRow]) -> list[EncoderRow]:
+    """One row for each variant, runtime and precision: other weights are no faster."""
+    alike: dict[tuple[str, str, str], list[EncoderRow]] = {}
+    for row in group:
+        who = row.candidate
+        alike.setdefault((who.variant, who.backend, who.precision), []).append(row)
+    return [fastest_of(rows) for rows in alike.values()]
+
+
 def _common(group: Sequence[EncoderRow]) -> EncoderRow | None:
     found = [row for row in group if (row.candidate.backend, row.candidate.precision) == COMMON]
-    return min(found, key=_latency, default=None)
+    return fastest_of(found) if found else None
 
 
 def _latency(row: EncoderRow) -> float:

@@ -49,6 +49,23 @@ def test_zoo(book: Book) -> None:
     }
 
 
+def test_what_was_timed_in_a_run_of_its_own_is_not_called_the_fastest(book: Book) -> None:
+    """The same graph with other weights, and another one, both timed when the machine was quick."""
+    weights = {"name": "other.pth", "sha256": "f" * 64, "trained": True}
+    book.parts({**TORCH, "weights": weights}, [0.1] * 8, run_id="quick")
+    book.parts({**INT8, "variant": "int8-mse-4d5e6f7a"}, [0.05] * 8, run_id="quick")
+    (report,) = machine_reports(load_records([book.path]))
+    (row,) = short_zoo_rows(report.encoders)
+    assert (row["torch fp32 (ms)"], row["fastest (ms)"]) == ("600", "200 (openvino int8)")
+    rows = short_runtime_rows(report.encoders)
+    assert [(row["variant"], row["runtime"], row["encoder (ms)"]) for row in rows] == [
+        ("reparam", "torch", "600"),
+        ("reparam", "openvino", "400"),
+        ("int8-minmax-0a1b2c3d", "openvino", "200"),
+        ("int8-mse-4d5e6f7a", "openvino", "50.0"),
+    ]
+
+
 def test_runtimes_are_compared_with_the_same_encoder_in_torch(book: Book) -> None:
     (report,) = machine_reports(load_records([book.path]))
     rows = short_runtime_rows(report.encoders)

@@ -31,6 +31,8 @@ from reports.statistics import Samples, spread_of
 Point = tuple[AccuracyRow, EncoderRow]
 #: A figure stays readable up to so many encoders, and candidates beside each other; the tables hold all.
 MAX_ENCODERS, MAX_STRIPS = 10, 6
+#: Two labels of so many characters fit beside each other.
+SHORT_LABEL = 50
 #: How much of a modality's row its strips take, and of a strip its dots.
 STRIPS_HEIGHT, DOTS_HEIGHT = 0.8, 0.6
 #: Multiples of it, modulo 1, are spread evenly, however many there are.
@@ -92,16 +94,17 @@ def distribution_figure(report: MachineReport) -> Figure | None:
     labels = counts(sum(map(len, strip.values())) for strip in strips.values())
     n = f"n = {labels} labels a candidate; line: median, bar: quartiles, dots: every label"
     rows = [row for row in report.encoders if row.candidate in chosen]
-    finish(figure, "Distribution of the DSC", report, rows, n, legend, 2)
+    columns = 2 if max(map(len, strips)) <= SHORT_LABEL else 1
+    finish(figure, "Distribution of the DSC", report, rows, n, legend, columns)
     return figure
 
 
 def _best(report: MachineReport) -> list[Candidate]:
-    """Of each encoder and precision the candidate of the highest mean DSC (runtimes hardly differ), the best first."""
-    best: dict[tuple[str, str], AccuracyRow] = {}
+    """Of each weights and precision the candidate of the highest mean DSC (runtimes hardly differ), the best first."""
+    best: dict[tuple[str, str, str], AccuracyRow] = {}
     for row in report.compared:
         if not row.is_floor and row.dsc.n:
-            key = row.candidate.encoder, row.candidate.precision
+            key = row.candidate.encoder, row.candidate.sha256, row.candidate.precision
             best[key] = max(best.get(key, row), row, key=lambda one: (one.dsc.n, one.dsc.mean))
     ordered = sorted(best.values(), key=lambda row: -row.dsc.mean)
     return list(dict.fromkeys(row.candidate for row in ordered))[: MAX_STRIPS - 1]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports.encoders import EncoderRow
+from reports.encoders import EncoderRow, fastest_of
 from reports.machine import MachineReport
 from reports.plots.style import (
     counts,
@@ -71,7 +71,7 @@ def _draw_line(axes: Axes, place: int, line: Sequence[EncoderRow]) -> None:
         quartiles_ms = [1e3 * row.encode_s.q1, 1e3 * row.encode_s.q3]
         axes.plot(quartiles_ms, [place, place], color=colour, linewidth=4, alpha=0.6, solid_capstyle="butt", zorder=3)
         axes.plot(1e3 * row.median_s, place, linestyle="none", zorder=4, **mark_style(row.candidate, colour))
-    fastest = min(line, key=lambda row: row.median_s)
+    fastest = fastest_of(line)
     right_ms = 1e3 * max(max(row.encode_samples.values) for row in line)
     who = f"{fastest.candidate.backend} {fastest.candidate.precision}"
     text = f"{milliseconds(fastest.median_s)} ms   {speedup_text(fastest)}   {who if len(line) > 1 else ''}"
