@@ -29,8 +29,8 @@ from reports.statistics import Samples, spread_of
 
 #: A candidate's accuracy and its encoder's latency.
 Point = tuple[AccuracyRow, EncoderRow]
-#: A figure stays readable up to so many encoders, and candidates beside each other; the tables hold all.
-MAX_ENCODERS, MAX_STRIPS = 10, 6
+#: A figure stays readable up to so many models, and candidates beside each other; the tables hold all.
+MAX_MODELS, MAX_STRIPS = 10, 6
 #: Two labels of so many characters fit beside each other.
 SHORT_LABEL = 50
 #: How much of a modality's row its strips take, and of a strip its dots.
@@ -50,9 +50,9 @@ def accuracy_figure(report: MachineReport) -> Figure | None:
     if not points:
         return None
     dims = sorted({row.dims for row, _ in points})
-    encoders = list(dict.fromkeys(encoder.candidate.encoder for _, encoder in points))[:MAX_ENCODERS]
-    points = [point for point in points if point[1].candidate.encoder in encoders]
-    colours = dict(zip(encoders, palette(len(encoders)), strict=True))
+    models = list(dict.fromkeys(_model(encoder.candidate) for _, encoder in points))[:MAX_MODELS]
+    points = [point for point in points if _model(point[1].candidate) in models]
+    colours = dict(zip(models, palette(len(models)), strict=True))
     marks = mark_entries(encoder.candidate for _, encoder in points)
     figure = new_figure(5.0)
     grid = figure.subplots(1, len(dims), squeeze=False, sharey=True)
@@ -60,7 +60,9 @@ def accuracy_figure(report: MachineReport) -> Figure | None:
         floor = next(row for row in rows if row.is_floor and row.dims == kind)
         _accuracy_panel(axes, [point for point in points if point[0].dims == kind], floor, colours)
     grid[0, 0].set_ylabel("mean DSC over labels")
-    legend = [Entry(encoder, {"marker": "s", "color": colour}) for encoder, colour in colours.items()]
+    several = len({encoder for encoder, _ in models}) < len(models)
+    names = [f"{encoder} {sha256[:8]}" if several else encoder for encoder, sha256 in models]
+    legend = [Entry(name, {"marker": "s", "color": c}) for name, c in zip(names, colours.values(), strict=True)]
     legend += [*marks, Entry("ellipse in the box", {"color": ink(), "linestyle": "--"})]
     legend.append(Entry("Pareto front", {"color": ink(), "linestyle": "-", "alpha": 0.4}))
     calls = counts(encoder.encode_s.n for _, encoder in points)
@@ -135,10 +137,17 @@ def _draw_strip(axes: Axes, place: float, height: float, dsc: Sequence[float], c
     axes.plot(spread.median, place, "|", color=colour, markersize=11, markeredgewidth=2.5, zorder=4)
 
 
-def _accuracy_panel(axes: Axes, points: Sequence[Point], floor: AccuracyRow, colours: Mapping[str, Any]) -> None:
+def _model(candidate: Candidate) -> tuple[str, str]:
+    """Encoder and hash of its weights."""
+    return candidate.encoder, candidate.sha256
+
+
+def _accuracy_panel(
+    axes: Axes, points: Sequence[Point], floor: AccuracyRow, colours: Mapping[tuple[str, str], Any]
+) -> None:
     """Points of one kind of cases."""
     for row, encoder in points:
-        colour = colours[encoder.candidate.encoder]
+        colour = colours[_model(encoder.candidate)]
         quartiles_ms = [1e3 * encoder.encode_s.q1, 1e3 * encoder.encode_s.q3]
         axes.plot(quartiles_ms, [row.dsc.mean] * 2, color=colour, linewidth=2, alpha=0.6, zorder=2)
         style = mark_style(encoder.candidate, colour)
