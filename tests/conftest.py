@@ -24,6 +24,12 @@ from zoo.sam.model import Sam
 GOLDEN = Path(__file__).parent / "golden"
 
 
+def pytest_configure() -> None:
+    """A shell that runs tests in the background has them ignore Ctrl-C, and with them the programs that they start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @functools.cache
 def filled_sam(encoder: str, layout: str) -> Sam:
     """A model whose every weight follows the rule of `fill.py`, loaded strictly."""
