@@ -122,6 +122,11 @@ def encoder_rows(records: Iterable[Reading], baseline: str | None = None) -> lis
     return merged
 
 
+def timed(rows: Sequence[EncoderRow]) -> list[EncoderRow]:
+    """Rows that have a latency."""
+    return [row for row in rows if math.isfinite(row.median_s)]
+
+
 def fastest_of(rows: Sequence[EncoderRow]) -> EncoderRow:
     """Of timed rows the fastest that was timed in one run with the baseline; of all, if none was."""
     return min([row for row in rows if row.speedup.paired] or rows, key=lambda row: row.median_s)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +10,7 @@ from functools import cached_property
 from reports.accuracy import AccuracyRow, Scored, accuracy_rows, accuracy_tables, on_shared_labels, read_scores
 from reports.candidates import FLOOR, Reading
 from reports.cases import CaseRow, case_rows, case_tables, shared_settings
-from reports.encoders import EncoderRow, encoder_rows, encoder_tables
+from reports.encoders import EncoderRow, encoder_rows, encoder_tables, timed
 from reports.history import history_tables
 from reports.load import Loaded
 from reports.peak import Peak, peak_tables, read_peaks
@@ -108,7 +107,6 @@ def _machine_report(
     sources: Mapping[str, tuple[str, ...]],
 ) -> MachineReport:
     scored, encoders = read_scores(records), encoder_rows(records, baseline)
-    timed = {row.candidate for row in encoders if math.isfinite(row.median_s)}
     return MachineReport(
         machine=machine,
         title=describe_machine(records[-1].machine),
@@ -117,7 +115,7 @@ def _machine_report(
         cases=case_rows(records, baseline),
         by_modality=accuracy_rows(scored, lambda case: case.modality),
         by_case=accuracy_rows(scored, lambda case: case.case_id),
-        compared=accuracy_rows(on_shared_labels(scored, timed), lambda _: "all"),
+        compared=accuracy_rows(on_shared_labels(scored, {row.candidate for row in timed(encoders)}), lambda _: "all"),
         scored=scored,
         peaks=read_peaks(records),
         history=history,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from reports.accuracy import Mean
 from reports.candidates import Candidate
+from reports.encoders import timed
 from reports.load import load_records
 from reports.machine import MachineReport, machine_reports
 from reports.tables import NOTHING, markdown_table, significant
@@ -38,13 +39,12 @@ class Choice:
 def choices(report: MachineReport) -> list[Choice]:
     """All candidates of a machine that were timed, the fastest first."""
     dsc = _mean_dsc(report)
-    timed = [
+    found = [
         Choice(row.candidate, row.encode_s.median + row.decode_s.median, dsc.get(row.candidate, math.nan))
-        for row in report.encoders
-        if math.isfinite(row.encode_s.median)
+        for row in timed(report.encoders)
     ]
     marked = [
-        Choice(one.candidate, one.latency_s, one.dsc, any(_beats(other, one) for other in timed)) for one in timed
+        Choice(one.candidate, one.latency_s, one.dsc, any(_beats(other, one) for other in found)) for one in found
     ]
     return sorted(marked, key=lambda choice: choice.latency_s)
 
@@ -70,10 +70,8 @@ def recommend(paths: Sequence[Path], machine: str, max_latency_s: float, min_dsc
     among = choices(reports[machine])
     best = best_choice(among, max_latency_s, min_dsc)
     table = markdown_table([_shown(choice, choice is best) for choice in among])
-    known = {choice.candidate for choice in among if choice.candidate.trained}
-    if not any(math.isfinite(choice.dsc) for choice in among) and any(
-        s.candidate in known for s in reports[machine].scored
-    ):
+    was_scored = any(not row.is_floor for row in reports[machine].compared)
+    if was_scored and not any(math.isfinite(choice.dsc) for choice in among):
         table += f"\n\n{NOT_SHARED}"
     return best, table
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from reports.accuracy import AccuracyRow, Scored
 from reports.candidates import FLOOR, Candidate
-from reports.encoders import EncoderRow
+from reports.encoders import EncoderRow, timed
 from reports.machine import MachineReport
 from reports.plots.style import (
     Entry,
@@ -23,7 +23,6 @@ from reports.plots.style import (
     new_figure,
     palette,
     plain_log,
-    timed,
 )
 from reports.statistics import Samples, spread_of
 

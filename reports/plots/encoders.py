@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports.encoders import EncoderRow, fastest_of
+from reports.encoders import EncoderRow, fastest_of, timed
 from reports.machine import MachineReport
 from reports.plots.style import (
     counts,
@@ -19,7 +19,6 @@ from reports.plots.style import (
     plain_log,
     precision_colours,
     speedup_text,
-    timed,
 )
 from reports.tables import milliseconds
 

@@ -199,11 +199,6 @@ def speedup_text(row: EncoderRow | CaseRow) -> str:
     return f"{significant(row.speedup.value)}x" if math.isfinite(row.speedup.value) else ""
 
 
-def timed(rows: Sequence[EncoderRow]) -> list[EncoderRow]:
-    """Rows that have a latency."""
-    return [row for row in rows if math.isfinite(row.median_s)]
-
-
 def plain_log(axes: Axes, *which: str) -> None:
     """Logarithmic axes with plain numbers on them."""
     for each in which:
