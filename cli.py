@@ -8,6 +8,7 @@ import os
 import sys
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,7 +154,15 @@ candidate_options = options(
         metavar="NAME",
         help="Runtime, see `list`; repeat to compare.",
     ),
-    click.option("--precision", default="fp32", show_default=True, help="Precision of the runtime."),
+    click.option(
+        "--precision",
+        "precisions",
+        multiple=True,
+        default=["fp32"],
+        show_default=True,
+        metavar="NAME",
+        help="Of the runtime: fp32, fp16, bf16; repeat to compare.",
+    ),
     click.option("--sweep", is_flag=True, help="Every runtime and float precision that this machine has."),
     click.option(
         "--candidate",
@@ -225,7 +234,7 @@ def bench(
     weights: tuple[str, ...],
     variant: str,
     backends: tuple[str, ...],
-    precision: str,
+    precisions: tuple[str, ...],
     sweep: bool,
     folders: tuple[Path, ...],
     threads: int,
@@ -263,7 +272,8 @@ def bench(
     from zoo.backends import runnable_here
     from zoo.sam.rule import Protocol3D
 
-    runtimes = runnable_here() if sweep else [(backend, precision) for backend in dict.fromkeys(backends)]
+    named = list(dict.fromkeys(product(backends, precisions)))
+    runtimes = runnable_here() if sweep else named
     recipes = _recipes(encoders, weights, variant, runtimes, threads)
     recipes += [recipe_of(folder, threads=threads) for folder in folders]
     if cpus:

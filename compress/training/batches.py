@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 
+import cv2
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -55,8 +56,10 @@ def stream_batches(
         batch_sampler=StepBatches(config, first_step, fabric.global_rank, fabric.world_size),
         num_workers=config.workers,
         persistent_workers=config.workers > 0,
+        pin_memory=fabric.device.type == "cuda",
         worker_init_fn=_leave_ctrl_c_to_the_parent,
     )
+    cv2.setNumThreads(1)  # one core for each worker; a forked one cannot change it itself
     return iter(loader)
 
 

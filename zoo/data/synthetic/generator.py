@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from zoo.data.synthetic import head_spine, looks, optical, scenes, tissue_scenes
 from zoo.data.synthetic.artefacts import storage, to_uint8
 from zoo.data.synthetic.canvas import Canvas
+from zoo.data.synthetic.heart_vessels import short_axis, vasculature
 from zoo.data.synthetic.looks import Look
 from zoo.data.synthetic.noise import Mask, chance, log_uniform
 from zoo.data.synthetic.scenes import Scene
@@ -46,15 +47,33 @@ LOOKS: Mapping[str, LookSpec] = {
     "ct": LookSpec(
         looks.ct,
         0.28,
-        ((torso, 0.5), (_SLICE, 0.23), (head_spine.head, 0.08), (head_spine.spine, 0.07), (_MOSAIC, 0.12)),
+        (
+            (torso, 0.48),
+            (_SLICE, 0.21),
+            (head_spine.head, 0.08),
+            (head_spine.spine, 0.07),
+            (_MOSAIC, 0.11),
+            (short_axis, 0.03),
+            (vasculature, 0.02),
+        ),
     ),
     "mr": LookSpec(
         looks.mr,
         0.28,
-        ((head_spine.head, 0.4), (torso, 0.15), (_SLICE, 0.18), (head_spine.spine, 0.1), (_MOSAIC, 0.17)),
+        (
+            (head_spine.head, 0.34),
+            (torso, 0.14),
+            (_SLICE, 0.17),
+            (head_spine.spine, 0.1),
+            (_MOSAIC, 0.14),
+            (short_axis, 0.07),
+            (vasculature, 0.04),
+        ),
     ),
-    "us": LookSpec(looks.us, 0.12, ((_LESIONS, 0.5), (_SLICE, 0.3), (_MOSAIC, 0.2))),
-    "xray": LookSpec(looks.xray, 0.1, ((tissue_scenes.chest, 0.6), (tissue_scenes.limb, 0.4))),
+    "us": LookSpec(looks.us, 0.12, ((_LESIONS, 0.44), (_SLICE, 0.27), (_MOSAIC, 0.17), (short_axis, 0.12))),
+    "xray": LookSpec(
+        looks.xray, 0.1, ((tissue_scenes.chest, 0.45), (tissue_scenes.limb, 0.25), (tissue_scenes.joint, 0.3))
+    ),
     "rgb": LookSpec(
         optical.rgb,
         0.12,

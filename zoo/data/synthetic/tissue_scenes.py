@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 
 from zoo.data.synthetic.canvas import Canvas, populate
-from zoo.data.synthetic.noise import chance, log_uniform
+from zoo.data.synthetic.noise import Mask, chance, log_uniform
 from zoo.data.synthetic.scenes import scaled, vertices
-from zoo.data.synthetic.shapes import CIRCLE, fill, lobes, organ, place, random_shape, star, tube, wall
+from zoo.data.synthetic.shapes import CIRCLE, Outline, fill, lobes, organ, place, random_shape, star, tube, wall
 
 
 def cells(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -115,3 +115,35 @@ def limb(canvas: Canvas, rng: np.random.Generator) -> None:
     canvas.paint(soft, "muscle", chance(rng, 0.2))
     populate(canvas, rng, soft, int(rng.integers(1, 5)), (0.1, 0.4), ("bone", "bone", "fat", "organ"), nested=0.5)
     populate(canvas, rng, soft, int(rng.integers(1, 7)), (0.02, 0.12), ("lesion", "bone", "vessel"))
+
+
+def joint(canvas: Canvas, rng: np.random.Generator) -> None:
+    """A projection of one or two long bones that end at a joint: a shaft, a round head on a neck, a knob or two."""
+    soft = np.ones(canvas.shape, np.bool_)
+    if chance(rng, 0.5):
+        middle = (canvas.shape[0] / 2, canvas.shape[1] / 2)
+        soft = fill(canvas.shape, place(rng, star(rng, 0.15), middle, canvas.side * rng.uniform(0.45, 0.8)))
+    canvas.paint(soft, "muscle", False)
+    meeting = np.array(canvas.shape[::-1]) * rng.uniform(0.25, 0.75, 2)
+    direction = rng.uniform(0, 2 * np.pi)
+    for _ in range(rng.integers(1, 3)):
+        canvas.paint(_long_bone(rng, canvas, meeting, direction), "bone", True)
+        direction += rng.uniform(0.6, 1.4) * np.pi
+    populate(canvas, rng, soft, int(rng.integers(0, 4)), (0.02, 0.15), ("bone", "vessel", "lesion"), labelled=0.5)
+
+
+def _long_bone(rng: np.random.Generator, canvas: Canvas, end: Outline, direction: float) -> Mask:
+    """From the joint at `end` (x, y) to beyond the image."""
+    thick = canvas.side * log_uniform(rng, 0.06, 0.3)
+    along, across = (np.array([np.cos(a), np.sin(a)]) for a in (direction, direction + np.pi / 2))
+    neck = end + along * thick * rng.uniform(0.6, 1.5) + across * thick * rng.uniform(-1, 1)
+    far = neck + along * 2 * canvas.side
+    half = thick / 2 * np.array([rng.uniform(1, 1.6), rng.uniform(0.6, 1)])
+    shaft = np.stack([neck - across * half[0], neck + across * half[0], far + across * half[1], far - across * half[1]])
+    stem = thick * rng.uniform(0.3, 0.45)
+    bridge = np.stack([end - across * stem, end + across * stem, neck + across * half[0], neck - across * half[0]])
+    bone = fill(canvas.shape, shaft) | fill(canvas.shape, bridge)
+    for middle, size in ((end, rng.uniform(0.45, 0.8)), (neck - across * half[0], rng.uniform(0.2, 0.5))):
+        at = (float(middle[1]), float(middle[0]))
+        bone |= fill(canvas.shape, place(rng, star(rng, 0.08), at, thick * size, rng.uniform(0.8, 1)))
+    return bone
