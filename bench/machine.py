@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 
 #: Instruction sets that decide how fast each precision runs.
 ISA_FLAGS = (
@@ -36,7 +37,9 @@ PACKAGES = ("torch", "timm", "fvcore", "numpy", "scipy", "opencv-python-headless
 
 @cache
 def describe_machine() -> dict[str, Any]:
-    """CPU, cores this process may use, instruction sets, memory and system, with an `id` that is a hash of them."""
+    """CPU, cores this process may use, instruction sets, memory, system and, where there is one, the GPU that backends
+    would use, with an `id` that is a hash of them.
+    """
     cpu_info = Path("/proc/cpuinfo")
     fields = _first_cpu(cpu_info.read_text()) if cpu_info.exists() else {}
     flags = set(f"{fields.get('flags', '')} {fields.get('Features', '')}".split())
@@ -46,6 +49,7 @@ def describe_machine() -> dict[str, Any]:
         "isa": [flag for flag in ISA_FLAGS if flag in flags],
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "os": f"{platform.system()} {platform.machine()}",
+        **({"gpu": torch.cuda.get_device_name(0)} if torch.cuda.is_available() else {}),
     }
     digest = hashlib.sha256(json.dumps(machine, sort_keys=True).encode()).hexdigest()
     return {"id": digest[:12], **machine}

@@ -12,9 +12,10 @@ from reports.tables import NOTHING, Table
 
 
 def describe_machine(machine: Mapping[str, Any]) -> str:
-    """One line: CPU, cores, memory."""
+    """One line: CPU, cores, memory, and GPU if it has one."""
     cpu = machine.get("cpu") or "unknown CPU"
-    return f"{cpu}, {machine.get('cores', '?')} cores, {machine.get('memory_gib', '?')} GiB"
+    gpu = f", {machine['gpu']}" if machine.get("gpu") else ""
+    return f"{cpu}, {machine.get('cores', '?')} cores, {machine.get('memory_gib', '?')} GiB{gpu}"
 
 
 def by_machine(records: Iterable[Reading]) -> dict[str, list[Reading]]:
@@ -35,7 +36,7 @@ def provenance(records: Sequence[Reading]) -> list[str]:
             versions.setdefault(package, {})[str(version)] = None
     packages = [f"{package} {' and '.join(found)}" for package, found in versions.items()]
     return [
-        f"CPU: {describe_machine(machine)} of memory; {machine.get('os', 'unknown system')}; id `{machine.get('id')}`",
+        f"CPU: {describe_machine(machine)}; {machine.get('os', 'unknown system')}; id `{machine.get('id')}`",
         f"Instruction sets: {', '.join(map(str, listed(machine.get('isa')))) or 'unknown'}",
         f"Packages: {', '.join(packages) or 'unknown'}",
         f"Toolkit: {', '.join(commits)}",

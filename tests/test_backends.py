@@ -222,6 +222,16 @@ def test_a_gpu_encodes_image_by_image_by_one_graph(
     assert captured == [torch.Size([1, 3, 64, 64])]
 
 
+def test_float32_on_a_gpu_is_float32(sam: Sam, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TF32, cuDNN's default, has ten bits of mantissa: embeddings were 4e-4 off with it."""
+    monkeypatch.setattr(Sam, "to", lambda self, device: self)
+    backend = torch_cuda.CudaBackend(sam, "fp32", 2)
+    seen = [torch.backends.cudnn.allow_tf32]
+    with backend._running():
+        seen.append(torch.backends.cudnn.allow_tf32)
+    assert [*seen, torch.backends.cudnn.allow_tf32] == [True, False, True]
+
+
 def test_a_provider_that_does_not_start(sam: Sam) -> None:
     """An ONNX Runtime that has its CUDA provider, on a machine that has no GPU, falls back in silence."""
     if "CUDAExecutionProvider" in ort.get_available_providers():

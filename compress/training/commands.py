@@ -31,6 +31,9 @@ def setting(name: str, help_text: str, **options: Any) -> Any:
 
 with_settings = options(
     setting("steps", "Updates of the weights.", type=click.IntRange(min=1)),
+    setting(
+        "minutes", "Limit to the time; the schedule then ends with it.  [default: none]", type=click.FloatRange(min=0)
+    ),
     setting("batch_size", "Images a step, over all processes.", type=click.IntRange(min=1)),
     setting("accumulate", "Parts that a step's images are computed in, to save memory.", type=click.IntRange(min=1)),
     setting("objects", "Prompts an image.", type=click.IntRange(min=1)),

@@ -10,10 +10,11 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train; the same settings and seed give the same weights on one machine.
+    """How to train; without `minutes`, the same settings and seed give the same weights on one machine's CPU.
 
     Attributes:
         steps: updates of the weights.
+        minutes: after which training ends if `steps` are not done; the schedule ends with them, too. 0 for no limit.
         batch_size: images a step, over all processes and accumulated parts.
         accumulate: parts that a step's images are computed in, to save memory.
         objects: prompts an image.
@@ -38,6 +39,7 @@ class TrainConfig:
     """
 
     steps: int = 1000
+    minutes: float = 0
     batch_size: int = 16
     accumulate: int = 1
     objects: int = 4
@@ -84,11 +86,11 @@ class RunOptions:
 FINAL_SHARE = 0.01
 
 
-def learning_rate(config: TrainConfig, step: int, plateau_factor: float = 1) -> float:
-    """The learning rate of a step: a linear rise, then as `schedule` says."""
+def learning_rate(config: TrainConfig, step: int, plateau_factor: float = 1, time_used: float = 0) -> float:
+    """The learning rate of a step: a linear rise, then as `schedule` says, by steps or by the share of `minutes` used."""
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
     if config.schedule == "cosine":
-        progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+        progress = max(time_used, (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps))
         return config.lr * (FINAL_SHARE + (1 - FINAL_SHARE) * (1 + math.cos(math.pi * min(1, progress))) / 2)
     return config.lr * (plateau_factor if config.schedule == "plateau" else 1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -68,7 +70,8 @@ def fit(
     listen: Listener = lambda kind, what: None,
     origin: Mapping[str, Any] | None = None,
 ) -> Progress:
-    """Trains what `config` does not freeze of `task` up to `config.steps`, from where the folder's checkpoint left off.
+    """Trains what `config` does not freeze of `task` up to `config.steps` or `config.minutes`, from where the folder's
+    checkpoint left off.
 
     Args:
         task: a module from a batch to `loss` and further numbers to be logged; parameters without gradient stay.
@@ -118,15 +121,19 @@ def fit(
 
     stream = stream_batches(dataset, config, progress.step, fabric)
     stopped = False
+    limit_s, begun = 60 * config.minutes or math.inf, time.monotonic() - progress.trained_s
+    time_used = progress.trained_s / limit_s
     with Stop() as stop:
-        while progress.step < config.steps and not (stopped := _any_process(fabric, stop.asked)):
-            rate = learning_rate(config, progress.step, progress.plateau_factor)
+        while progress.step < config.steps and time_used < 1 and not (stopped := bool(_highest(fabric, stop.asked))):
+            rate = learning_rate(config, progress.step, progress.plateau_factor, time_used)
             log("step", take_step(fabric, model, sam, optimizer, stream, config, progress, rate))
+            progress.trained_s = time.monotonic() - begun
+            time_used = _highest(fabric, progress.trained_s / limit_s)
             if config.ema_decay:
                 update_average(average_sam, sam, config.ema_decay, progress.step)
             else:
                 average_sam.load_state_dict(sam.state_dict())
-            if progress.step % config.validate_every == 0 or progress.step == config.steps:
+            if progress.step % config.validate_every == 0 or progress.step == config.steps or time_used >= 1:
                 # BatchNorm's statistics differ between processes: the first one's scores decide for all of them.
                 scores: dict[str, float] = fabric.broadcast(validate(average) if fabric.is_global_zero else {})
                 log("validation", scores)
@@ -144,12 +151,12 @@ def fit(
     return progress
 
 
-def _any_process(fabric: Fabric, asked: bool) -> bool:
-    """Whether any process was asked to stop: all stop after the same step, or they would wait for each other."""
+def _highest(fabric: Fabric, value: float) -> float:
+    """The highest of the processes' values: all stop after the same step, or they would wait for each other."""
     if fabric.world_size == 1:
-        return asked
-    most: Any = fabric.all_reduce(torch.tensor(float(asked), device=fabric.device), reduce_op="max")
-    return bool(most)
+        return value
+    highest: Any = fabric.all_reduce(torch.tensor(float(value), device=fabric.device), reduce_op="max")
+    return float(highest)
 
 
 def _is_better(progress: Progress, score: float, config: TrainConfig) -> bool:

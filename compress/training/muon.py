@@ -47,27 +47,31 @@ class Muon(torch.optim.AdamW):
         return loss
 
     def _step_matrices(self, group: dict[str, Any]) -> None:
+        weights = [weight for weight in group["params"] if weight.grad is not None]
+        if not weights:
+            return
         alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        for weight in group["params"]:
-            if weight.grad is not None:
-                wanted = self._with_momentum(weight, weight.grad).flatten(1)
-                alike[wanted.shape].append((weight, wanted))
-                weight.grad = None
+        for weight, wanted in zip(weights, self._with_momentum(weights), strict=True):
+            alike[wanted.flatten(1).shape].append((weight, wanted.flatten(1)))
+            weight.grad = None
+        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
         for shape, pairs in alike.items():
-            length = group["lr"] * ADAMW_RMS * max(shape) ** 0.5
             directions = orthogonalised(torch.stack([wanted for _, wanted in pairs]))
-            for (weight, _), direction in zip(pairs, directions, strict=True):
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.add_(direction.view_as(weight), alpha=-length)
+            moved = [weight for weight, _ in pairs]
+            steps = [direction.view_as(weight) for weight, direction in zip(moved, directions, strict=True)]
+            torch._foreach_add_(moved, steps, alpha=-group["lr"] * ADAMW_RMS * max(shape) ** 0.5)
 
-    def _with_momentum(self, weight: Tensor, gradient: Tensor) -> Tensor:
+    def _with_momentum(self, weights: list[Tensor]) -> tuple[Tensor, ...]:
         """Nesterov's look ahead. The count of steps is what AdamW's state holds, too."""
-        state = self.state[weight]
-        if not state:
-            state["step"], state["momentum"] = torch.zeros(()), torch.zeros_like(weight)
-        state["step"] += 1
-        mean: Tensor = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
-        return gradient.lerp(mean, MOMENTUM)
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        for weight in weights:
+            state = self.state[weight]
+            if not state:
+                state["step"], state["momentum"] = torch.zeros(()), torch.zeros_like(weight)
+            state["step"] += 1
+        means = [self.state[weight]["momentum"] for weight in weights]
+        torch._foreach_lerp_(means, gradients, 1 - MOMENTUM)
+        return torch._foreach_lerp(gradients, means, MOMENTUM)
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
@@ -78,7 +82,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(ITERATIONS):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x if wide else x.mT
 
 

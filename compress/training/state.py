@@ -32,6 +32,7 @@ class Progress:
         best_step: when it was reached.
         stale: validations since.
         plateau_factor: what the learning rate is multiplied by under the `plateau` schedule.
+        trained_s: time in the loop.
     """
 
     step: int = 0
@@ -40,6 +41,7 @@ class Progress:
     best_step: int = 0
     stale: int = 0
     plateau_factor: float = 1
+    trained_s: float = 0
 
 
 @contextmanager

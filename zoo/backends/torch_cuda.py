@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -29,7 +30,8 @@ def _lacking(precision: str) -> tuple[str, str] | None:
 class CudaBackend(TorchBackend):
     """`Backend` on the first GPU, with a copy of the model. Results are on the host when a call returns.
 
-    fp16 and bf16 are autocast, as in `TorchBackend`; fp32 products may use TF32 only if torch is told so.
+    fp16 and bf16 are autocast, as in `TorchBackend`. fp32 is float32 throughout: convolutions take no TF32, which cuDNN
+    would use, and products only if torch is told so.
     """
 
     name = "cuda"
@@ -45,6 +47,11 @@ class CudaBackend(TorchBackend):
                 self._replayed = capture(self._encoder, self._tensor(images[:1]))
             self._encoder = self._replayed
         return np.concatenate([super(CudaBackend, self).encode(image[None]) for image in images])
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False), super()._running():
+            yield
 
 
 def capture(module: Callable[[Tensor], Tensor], example: Tensor) -> Callable[[Tensor], Tensor]:
