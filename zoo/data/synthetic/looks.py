@@ -124,7 +124,8 @@ def xray(canvas: Canvas, rng: np.random.Generator) -> Rendered:
     total = np.zeros(canvas.shape, np.float32)
     for index, mask in canvas.masks.items():
         low, high = XRAY_PRIORS[canvas.parts[index].tissue]
-        total += np.float32(rng.uniform(low, high)) * _thickness(mask, rng)
+        hollow = canvas.parts[index].tissue == "bone" and chance(rng, 0.6)
+        total += np.float32(rng.uniform(low, high)) * (_shell(mask, rng) if hollow else _thickness(mask, rng))
     total += np.float32(rng.uniform(0.005, 0.03)) * smooth_noise(rng, canvas.shape, canvas.side * 0.02)
     total *= artefacts.bias_field(rng, canvas.shape, rng.uniform(0, 0.15))
     image = artefacts.point_spread(rng, 1 - np.exp(-np.maximum(total, 0) * np.float32(rng.uniform(0.8, 1.8))))
@@ -133,6 +134,14 @@ def xray(canvas: Canvas, rng: np.random.Generator) -> Rendered:
         image += np.float32(rng.uniform(0.5, 1.5)) * (image - artefacts.blur(image, canvas.side * 0.04))
     image = artefacts.gamma(rng, image, 0.3)
     return (1 - image if chance(rng, 0.1) else image), None
+
+
+def _shell(mask: Mask, rng: np.random.Generator) -> Field:
+    """How much of a part's dense rind, as bone has, the beam meets: 0 to 1, float32 (h, w), most along the border."""
+    depth = np.asarray(cv2.distanceTransform(mask.view(np.uint8), cv2.DIST_L2, 3), np.float32)
+    rind = np.float32(max(1.0, rng.uniform(0.08, 0.4) * float(depth.max())))
+    inner = np.float32(rng.uniform(0.25, 0.8))
+    return np.asarray(mask * (inner + (1 - inner) * np.exp(-depth / rind)), np.float32)
 
 
 def _thickness(mask: Mask, rng: np.random.Generator) -> Field:

@@ -125,6 +125,9 @@ def joint(canvas: Canvas, rng: np.random.Generator) -> None:
         soft = fill(canvas.shape, place(rng, star(rng, 0.15), middle, canvas.side * rng.uniform(0.45, 0.8)))
     canvas.paint(soft, "muscle", False)
     meeting = np.array(canvas.shape[::-1]) * rng.uniform(0.25, 0.75, 2)
+    if chance(rng, 0.6):
+        at = (float(meeting[1]), float(meeting[0]))
+        canvas.paint(random_shape(rng, canvas.shape, at, canvas.side * rng.uniform(0.1, 0.4)), "bone", False)
     direction = rng.uniform(0, 2 * np.pi)
     for _ in range(rng.integers(1, 3)):
         canvas.paint(_long_bone(rng, canvas, meeting, direction), "bone", True)
