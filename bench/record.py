@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import portalocker
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Kind = Literal["cost", "latency", "accuracy", "peak", "error"]
 
@@ -206,8 +206,14 @@ def _from_1(fields: dict[str, Any]) -> None:
         fields["candidate"]["cpus"] = None
 
 
+def _from_2(fields: dict[str, Any]) -> None:
+    """Schema 2 knew one rule for objects that overlap: the last one owned the voxel."""
+    if fields["protocol"]:
+        fields["protocol"]["overlap"] = "last"
+
+
 #: How the fields of a record of each older schema become those of the next, in place.
-MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], None]] = {1: _from_1}
+MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], None]] = {1: _from_1, 2: _from_2}
 
 
 def finished_keys(path: Path) -> set[str]:

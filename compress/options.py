@@ -63,4 +63,11 @@ rule_options = options(
         show_default=True,
         help="What a neighbour's mask holds while it is resized.",
     ),
+    click.option(
+        "--overlap",
+        type=click.Choice(["logit", "last"]),
+        default="logit",
+        show_default=True,
+        help="Who owns a volume's voxel that several objects cover: the highest logit, or the last, as published.",
+    ),
 )

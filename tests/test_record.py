@@ -129,6 +129,9 @@ def test_older_schemas_are_read_as_the_newest(path: Path) -> None:
     assert [record.measurements for record in records] == [line["measurements"] for line in lines]
     measured = [record.candidate for record in records if record.candidate["encoder"] != "box ellipse"]
     assert all(candidate["cpus"] is None for candidate in measured), "schema 1 pinned nothing"
+    walked = [record.protocol for record in records if record.protocol]
+    assert walked or path.stem == "schema_1"
+    assert all(protocol["overlap"] == "last" for protocol in walked), "schema 2 had no other rule"
 
 
 @pytest.mark.parametrize("path", SCHEMAS, ids=lambda path: path.stem)

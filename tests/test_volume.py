@@ -82,7 +82,7 @@ def test_a_box_of_one_slice() -> None:
 def test_later_objects_lie_over_earlier_ones_and_labels_pass_255() -> None:
     case = volume([[50, 60, 0, 90, 100, 1], [70, 60, 0, 120, 100, 1]])
     case = replace(case, object_labels=np.array([299, 300], np.uint16))
-    segmentation = segment_volume(case, BoxBackend(shrink_px=0), Protocol3D(propagate=False))
+    segmentation = segment_volume(case, BoxBackend(shrink_px=0), Protocol3D(propagate=False, overlap="last"))
     assert segmentation.dtype == np.uint16
     assert segmentation[0, 80, 60] == 299
     assert segmentation[0, 80, 80] == 300

@@ -13,8 +13,8 @@ from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE
 #: That a process may take by default: fits a laptop of 8 GiB beside everything else.
 DEFAULT_MAX_BYTES = 2 * 2**30
 EMBEDDING_BYTES = 4 * EMBEDDING_CHANNELS * EMBEDDING_SIZE**2
-#: A volume's label map.
-BYTES_A_VOXEL = 2
+#: A volume's label map, and the logits that decide where objects overlap.
+BYTES_A_VOXEL = 4
 #: Set aside for what encoding, decoding and writing take for a moment: a guess on the safe side of a light encoder.
 WORKING_BYTES = 512 * 2**20
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

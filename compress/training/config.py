@@ -87,7 +87,7 @@ FINAL_SHARE = 0.01
 
 
 def learning_rate(config: TrainConfig, step: int, plateau_factor: float = 1, time_used: float = 0) -> float:
-    """The learning rate of a step: a linear rise, then as `schedule` says, by steps or by the share of `minutes` used."""
+    """The learning rate of a step: a linear rise, then as `schedule` says, by steps or the share of `minutes` used."""
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
     if config.schedule == "cosine":

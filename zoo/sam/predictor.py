@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from zoo.backends import Backend, Floats, Prompts
 from zoo.data.case import Case
 from zoo.errors import InputError
+from zoo.sam.overlap import Owners
 from zoo.stages import StageClock
 from zoo.transforms import BoxRounding, Fit, fit_image, preprocess_image, restore_logits, scale_boxes
 
@@ -92,26 +94,46 @@ class SamPredictor:
         Raises:
             InputError: no image was set, or no prompt given.
         """
-        if self._embedding is None or self._fit is None:
-            raise InputError("predictor", "no image", "set_image(image) first")
+        embedding, fit = self._image()
         prompts = Prompts(
-            boxes=None if boxes is None else scale_boxes(np.asarray(boxes), self._fit, self.box_rounding),
-            points=None if points is None else _scale_points(np.asarray(points), self._fit),
+            boxes=None if boxes is None else scale_boxes(np.asarray(boxes), fit, self.box_rounding),
+            points=None if points is None else _scale_points(np.asarray(points), fit),
             point_labels=None if point_labels is None else np.asarray(point_labels, np.int64),
             masks=masks,
         )
-        with self.clock.measure("decode"):
-            logits, iou = self._decode(self._embedding, prompts, multimask)
-        self.clock.counts["decoded_prompts"] += len(logits)
+        logits, iou = self._decode(embedding, prompts, multimask)
         with self.clock.measure("postprocess"):
-            full = np.stack([restore_logits(one, self._fit) > 0 for one in logits.reshape(-1, *logits.shape[2:])])
+            full = np.stack([restore_logits(one, fit) > 0 for one in logits.reshape(-1, *logits.shape[2:])])
         return Prediction(full.reshape(*logits.shape[:2], *full.shape[1:]), iou, logits)
+
+    def logits(self, boxes: ArrayLike) -> Iterator[Floats]:
+        """Logits (H, W) of one mask for each of the boxes (B, 4), in the image's pixels, one at a time in memory.
+
+        Raises:
+            InputError: no image was set.
+        """
+        embedding, fit = self._image()
+        prompts = Prompts(boxes=scale_boxes(np.asarray(boxes), fit, self.box_rounding))
+        for low_res in self._decode(embedding, prompts, multimask=False)[0][:, 0]:
+            with self.clock.measure("postprocess"):
+                full = restore_logits(low_res, fit)
+            yield full
+
+    def _image(self) -> tuple[Floats, Fit]:
+        """Embedding of the image that was set, and its place in the prompt frame."""
+        if self._embedding is None or self._fit is None:
+            raise InputError("predictor", "no image", "set_image(image) first")
+        return self._embedding, self._fit
 
     def _decode(self, embedding: Floats, prompts: Prompts, multimask: bool) -> tuple[Floats, Floats]:
         """Logits and IoU, by the fast path where it answers: boxes alone, one mask each."""
-        if prompts.boxes is None or prompts.points is not None or prompts.masks is not None or multimask:
-            return self.backend.decode(embedding, prompts, multimask)
-        return self.backend.decode_boxes(embedding, prompts.boxes)
+        with self.clock.measure("decode"):
+            if prompts.boxes is None or prompts.points is not None or prompts.masks is not None or multimask:
+                logits, iou = self.backend.decode(embedding, prompts, multimask)
+            else:
+                logits, iou = self.backend.decode_boxes(embedding, prompts.boxes)
+        self.clock.counts["decoded_prompts"] += len(logits)
+        return logits, iou
 
 
 def _scale_points(points: NDArray[np.floating], fit: Fit) -> Floats:
@@ -132,11 +154,12 @@ def box_batches(count: int) -> list[slice]:
 
 
 def segment_image(case: Case, predictor: SamPredictor) -> NDArray[np.uint16]:
-    """Label map (H, W) of a 2D case: its objects in order, later over earlier."""
+    """Label map (H, W) of a 2D case; a pixel of several objects is that one's whose logit is highest."""
     predictor.set_image(case.image)
-    segmentation = np.zeros(case.spatial_shape, np.uint16)
+    owners = Owners(case.spatial_shape)
     for batch in box_batches(len(case.boxes)):
-        masks = predictor.predict(boxes=case.boxes[batch]).masks
-        for mask, label in zip(masks[:, 0], case.object_labels[batch], strict=True):
-            segmentation[mask] = label
-    return segmentation
+        numbers = range(len(case.boxes))[batch]
+        for number, logits in zip(numbers, predictor.logits(case.boxes[batch]), strict=True):
+            with predictor.clock.measure("postprocess"):
+                owners.enter(number, logits)
+    return owners.labels(case.object_labels)

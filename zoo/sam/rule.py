@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from zoo.backends import Floats
 from zoo.data.case import Case
 from zoo.errors import InputError, unknown_name
+from zoo.sam.overlap import Overlap
 from zoo.transforms import BoxRounding, Fit, mask_box, mask_in_frame, scale_boxes
 
 #: `per_object` encodes every slice again for every object; `cached` encodes every slice once; `batched` encodes once
@@ -36,6 +37,8 @@ class Protocol3D:
         propagate: prompt with the neighbour's mask; without it every slice gets the object's own box.
         mask_value: what the neighbour's mask holds while it is resized: `binary`, or the object's number (`label`),
             which lets smaller coverage through the higher the number, as the published script does.
+        overlap: who owns a voxel that several objects cover, see `zoo.sam.overlap`. The only default that is not
+            Rep-MedSAM's, which is `last`: with many objects that touch, it costs them much of each other.
     """
 
     name: str = "batched"
@@ -45,6 +48,7 @@ class Protocol3D:
     resize: Literal["area", "linear", "cubic"] | None = None
     propagate: bool = True
     mask_value: Literal["binary", "label"] = "binary"
+    overlap: Overlap = "logit"
 
     def __post_init__(self) -> None:
         if self.name not in PROTOCOLS:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from zoo.backends import Backend, Floats, Prompts
 from zoo.data.case import Case
+from zoo.sam.overlap import Owners
 from zoo.sam.predictor import box_batches
 from zoo.sam.rule import Protocol3D, Walk, prompt_for, walks_of
 from zoo.stages import StageClock
@@ -41,7 +42,7 @@ def segment_volume(
         kept_embeddings: that `batched` holds at most, 4 MiB each; slices beyond are encoded twice. `cached` holds all.
 
     Returns:
-        uint16 (D, H, W): each object's label value, later objects over earlier ones.
+        uint16 (D, H, W): each object's label value; where objects overlap, as the protocol says.
 
     Raises:
         InputError: a 2D case, or a box that reaches past the volume under the protocol's `z_range`.
@@ -54,11 +55,7 @@ def segment_volume(
     else:
         segmenter.walk_one_by_one(walks)
     with clock.measure("postprocess"):
-        # Slice by slice, in place: another map of a large volume would take as much memory as the volume.
-        values = np.concatenate([[0], case.object_labels]).astype(np.uint16)
-        for owners in segmenter.owners:
-            owners[:] = values[owners]
-        return segmenter.owners
+        return segmenter.owners.labels(case.object_labels)
 
 
 def count_slices(case: Case, protocol: Protocol3D | None = None) -> int:
@@ -70,8 +67,7 @@ class _Segmenter:
     """State of one volume's segmentation.
 
     Attributes:
-        owners: uint16 (D, H, W), the highest number (from 1) of an object whose mask covers a voxel: later objects
-            lie over earlier ones in whatever order the masks arrive.
+        owners: of the voxels.
     """
 
     def __init__(
@@ -81,7 +77,7 @@ class _Segmenter:
         self.clock, self.on_slice = clock, on_slice
         height, width = case.image.shape[1:]
         self.fit: Fit = fit_image((height, width), backend.spec.prompt_frame, backend.spec.fit)
-        self.owners = np.zeros(case.image.shape, np.uint16)
+        self.owners = Owners(case.image.shape, protocol.overlap)
         self._spec = replace(backend.spec, resize=protocol.resize or backend.spec.resize)
         self._kept: dict[int, Floats] = {}
 
@@ -153,8 +149,7 @@ class _Segmenter:
     def _paint(self, z: int, number: int, low_res: Floats) -> NDArray[np.bool_]:
         """The mask (H, W) of an object's slice, also entered into `owners`."""
         with self.clock.measure("postprocess"):
-            mask = restore_logits(low_res, self.fit) > 0
-            np.maximum(self.owners[z], number + 1, out=self.owners[z], where=mask)
+            mask = self.owners.enter(number, restore_logits(low_res, self.fit), z)
         self.clock.counts["decoded_prompts"] += 1
         self.on_slice()
         return mask

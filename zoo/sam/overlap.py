@@ -1,0 +1,62 @@
+"""Which object a pixel belongs to where the masks of several cover it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.backends import Floats
+
+#: `logit`: the object whose logit is highest. `last`: the last one, as the published scripts have it.
+Overlap = Literal["logit", "last"]
+
+_MOST = np.float32(np.finfo(np.float16).max)
+
+
+class Owners:
+    """The owner of each pixel of an image or a volume, the same in whatever order the masks arrive.
+
+    Args:
+        shape: (H, W) or (D, H, W).
+        overlap: who owns a pixel that several objects cover; of equal ones, the later.
+
+    Attributes:
+        numbers: uint16, the owner's number from 1, 0 for none.
+    """
+
+    def __init__(self, shape: tuple[int, ...], overlap: Overlap = "logit") -> None:
+        self.numbers = np.zeros(shape, np.uint16)
+        self._highest = np.zeros(shape, np.float16) if overlap == "logit" else None
+
+    def enter(self, number: int, logits: Floats, z: int | None = None) -> NDArray[np.bool_]:
+        """Enters an object's logits (H, W) in an image, or in slice `z` of a volume.
+
+        Args:
+            number: of the object, from 0.
+            logits: positive where the object is.
+            z: None for an image.
+
+        Returns:
+            The object's whole mask (H, W), whoever owns its pixels.
+        """
+        mask = logits > 0
+        owners = self.numbers if z is None else self.numbers[z]
+        if self._highest is None:
+            np.maximum(owners, number + 1, out=owners, where=mask)
+            return mask
+        highest = self._highest if z is None else self._highest[z]
+        rounded = np.clip(logits, 0, _MOST).astype(np.float16)
+        wins = mask & ((rounded > highest) | ((rounded == highest) & (owners <= number)))
+        np.copyto(highest, rounded, where=wins)
+        np.copyto(owners, np.uint16(number + 1), where=wins)
+        return mask
+
+    def labels(self, values: NDArray[np.uint16]) -> NDArray[np.uint16]:
+        """The label map, in place of `numbers`: `values` (N,) are those of the objects in order."""
+        by_number = np.concatenate([[0], values]).astype(np.uint16)
+        # Slice by slice, in place: another map of a large volume would take as much memory as the volume.
+        for part in self.numbers if self.numbers.ndim == 3 else [self.numbers]:
+            part[:] = by_number[part]
+        return self.numbers
