@@ -38,6 +38,7 @@ results: $(VENV)/.installed-run
 	$(BIN)/python cli.py report reports/results -o reports/results --format markdown --format csv \
 		--readme README.md --readme docs/results.md
 	$(BIN)/python cli.py report reports/results/xeon-2c-zeroshot.jsonl --readme ckpts/light_repvit_m0_9.md
+	$(BIN)/python cli.py report reports/results/h200.jsonl --readme docs/gpu.md
 
 docs: $(VENV)/.installed-docs
 	$(BIN)/mkdocs build --strict

@@ -207,9 +207,9 @@ def _from_1(fields: dict[str, Any]) -> None:
 
 
 def _from_2(fields: dict[str, Any]) -> None:
-    """Schema 2 knew one rule for objects that overlap: the last one owned the voxel."""
+    """Schema 2 knew the published rule alone: the last object owned a voxel, masks went where they would."""
     if fields["protocol"]:
-        fields["protocol"]["overlap"] = "last"
+        fields["protocol"] |= {"overlap": "last", "within_box": False}
 
 
 #: How the fields of a record of each older schema become those of the next, in place.

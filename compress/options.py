@@ -70,4 +70,10 @@ rule_options = options(
         show_default=True,
         help="Who owns a volume's voxel that several objects cover: the highest logit, or the last, as published.",
     ),
+    click.option(
+        "--within-box/--no-within-box",
+        default=True,
+        show_default=True,
+        help="Whether masks of a volume end where the object's own box does in x and y; published systems let them go.",
+    ),
 )

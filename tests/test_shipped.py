@@ -50,16 +50,17 @@ def test_an_encoder_has_the_first_that_ships_by_default() -> None:
     assert sam.weights.sha256 == SHIPPED[0].sha256
 
 
-def test_the_recipe_is_that_of_the_logs() -> None:
-    """Each stage's steps and images, as the training logged them, stand in the card's commands."""
-    card = (catalog_folder() / "light_repvit_m0_9.md").read_text()
-    commands = re.findall(r"--batch-size (\d+) [^`]*?--steps (\d+)[ \\\n]*-o runs/(\w)", card)
-    assert "".join(run for *_, run in commands) == "abcde"
-    for _, steps, run in commands:
-        lines = (LOGS / f"light_repvit_m0_9_{run}.jsonl").read_text().splitlines()
-        assert sum(json.loads(line)["kind"] == "step" for line in lines) == int(steps)
-    images = sum(int(batch) * int(steps) for batch, steps, _ in commands)
-    assert f"{round(images, -3):,} images in all" in card
+@pytest.mark.parametrize("card", SHIPPED, ids=lambda card: card.name)
+def test_the_recipe_is_that_of_the_logs(card: WeightCard) -> None:
+    """Each run's steps, as the training logged them, stand in the card, and the images that they add up to."""
+    about = (catalog_folder().parent / card.page).read_text()
+    rows = re.findall(r"^\| `(\w)` +\| \d+ px +\| +(\d+) \| +(\d+) \|", about, re.MULTILINE)
+    logs = {path.stem[-1]: path for path in sorted(LOGS.glob(f"{card.name}_?.jsonl"))}
+    assert [run for run, *_ in rows] == list(logs)
+    for run, _, steps in rows:
+        assert sum(json.loads(line)["kind"] == "step" for line in logs[run].read_text().splitlines()) == int(steps)
+        assert f"-o runs/{run}" in about
+    assert f"{round(sum(int(batch) * int(steps) for _, batch, steps in rows), -3):,} images in all" in about
 
 
 def test_all_that_ships_is_small() -> None:

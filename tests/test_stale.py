@@ -26,6 +26,7 @@ COMMAND = "make results"
 PAGES = {
     "README.md": RECORDS,
     "docs/results.md": RECORDS,
+    "docs/gpu.md": [ROOT / "reports" / "results" / "h200.jsonl"],
     "ckpts/light_repvit_m0_9.md": [ROOT / "reports" / "results" / "xeon-2c-zeroshot.jsonl"],
 }
 

@@ -259,6 +259,15 @@ def test_patience_and_best(tmp_path: Path) -> None:
     assert (progress.step, progress.best_step, progress.plateau_factor) == (4, 2, 0.25)
 
 
+def test_a_run_ends_with_its_time(tmp_path: Path) -> None:
+    """After the step in which it is over, with a validation and a checkpoint; asked again, it has no time left."""
+    config = replace(SMALL, steps=1000, minutes=1e-9)
+    first = run(tmp_path, config)
+    assert len(first) == 1
+    assert json.loads((tmp_path / LOG).read_text().splitlines()[-1])["kind"] == "validation"
+    assert run(tmp_path, config) == first
+
+
 def test_parts_of_a_batch_add_up(tmp_path: Path) -> None:
     """Without BatchNorm's own statistics of each part, accumulation changes nothing but rounding."""
     frozen = replace(SMALL, steps=2, freeze=("batch_norm",))

@@ -79,6 +79,21 @@ def test_a_box_of_one_slice() -> None:
     assert np.flatnonzero(segmentation.any(axis=(1, 2))).tolist() == [7]
 
 
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_walk_that_loses_its_way_stays_within_the_objects_box(name: str) -> None:
+    """A runtime whose masks are 6 px larger than their prompts on each side, and a margin of 3 px: 9 px a slice."""
+    case = volume([[50, 60, 0, 90, 100, 4]], depth=5)
+    found, prompts = {}, {}
+    for within_box in (True, False):
+        backend = BoxBackend(shrink_px=-6)
+        found[within_box] = segment_volume(case, backend, Protocol3D(name, within_box=within_box))
+        prompts[within_box] = backend.prompts
+    rows, columns = (np.flatnonzero(found[True].any(axis=axes)) for axes in ((0, 2), (0, 1)))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (60, 100, 50, 90)
+    assert all(prompt == [50, 60, 90, 100] for prompt in prompts[True])
+    assert prompts[False] == [[50 - d, 60 - d, 90 + d, 100 + d] for d in (0, 9, 18, 9, 18)]
+
+
 def test_later_objects_lie_over_earlier_ones_and_labels_pass_255() -> None:
     case = volume([[50, 60, 0, 90, 100, 1], [70, 60, 0, 120, 100, 1]])
     case = replace(case, object_labels=np.array([299, 300], np.uint16))

@@ -26,7 +26,8 @@ PROTOCOLS = ("per_object", "cached", "batched")
 
 @dataclass(frozen=True)
 class Protocol3D:
-    """How a volume is walked: the options that published systems set differently. Defaults are Rep-MedSAM's.
+    """How a volume is walked: the options that published systems set differently. Defaults are Rep-MedSAM's, but for
+    the last two.
 
     Attributes:
         name: one of `PROTOCOLS`.
@@ -37,8 +38,10 @@ class Protocol3D:
         propagate: prompt with the neighbour's mask; without it every slice gets the object's own box.
         mask_value: what the neighbour's mask holds while it is resized: `binary`, or the object's number (`label`),
             which lets smaller coverage through the higher the number, as the published script does.
-        overlap: who owns a voxel that several objects cover, see `zoo.sam.overlap`. The only default that is not
-            Rep-MedSAM's, which is `last`: with many objects that touch, it costs them much of each other.
+        overlap: who owns a voxel that several objects cover, see `zoo.sam.overlap`. Rep-MedSAM: `last`, which costs
+            objects that touch much of each other.
+        within_box: whether an object's masks, and the boxes that prompt for them, end where its own box does in x and
+            y; a walk that has lost its way comes back. Rep-MedSAM: False.
     """
 
     name: str = "batched"
@@ -49,6 +52,7 @@ class Protocol3D:
     propagate: bool = True
     mask_value: Literal["binary", "label"] = "binary"
     overlap: Overlap = "logit"
+    within_box: bool = True
 
     def __post_init__(self) -> None:
         if self.name not in PROTOCOLS:
@@ -110,9 +114,22 @@ def prompt_for(case: Case, number: int, previous: NDArray[np.bool_] | None, fit:
         fit: of a slice in the prompt frame.
         protocol: the options.
     """
+    own = scale_boxes(case.boxes[number : number + 1, [0, 1, 3, 4]], fit, protocol.box_rounding)[0]
     if previous is not None and protocol.propagate:
         value = number + 1 if protocol.mask_value == "label" else 1
         around = mask_box(mask_in_frame(previous, fit, value), protocol.box_dilation_px)
-        if around is not None:
+        if around is not None and not protocol.within_box:
             return around.astype(np.float32)
-    return scale_boxes(case.boxes[number : number + 1, [0, 1, 3, 4]], fit, protocol.box_rounding)[0]
+        if around is not None:
+            both = np.concatenate([np.maximum(around[:2], own[:2]), np.minimum(around[2:], own[2:])])
+            return both.astype(np.float32) if (both[:2] <= both[2:]).all() else own
+    return own
+
+
+def keep_within_box(logits: Floats, box: NDArray[np.int64]) -> Floats:
+    """Logits (H, W) of a slice, -1 outside an object's box `x_min y_min z_min x_max y_max z_max`, ends included."""
+    x_min, y_min, _, x_max, y_max, _ = box
+    inside = np.s_[y_min : y_max + 1, x_min : x_max + 1]
+    kept = np.full_like(logits, -1)
+    kept[inside] = logits[inside]
+    return kept

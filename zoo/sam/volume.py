@@ -12,7 +12,7 @@ from zoo.backends import Backend, Floats, Prompts
 from zoo.data.case import Case
 from zoo.sam.overlap import Owners
 from zoo.sam.predictor import box_batches
-from zoo.sam.rule import Protocol3D, Walk, prompt_for, walks_of
+from zoo.sam.rule import Protocol3D, Walk, keep_within_box, prompt_for, walks_of
 from zoo.stages import StageClock
 from zoo.transforms import Fit, fit_image, preprocess_image, restore_logits
 
@@ -149,7 +149,10 @@ class _Segmenter:
     def _paint(self, z: int, number: int, low_res: Floats) -> NDArray[np.bool_]:
         """The mask (H, W) of an object's slice, also entered into `owners`."""
         with self.clock.measure("postprocess"):
-            mask = self.owners.enter(number, restore_logits(low_res, self.fit), z)
+            logits = restore_logits(low_res, self.fit)
+            if self.protocol.within_box:
+                logits = keep_within_box(logits, self.case.boxes[number])
+            mask = self.owners.enter(number, logits, z)
         self.clock.counts["decoded_prompts"] += 1
         self.on_slice()
         return mask
