@@ -32,7 +32,7 @@ def same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 def folded_state() -> dict[str, Tensor]:
-    sam = create_sam("repvit")
+    sam = create_sam("repvit", "random:0")
     sam.image_encoder = reparameterise(sam.image_encoder)
     return dict(sam.state_dict())
 
@@ -61,7 +61,7 @@ def test_metadata_is_in_the_file(tmp_path: Path) -> None:
 
 
 def test_folded_weights_run_like_the_ones_they_were_folded_from(tmp_path: Path) -> None:
-    torch.save(create_sam("repvit").state_dict(), tmp_path / "train.pth")
+    torch.save(create_sam("repvit", "random:0").state_dict(), tmp_path / "train.pth")
     torch.save(folded_state(), tmp_path / "folded.pth")
     image = torch.rand(1, 3, 256, 256)
     one, other = (

@@ -82,7 +82,7 @@ def test_the_wrong_variant_is_told_with_the_right_one(tmp_path: Path, layout: st
 
 
 def test_folded_checkpoints_are_recognised() -> None:
-    sam = create_sam("repvit")
+    sam = create_sam("repvit", "random:0")
     sam.image_encoder = reparameterise(sam.image_encoder)
     fits = fitting(sam.state_dict(), {"reparam": reparameterise})
     assert fits == [Fit("repvit", "reparam", "model"), Fit("repvit_m1_0", "reparam", "model")]

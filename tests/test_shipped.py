@@ -54,7 +54,7 @@ def test_an_encoder_has_the_first_that_ships_by_default() -> None:
 def test_the_recipe_is_that_of_the_logs(card: WeightCard) -> None:
     """Each run's steps, as the training logged them, stand in the card, and the images that they add up to."""
     about = (catalog_folder().parent / card.page).read_text()
-    rows = re.findall(r"^\| `(\w)` +\| \d+ px +\| +(\d+) \| +(\d+) \|", about, re.MULTILINE)
+    rows = re.findall(r"^\| `(\w)` +\| +\d+ px +\| +(\d+) \| +(\d+) \|", about, re.MULTILINE)
     logs = {path.stem[-1]: path for path in sorted(LOGS.glob(f"{card.name}_?.jsonl"))}
     assert [run for run, *_ in rows] == list(logs)
     for run, _, steps in rows:

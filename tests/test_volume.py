@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from box_backend import BoxBackend
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zoo.backends import Backend
 from zoo.data.case import Case
@@ -92,6 +94,18 @@ def test_a_walk_that_loses_its_way_stays_within_the_objects_box(name: str) -> No
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (60, 100, 50, 90)
     assert all(prompt == [50, 60, 90, 100] for prompt in prompts[True])
     assert prompts[False] == [[50 - d, 60 - d, 90 + d, 100 + d] for d in (0, 9, 18, 9, 18)]
+
+
+@given(st.lists(st.integers(0, 99), min_size=4, max_size=4), st.integers(0, 4), st.integers(1, 300))
+def test_prompts_stay_ordered_within_the_objects_box(corners: list[int], dilation: int, side: int) -> None:
+    """Of any box, in slices of any size, from a neighbour's mask that fills it: rounding turns none inside out."""
+    x0, y0, x1, y1 = (corner * (side - 1) // 99 for corner in corners)
+    box = [min(x0, x1), min(y0, y1), 0, max(x0, x1), max(y0, y1), 1]
+    case, backend = volume([box], depth=2, side=side), BoxBackend(shrink_px=0)
+    segment_volume(case, backend, Protocol3D(box_dilation_px=dilation))
+    first, second = backend.prompts
+    assert first[0] <= second[0] <= second[2] <= first[2]
+    assert first[1] <= second[1] <= second[3] <= first[3]
 
 
 def test_later_objects_lie_over_earlier_ones_and_labels_pass_255() -> None:

@@ -126,8 +126,9 @@ def fit(
     with Stop() as stop:
         while progress.step < config.steps and time_used < 1 and not (stopped := bool(_highest(fabric, stop.asked))):
             rate = learning_rate(config, progress.step, progress.plateau_factor, time_used)
-            log("step", take_step(fabric, model, sam, optimizer, stream, config, progress, rate))
+            numbers = take_step(fabric, model, sam, optimizer, stream, config, progress, rate)
             progress.trained_s = time.monotonic() - begun
+            log("step", {**numbers, "trained_s": progress.trained_s})
             time_used = _highest(fabric, progress.trained_s / limit_s)
             if config.ema_decay:
                 update_average(average_sam, sam, config.ema_decay, progress.step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from torch import nn
 
@@ -49,7 +50,7 @@ def run_training(
     picture = options.out / PICTURE
     settings = {"encoder": sam.spec.name, **asdict(config), **origin}
     trackers = _trackers(options, settings) if fabric.is_global_zero else []
-    with _Teller(config.steps, trackers, picture, quiet=not fabric.is_global_zero) as teller:
+    with _Teller(config, trackers, picture, quiet=not fabric.is_global_zero) as teller:
         drawn = picture if fabric.is_global_zero else None
         validate = validation_on(held_out, range(options.validation_count), VALIDATION_BATCH, fabric.device, drawn)
         return fit(task, sam, train_set, validate, config, options.out, fabric, teller.listen, origin)
@@ -69,7 +70,8 @@ def run_search(
     if options.devices != 1:
         raise InputError("--find-lr", f"--devices {options.devices}", "one, with the same --batch-size")
     console, picture = Console(stderr=True), options.out / find_lr.PICTURE
-    with _bar(console) as bar:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console) as bar:
         shown = bar.add_task("learning rate", total=steps)
         curve = find_lr.search_rate(
             task, sam, train_set, config, steps, _launched(config, 1), lambda done: bar.update(shown, completed=done)
@@ -108,22 +110,18 @@ def _trackers(options: RunOptions, settings: Mapping[str, Any]) -> list[Tracker]
     return [*asked, TensorBoard(options.out)]
 
 
-def _bar(console: Console, quiet: bool = False) -> Bar:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Bar(*columns, console=console, disable=quiet)
-
-
 class _Teller:
     """Shows progress on the terminal, and tells the trackers."""
 
-    def __init__(self, steps: int, trackers: list[Tracker], picture: Path, quiet: bool) -> None:
-        self.steps, self.trackers, self.picture = steps, trackers, picture
+    def __init__(self, config: TrainConfig, trackers: list[Tracker], picture: Path, quiet: bool) -> None:
+        self.config, self.trackers, self.picture = config, trackers, picture
         self.console = Console(stderr=True, quiet=quiet)
-        self.bar = _bar(self.console, quiet)
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        self.bar = Bar(*columns, console=self.console, disable=quiet)
 
     def __enter__(self) -> _Teller:
         self.bar.start()
-        self.task = self.bar.add_task("training", total=self.steps)
+        self.task = self.bar.add_task("training", total=1)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
@@ -140,7 +138,9 @@ class _Teller:
         for tracker in self.trackers:
             tracker.write(kind, step, numbers)
         if kind == "step":
-            self.bar.update(self.task, completed=step, description=f"loss {what['loss']:.3f}")
+            limit_s = 60 * self.config.minutes or math.inf
+            done = max(step / self.config.steps, what["trained_s"] / limit_s)
+            self.bar.update(self.task, completed=min(1, done), description=f"step {step}, loss {what['loss']:.3f}")
             return
         self.console.print(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
         for tracker in self.trackers:

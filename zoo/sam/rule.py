@@ -115,15 +115,15 @@ def prompt_for(case: Case, number: int, previous: NDArray[np.bool_] | None, fit:
         protocol: the options.
     """
     own = scale_boxes(case.boxes[number : number + 1, [0, 1, 3, 4]], fit, protocol.box_rounding)[0]
-    if previous is not None and protocol.propagate:
-        value = number + 1 if protocol.mask_value == "label" else 1
-        around = mask_box(mask_in_frame(previous, fit, value), protocol.box_dilation_px)
-        if around is not None and not protocol.within_box:
-            return around.astype(np.float32)
-        if around is not None:
-            both = np.concatenate([np.maximum(around[:2], own[:2]), np.minimum(around[2:], own[2:])])
-            return both.astype(np.float32) if (both[:2] <= both[2:]).all() else own
-    return own
+    if previous is None or not protocol.propagate:
+        return own
+    value = number + 1 if protocol.mask_value == "label" else 1
+    around = mask_box(mask_in_frame(previous, fit, value), protocol.box_dilation_px)
+    if around is None:
+        return own
+    if protocol.within_box:
+        around = np.clip(around, np.tile(own[:2], 2), np.tile(own[2:], 2))
+    return around.astype(np.float32)
 
 
 def keep_within_box(logits: Floats, box: NDArray[np.int64]) -> Floats:
