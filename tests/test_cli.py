@@ -23,6 +23,8 @@ CLI = [sys.executable, str(Path(__file__).parent.parent / "cli.py")]
 QUICK = [
     "--encoder",
     "repvit",
+    "--weights",
+    "random:0",
     "--rounds",
     "1",
     "--no-cold",
