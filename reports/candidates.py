@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
@@ -179,16 +180,22 @@ def label_candidates(candidates: Iterable[Candidate]) -> tuple[dict[Candidate, s
 
 
 def label_protocols(protocols: Iterable[Mapping[str, Any] | None]) -> tuple[dict[str, str], str]:
-    """Labels of 3D protocols by `protocol_id`: the name, with the options that differ; and the options all share."""
-    distinct = {protocol_id(protocol): protocol for protocol in protocols if protocol}
+    """Labels of 3D protocols by `protocol_id`: the name, with the options that are not most records'; and those."""
+    known = [protocol for protocol in protocols if protocol]
+    distinct = {protocol_id(protocol): protocol for protocol in known}
     options = dict.fromkeys(option for protocol in distinct.values() for option in protocol if option != "name")
-    differing = [o for o in options if len({json.dumps(p.get(o)) for p in distinct.values()}) > 1]
-    labels = {
-        key: ", ".join([str(protocol.get("name", "")), *(f"{option} {protocol.get(option)}" for option in differing)])
-        for key, protocol in distinct.items()
-    }
-    first = next(iter(distinct.values()), {})
-    return labels | {"": ""}, ", ".join(f"{option} {first[option]}" for option in options if option not in differing)
+    values = {option: Counter(json.dumps(protocol.get(option)) for protocol in known) for option in options}
+    usual = {option: json.loads(counts.most_common(1)[0][0]) for option, counts in values.items()}
+    labels = {key: ", ".join([str(own.get("name", "")), *_unusual(own, usual)]) for key, own in distinct.items()}
+    shared = (f"{option} {usual[option]}{' where not said' if len(values[option]) > 1 else ''}" for option in options)
+    return labels | {"": ""}, ", ".join(shared)
+
+
+def _unusual(protocol: Mapping[str, Any], usual: Mapping[str, Any]) -> Iterator[str]:
+    """`overlap last`, `no propagate`: the options of a protocol that differ from the usual ones."""
+    for option, value in usual.items():
+        if (own := protocol.get(option)) != value:
+            yield f"{'' if own else 'no '}{option}" if isinstance(own, bool) else f"{option} {own}"
 
 
 def choose_baseline(rows: Sequence[Row], encoder: str | None) -> Row | None:

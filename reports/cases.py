@@ -154,11 +154,14 @@ def short_case_rows(rows: Sequence[CaseRow]) -> list[dict[str, str]]:
 
 
 def compared_rows(rows: Sequence[CaseRow]) -> list[CaseRow]:
-    """The rows of cases that several encoders were timed on; all rows where there is no such case."""
+    """The rows of cases that several encoders were timed on, by several protocols if there are such; or else all."""
     encoders: dict[CaseInfo, set[str]] = {}
+    protocols: dict[CaseInfo, set[str]] = {}
     for row in rows:
         encoders.setdefault(row.case, set()).add(row.candidate.encoder)
-    return [row for row in rows if len(encoders[row.case]) > 1] or list(rows)
+        protocols.setdefault(row.case, set()).add(row.protocol_name)
+    several = [row for row in rows if len(encoders[row.case]) > 1]
+    return [row for row in several if len(protocols[row.case]) > 1] or several or list(rows)
 
 
 def main_rows(rows: Sequence[CaseRow]) -> list[CaseRow]:

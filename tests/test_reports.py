@@ -223,11 +223,12 @@ def test_protocols_that_differ_in_an_option_are_told_apart(book: Book) -> None:
     book.one_pass(REPVIT, 2.0, protocol("cached"))
     book.one_pass(REPVIT, 1.0, protocol("cached", mask_value="label"))
     text = book.report()
-    assert [row["protocol"] for row in rows_of(text, "3D cases")] == [
-        "cached, mask_value binary",
-        "cached, mask_value label",
-    ]
-    assert "All rows: reparam, torch, fp32, 2 threads; z_range inclusive." in text
+    assert [row["protocol"] for row in rows_of(text, "3D cases")] == ["cached", "cached, mask_value label"]
+    assert "2 threads; z_range inclusive, mask_value binary where not said." in text
+    book.one_pass(REPVIT, 0.5, protocol("cached", propagate=False))
+    book.one_pass(REPVIT, 0.4, protocol("batched", propagate=True))
+    book.one_pass(REPVIT, 0.3, protocol("batched", propagate=True), index=1)
+    assert "cached, no propagate" in [row["protocol"] for row in rows_of(book.report(), "3D cases")]
 
 
 def test_images_have_a_table_of_their_own(book: Book) -> None:
