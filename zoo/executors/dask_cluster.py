@@ -21,7 +21,8 @@ CONNECT_S = 20
 class DaskExecutor:
     """`Executor` of the workers of one scheduler. An item whose worker is lost is given to another one.
 
-    An item that takes down the worker again and again (`distributed.scheduler.allowed-failures`, 3) is given up.
+    An item that takes down the worker again and again (`distributed.scheduler.allowed-failures`, 3), even when it is the
+    only one left, is given up.
 
     Attributes:
         scheduler: its address, such as `tcp://10.0.0.1:8786`.
@@ -43,11 +44,18 @@ class DaskExecutor:
         distributed = _distributed()
         with self._client(distributed) as client:
             tasks = {client.submit(attempt, work, item, pure=False): item for item in items}
+            blamed: list[Item] = []
             for task in distributed.as_completed(tasks):
                 try:
                     yield tasks[task], task.result()
+                except distributed.KilledWorker:
+                    blamed.append(tasks[task])
+            # Dask blames all that waits on a lost worker: alone, an item shows whether it was the one.
+            for item in blamed:
+                try:
+                    yield item, client.submit(attempt, work, item, pure=False).result()
                 except distributed.KilledWorker as error:
-                    yield tasks[task], WorkerLostError(f"its workers were lost, again and again ({error})")
+                    yield item, WorkerLostError(f"its workers were lost, again and again ({error})")
 
     def _client(self, distributed: Any) -> Any:
         try:
