@@ -21,8 +21,8 @@ CONNECT_S = 20
 class DaskExecutor:
     """`Executor` of the workers of one scheduler. An item whose worker is lost is given to another one.
 
-    An item that takes down the worker again and again (`distributed.scheduler.allowed-failures`, 3), even when it is the
-    only one left, is given up.
+    An item that takes down its worker again and again (`distributed.scheduler.allowed-failures`, 3), even when it is
+    alone, is given up.
 
     Attributes:
         scheduler: its address, such as `tcp://10.0.0.1:8786`.
