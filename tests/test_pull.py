@@ -251,7 +251,7 @@ def test_the_catalog_is_sound() -> None:
 
     entries = json.loads((Path(cards.__file__).parents[2] / "ckpts" / "catalog.json").read_text())
     assert list(catalog()) == [entry["name"] for entry in entries], "no name twice"
-    for name, entry in catalog().items():
+    for entry in catalog().values():
         spec = encoder_spec(entry.encoder)
         assert entry.licence == ("Apache-2.0" if entry.ships else spec.licence), "a spec's is that of published weights"
         assert Path(entry.file).name == entry.file
