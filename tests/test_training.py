@@ -106,8 +106,8 @@ def test_learning_rate() -> None:
     cosine = TrainConfig(steps=110, warmup_steps=10, lr=1.0)
     rates = [learning_rate(cosine, step) for step in (0, 9, 10, 60, 110)]
     assert rates == pytest.approx([0.1, 1, 1, 0.505, 0.01])
-    assert learning_rate(cosine, 10, time_used=0.5) == pytest.approx(0.505), "whichever ends first decides"
-    assert learning_rate(cosine, 60, time_used=0.1) == pytest.approx(0.505)
+    assert learning_rate(cosine, 10, used=0.5) == pytest.approx(0.505), "whichever ends first decides"
+    assert learning_rate(cosine, 60, used=0.1) == pytest.approx(0.505)
     assert learning_rate(TrainConfig(schedule="plateau", warmup_steps=0, lr=1.0), 50, 0.25) == 0.25
 
 

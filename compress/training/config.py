@@ -86,11 +86,16 @@ class RunOptions:
 FINAL_SHARE = 0.01
 
 
-def learning_rate(config: TrainConfig, step: int, plateau_factor: float = 1, time_used: float = 0) -> float:
-    """The learning rate of a step: a linear rise, then as `schedule` says, by steps or the share of `minutes` used."""
+def time_used(config: TrainConfig, trained_s: float) -> float:
+    """Share of `minutes` that training has taken; 0 where there is no limit."""
+    return trained_s / (60 * config.minutes) if config.minutes else 0.0
+
+
+def learning_rate(config: TrainConfig, step: int, plateau_factor: float = 1, used: float = 0) -> float:
+    """The learning rate of a step: a linear rise, then as `schedule` says, by steps or the share of `minutes` `used`."""
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
     if config.schedule == "cosine":
-        progress = max(time_used, (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps))
+        progress = max(used, (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps))
         return config.lr * (FINAL_SHARE + (1 - FINAL_SHARE) * (1 + math.cos(math.pi * min(1, progress))) / 2)
     return config.lr * (plateau_factor if config.schedule == "plateau" else 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from compress.training.batches import stream_batches
-from compress.training.config import TrainConfig, learning_rate
+from compress.training.config import TrainConfig, learning_rate, time_used
 from compress.training.losses import dice
 from compress.training.optim import copied, create_optimizer, freeze, update_average
 from compress.training.pictures import save_predictions
@@ -121,20 +120,20 @@ def fit(
 
     stream = stream_batches(dataset, config, progress.step, fabric)
     stopped = False
-    limit_s, begun = 60 * config.minutes or math.inf, time.monotonic() - progress.trained_s
-    time_used = progress.trained_s / limit_s
+    begun, used = time.monotonic() - progress.trained_s, time_used(config, progress.trained_s)
     with Stop() as stop:
-        while progress.step < config.steps and time_used < 1 and not (stopped := bool(_highest(fabric, stop.asked))):
-            rate = learning_rate(config, progress.step, progress.plateau_factor, time_used)
+        while progress.step < config.steps and used < 1 and not (stopped := bool(_highest(fabric, stop.asked))):
+            rate = learning_rate(config, progress.step, progress.plateau_factor, used)
             numbers = take_step(fabric, model, sam, optimizer, stream, config, progress, rate)
             progress.trained_s = time.monotonic() - begun
             log("step", {**numbers, "trained_s": progress.trained_s})
-            time_used = _highest(fabric, progress.trained_s / limit_s)
+            if config.minutes:
+                used = _highest(fabric, time_used(config, progress.trained_s))
             if config.ema_decay:
                 update_average(average_sam, sam, config.ema_decay, progress.step)
             else:
                 average_sam.load_state_dict(sam.state_dict())
-            if progress.step % config.validate_every == 0 or progress.step == config.steps or time_used >= 1:
+            if progress.step % config.validate_every == 0 or progress.step == config.steps or used >= 1:
                 # BatchNorm's statistics differ between processes: the first one's scores decide for all of them.
                 scores: dict[str, float] = fabric.broadcast(validate(average) if fabric.is_global_zero else {})
                 log("validation", scores)

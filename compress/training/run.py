@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from rich.progress import Progress as Bar
 from torch import nn
 
 from compress.training import find_lr
-from compress.training.config import RunOptions, TrainConfig
+from compress.training.config import RunOptions, TrainConfig, time_used
 from compress.training.loop import fit, validation_on
 from compress.training.state import Progress
 from compress.training.trackers import TensorBoard, Tracker, WeightsAndBiases
@@ -138,8 +137,7 @@ class _Teller:
         for tracker in self.trackers:
             tracker.write(kind, step, numbers)
         if kind == "step":
-            limit_s = 60 * self.config.minutes or math.inf
-            done = max(step / self.config.steps, what["trained_s"] / limit_s)
+            done = max(step / self.config.steps, time_used(self.config, what["trained_s"]))
             self.bar.update(self.task, completed=min(1, done), description=f"step {step}, loss {what['loss']:.3f}")
             return
         self.console.print(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in numbers.items()))

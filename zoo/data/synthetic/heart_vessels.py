@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from zoo.data.synthetic.canvas import Canvas, Tissue, fractional, populate
-from zoo.data.synthetic.noise import Mask, chance, fractal_noise, log_uniform
-from zoo.data.synthetic.scenes import body_outline, scaled
+from zoo.data.synthetic.canvas import Canvas, Tissue, populate
+from zoo.data.synthetic.noise import Mask, chance, log_uniform
+from zoo.data.synthetic.scenes import body_outline, paint_layers, scaled
 from zoo.data.synthetic.shapes import CIRCLE, fill, organ, place, star, tube
 
 
@@ -43,9 +43,7 @@ def vasculature(canvas: Canvas, rng: np.random.Generator) -> None:
     """Vessels all over a mottled ground, the large ones one object of the task: angiography of any kind."""
     everywhere = np.ones(canvas.shape, np.bool_)
     canvas.paint(everywhere, "organ", False)
-    for level in sorted(rng.uniform(0.3, 0.9, int(rng.integers(0, 3)))):
-        layer = fractional(fractal_noise(rng, canvas.shape, canvas.side * rng.uniform(0.1, 0.5), 2), float(level))
-        canvas.paint(layer, "grey", False)
+    paint_layers(canvas, rng, "grey", (0.1, 0.5))
     if chance(rng, 0.4):
         at = (float(rng.uniform(0, canvas.shape[0])), float(rng.uniform(0, canvas.shape[1])))
         canvas.paint(organ(rng, canvas.shape, at, canvas.side * rng.uniform(0.05, 0.15)), "fluid", chance(rng, 0.5))

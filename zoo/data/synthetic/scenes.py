@@ -59,13 +59,18 @@ def mosaic(canvas: Canvas, rng: np.random.Generator) -> None:
     populate(canvas, rng, inside, int(rng.integers(0, 6)), (0.02, 0.15))
 
 
+def paint_layers(canvas: Canvas, rng: np.random.Generator, tissue: Tissue, cells: tuple[float, float]) -> None:
+    """None to two ragged layers over the whole canvas, their patches within `cells` sides across: a mottled ground."""
+    for level in sorted(rng.uniform(0.3, 0.9, int(rng.integers(0, 3)))):
+        layer = fractional(fractal_noise(rng, canvas.shape, canvas.side * rng.uniform(*cells), 2), float(level))
+        canvas.paint(layer, tissue, False)
+
+
 def lesions(canvas: Canvas, rng: np.random.Generator) -> None:
     """One to five things, from tiny to most of the image, in structured surroundings."""
     everywhere = np.ones(canvas.shape, np.bool_)
     canvas.paint(everywhere, "muscle", False)
-    for level in sorted(rng.uniform(0.3, 0.9, int(rng.integers(0, 3)))):
-        layer = fractional(fractal_noise(rng, canvas.shape, canvas.side * rng.uniform(0.2, 0.6), 2), float(level))
-        canvas.paint(layer, "fat", False)
+    paint_layers(canvas, rng, "fat", (0.2, 0.6))
     populate(canvas, rng, everywhere, int(rng.integers(0, 5)), (0.02, 0.12), labelled=0.0)
     centred = everywhere & fill(canvas.shape, CIRCLE * canvas.side * 0.25 + np.array(_middle(canvas)[::-1]))
     count = 1 if chance(rng, 0.5) else int(rng.integers(2, 6))
