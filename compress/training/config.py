@@ -92,7 +92,7 @@ def time_used(config: TrainConfig, trained_s: float) -> float:
 
 
 def learning_rate(config: TrainConfig, step: int, plateau_factor: float = 1, used: float = 0) -> float:
-    """The learning rate of a step: a linear rise, then as `schedule` says, by steps or the share of `minutes` `used`."""
+    """The learning rate of a step: a linear rise, then as `schedule` says, by steps or the share of time `used`."""
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
     if config.schedule == "cosine":
