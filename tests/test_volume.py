@@ -15,9 +15,10 @@ from zoo.backends import Backend
 from zoo.data.case import Case
 from zoo.errors import InputError
 from zoo.sam.predictor import SamPredictor, segment_image
-from zoo.sam.rule import PROTOCOLS, Protocol3D
+from zoo.sam.rule import PROTOCOLS, Protocol3D, prompt_for
 from zoo.sam.volume import count_slices, segment_volume
 from zoo.stages import StageClock
+from zoo.transforms import fit_image
 
 
 def volume(boxes: list[list[int]], depth: int = 8, side: int = 256) -> Case:
@@ -101,9 +102,11 @@ def test_prompts_stay_ordered_within_the_objects_box(corners: list[int], dilatio
     """Of any box, in slices of any size, from a neighbour's mask that fills it: rounding turns none inside out."""
     x0, y0, x1, y1 = (corner * (side - 1) // 99 for corner in corners)
     box = [min(x0, x1), min(y0, y1), 0, max(x0, x1), max(y0, y1), 1]
-    case, backend = volume([box], depth=2, side=side), BoxBackend(shrink_px=0)
-    segment_volume(case, backend, Protocol3D(box_dilation_px=dilation))
-    first, second = backend.prompts
+    case, protocol = volume([box], depth=2, side=side), Protocol3D(box_dilation_px=dilation)
+    neighbour = np.zeros((side, side), np.bool_)
+    neighbour[box[1] : box[4] + 1, box[0] : box[3] + 1] = True
+    fit = fit_image((side, side), 256, "pad")
+    first, second = (prompt_for(case, 0, previous, fit, protocol) for previous in (None, neighbour))
     assert first[0] <= second[0] <= second[2] <= first[2]
     assert first[1] <= second[1] <= second[3] <= first[3]
 
