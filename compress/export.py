@@ -20,7 +20,9 @@ from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.errors import InputError
 from zoo.files import sha256_of, whole_file
 from zoo.graphs import OPSET, onnx_file
+from zoo.registry import EMBEDDING_SIZE
 from zoo.sam.model import Sam
+from zoo.windows import logits_of
 
 #: ‖a-b‖/‖b‖ that an exported float graph may differ by.
 TOLERANCE = 1e-4
@@ -39,7 +41,7 @@ def cosine(found: NDArray[Any], expected: NDArray[Any]) -> float:
 
 
 def export_candidate(candidate: Candidate, folder: Path, images: Sequence[Floats]) -> CandidateCard:
-    """Writes `encoder.onnx`, `boxes.onnx`, `prompts.onnx` and the card `candidate.json`.
+    """Writes `encoder.onnx` and the other graphs of `GRAPHS`, and the card `candidate.json`.
 
     Args:
         candidate: in torch; its graph (as trained or folded) is what is exported.
@@ -117,6 +119,9 @@ def check_graphs(candidate: Candidate, folder: Path, images: Sequence[Floats]) -
         fast = run["boxes"]({"embedding": embedding, "boxes": boxes[:count]})[0]
         plain = run["prompts"]({"embedding": embedding, **prompt_inputs(prompts)})[0][:, :1]
         errors[f"boxes_{count}"] = relative_error(fast, expected)
+        everywhere = np.arange(count * EMBEDDING_SIZE**2)
+        pixels = run["windows"]({"embedding": embedding, "boxes": boxes[:count], "positions": everywhere})[0]
+        errors[f"windows_{count}"] = relative_error(logits_of(pixels, everywhere, count), expected)
         errors[f"prompts_{count}"] = relative_error(plain, expected)
     if bad := {name: error for name, error in errors.items() if not error <= TOLERANCE}:
         raise InputError(folder, f"graphs that differ from the model: {bad}", f"relative errors <= {TOLERANCE}")

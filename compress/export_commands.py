@@ -32,7 +32,8 @@ def export(encoder: str, weights: str | None, threads: int, out: Path, variant: 
     """Write a model as ONNX graphs with a card, checked against the model.
 
     encoder.onnx takes a normalised image to its embedding; boxes.onnx takes the embedding and boxes to one mask each,
-    by the fast path; prompts.onnx takes points, boxes and masks. Stock ONNX Runtime runs them.
+    by the fast path, windows.onnx to some places of it; prompts.onnx takes points, boxes and masks. Stock ONNX Runtime
+    runs them.
 
     \b
     Example:

@@ -20,6 +20,7 @@ from compress.card import GRAPH_FILE, CandidateCard, write_card
 from compress.export import copy_graphs, describe
 from compress.quantize import Gate, Method, OnStep, Result, Trial, needs_reduced_range, quantise_within
 from zoo.backends import Backend, check_backend, create_backend
+from zoo.backends.graphs import GRAPHS
 from zoo.data.case import Case
 from zoo.data.cases import CaseSource
 from zoo.graphs import onnx_file
@@ -67,7 +68,7 @@ def quantise_candidate(
     check_modalities(sources, options.modalities)
     inputs = calibration_inputs(sources, candidate.sam.spec, options.calibration_images)
     on_step("exporting the decoder")
-    copy_graphs(candidate.sam, folder, ("boxes", "prompts"))
+    copy_graphs(candidate.sam, folder, [name for name in GRAPHS if name != "encoder"])
     target = folder / GRAPH_FILE
     on_step("exporting the float graph")
     graph = onnx_file(candidate.sam, "encoder")

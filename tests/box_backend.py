@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from zoo.backends import Floats, Prompts
+from zoo.backends import Floats, Prompts, Windows
 from zoo.registry import EncoderSpec, encoder_spec
 
 
@@ -40,5 +40,5 @@ class BoxBackend:
             row[0, y0 + shrink : y1 - shrink + 1, x0 + shrink : x1 - shrink + 1] = 1
         return logits, np.ones((len(logits), 1), np.float32)
 
-    def decode_boxes(self, embedding: Floats, boxes: Floats) -> tuple[Floats, Floats]:
+    def decode_boxes(self, embedding: Floats, boxes: Floats, windows: Windows | None = None) -> tuple[Floats, Floats]:
         return self.decode(embedding, Prompts(boxes=boxes))

@@ -102,6 +102,22 @@ def test_decode_boxes(backend: Backend, sam: Sam, image: NDArray[np.float32]) ->
         assert answers_alike(backend.decode_boxes(embedding, boxes), expected, backend.precision)
 
 
+def test_decode_boxes_within_windows(backend: Backend, sam: Sam, image: NDArray[np.float32]) -> None:
+    """Windows of many shapes, one of them empty, one all of the embedding."""
+    embedding = create_backend("torch", sam).encode(image)
+    boxes = np.concatenate([BOXES, BOXES[:1]])
+    windows = np.array([[3, 9, 17, 40], [0, 0, 64, 64], [63, 0, 64, 1], [5, 5, 5, 9]])
+    whole, whole_iou = backend.decode_boxes(embedding, boxes)
+    found, iou = backend.decode_boxes(embedding, boxes, windows)
+    assert found.shape == whole.shape
+    np.testing.assert_allclose(iou, whole_iou, atol=TOLERANCE[backend.precision])
+    for one, other, (x_min, y_min, x_max, y_max) in zip(found[:, 0], whole[:, 0], 4 * windows, strict=True):
+        inside = np.s_[y_min:y_max, x_min:x_max]
+        assert close(one[inside], other[inside], backend.precision)
+    alone, _ = backend.decode_boxes(embedding, boxes[:1], windows[:1])
+    assert close(alone[0, 0, 36:160, 12:68], whole[0, 0, 36:160, 12:68], backend.precision)
+
+
 def test_results_are_nobody_elses(backend: Backend, image: NDArray[np.float32]) -> None:
     """What a runtime returned stays as it was when it runs again."""
     other = image[:, :, ::-1].copy()

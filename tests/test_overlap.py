@@ -37,8 +37,8 @@ def test_or_the_last_object_does() -> None:
 
 def test_slices_of_a_volume_are_apart() -> None:
     owners = Owners((2, 1, 3))
-    owners.enter(0, FIRST, z=0)
-    owners.enter(1, SECOND, z=1)
+    owners.enter(0, FIRST, 0)
+    owners.enter(1, SECOND, 1)
     assert owners.numbers.tolist() == [[[1, 1, 0]], [[2, 2, 2]]]
 
 

@@ -1,6 +1,7 @@
-"""The three graphs that a runtime needs of a model, as modules to export, and their export to ONNX.
+"""The graphs that a runtime needs of a model, as modules to export, and their export to ONNX.
 
-A graph's inputs and outputs are named after what they are; `B` boxes or prompts and `P` points are dynamic.
+A graph's inputs and outputs are named after what they are; `B` boxes or prompts, `P` points
+and `N` positions are dynamic.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Graph:
 
     Attributes:
         name: `encoder`: image to embedding. `boxes`: embedding and boxes to one mask a box, by the fast path.
+            `windows`: the same, of which only the pixels of some positions of the embedding are read.
             `prompts`: embedding, points (boxes are two points of labels 2 and 3) and masks to all four masks a prompt.
         module: in eval mode.
         examples: inputs by name.
@@ -50,6 +52,18 @@ class Graph:
     examples: dict[str, Tensor]
     dynamic: dict[str, dict[int, Any]]
     outputs: tuple[str, ...]
+
+
+class WindowDecoder(nn.Module):
+    """The fast path's masks at some positions of the embedding."""
+
+    def __init__(self, sam: Sam) -> None:
+        super().__init__()
+        self.decoder = FastDecoder(sam)
+
+    def forward(self, embedding: Tensor, boxes: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """As `FastDecoder.at_positions`."""
+        return self.decoder.at_positions(embedding, boxes, positions)
 
 
 class PromptDecoder(nn.Module):
@@ -94,6 +108,14 @@ def graph_of(sam: Sam, name: GraphName) -> Graph:
             {"embedding": embedding, "boxes": boxes},
             {"embedding": {}, "boxes": {0: Dim("B")}},
             ("logits", "iou"),
+        )
+    if name == "windows":
+        return Graph(
+            name,
+            WindowDecoder(sam).eval(),
+            {"embedding": embedding, "boxes": boxes, "positions": torch.arange(1000) * 12},
+            {"embedding": {}, "boxes": {0: Dim("B")}, "positions": {0: Dim("N")}},
+            ("pixels", "iou"),
         )
     examples = {
         "embedding": embedding,

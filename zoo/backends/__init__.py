@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from zoo.sam.model import Sam
 
 Floats = NDArray[np.float32]
+#: int64 (B, 4), see `zoo.windows`.
+Windows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,11 @@ class Backend(Protocol):
         """Embedding (1, 256, 64, 64) and B prompts to logits (B, 1 or 3, 256, 256) and predicted IoU (B, 1 or 3)."""
         ...
 
-    def decode_boxes(self, embedding: Floats, boxes: Floats) -> tuple[Floats, Floats]:
-        """As `decode` of boxes (B, 4) alone, one mask each, by the fastest equal path."""
+    def decode_boxes(self, embedding: Floats, boxes: Floats, windows: Windows | None = None) -> tuple[Floats, Floats]:
+        """As `decode` of boxes (B, 4) alone, one mask each, by the fastest equal path.
+
+        Outside a box's own window of `windows`, see `zoo.windows`, its logits may be anything; None wants them all.
+        """
         ...
 
 

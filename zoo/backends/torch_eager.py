@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.backends import Floats, Prompts, register_backend
+from zoo.backends import Floats, Prompts, Windows, register_backend
 from zoo.sam.fast_decoder import FastDecoder
 from zoo.sam.model import Sam
+from zoo.windows import logits_of, positions_in
 
 #: What products are computed in, by precision.
 LOWER = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -39,7 +40,7 @@ class TorchBackend:
         self._encoder: Callable[[Tensor], Tensor] = sam.image_encoder
         with torch.no_grad():
             self._image_pe = sam.prompt_encoder.get_dense_pe()
-            self._fast_decoder: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = FastDecoder(sam)
+            self._fast_decoder = FastDecoder(sam)
 
     def encode(self, images: Floats) -> Floats:
         """As `Backend.encode`."""
@@ -57,11 +58,16 @@ class TorchBackend:
             logits, iou = self._sam.mask_decoder(self._tensor(embedding), self._image_pe, sparse, dense, multimask)
         return _array(logits), _array(iou)
 
-    def decode_boxes(self, embedding: Floats, boxes: Floats) -> tuple[Floats, Floats]:
+    def decode_boxes(self, embedding: Floats, boxes: Floats, windows: Windows | None = None) -> tuple[Floats, Floats]:
         """As `Backend.decode_boxes`."""
+        inputs = self._tensor(embedding), self._tensor(boxes)
         with self._running():
-            logits, iou = self._fast_decoder(self._tensor(embedding), self._tensor(boxes))
-        return _array(logits), _array(iou)
+            if windows is None:
+                logits, iou = self._fast_decoder(*inputs)
+                return _array(logits), _array(iou)
+            positions = positions_in(windows)
+            pixels, iou = self._fast_decoder.at_positions(*inputs, self._tensor(positions))
+        return logits_of(_array(pixels), positions, len(boxes)), _array(iou)
 
     @contextmanager
     def _running(self) -> Iterator[None]:

@@ -11,7 +11,8 @@ softmax over positions, which cancels; a bias after a softmax passes through, be
 
 The image stays (positions, channels), the layout in which each step is one matrix product; the two transposed
 convolutions of kernel and stride 2 are products too. Only the mask token that is asked for is read off,
-and of the last look at the image only it and the token of the predicted IoU have a use.
+and of the last look at the image only it and the token of the predicted IoU have a use. Neither convolution sees beyond
+its own position, so a mask that is wanted within a window alone is read off at the positions of that window.
 """
 
 from __future__ import annotations
@@ -60,12 +61,33 @@ class FastDecoder(nn.Module):
 
     def decode(self, embedding: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
         """As `forward`, of sparse prompt embeddings (B, T, 256), whatever they are of."""
+        image, mask_token, iou = self._look(embedding, prompts)
+        batch, side = image.shape[0], self.side
+        pixels = self._read(image.flatten(0, 1), mask_token.repeat_interleave(side * side, dim=0))
+        return pixels.view(batch, side, side, 4, 4).transpose(2, 3).reshape(batch, 1, 4 * side, 4 * side), iou
+
+    def at_positions(self, embedding: Tensor, boxes: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, of which only some positions of the embedding are wanted.
+
+        Args:
+            embedding: (1 or B, 256, 64, 64).
+            boxes: (B, 4) xyxy in the prompt frame.
+            positions: int64 (N,), counted through all rows of the first box's mask, then those of the next.
+
+        Returns:
+            The 4x4 low-resolution logits of each position (N, 4, 4), and predicted IoU (B, 1).
+        """
+        image, mask_token, iou = self._look(embedding, self.prompt_encoder.embed_boxes(boxes))
+        box = positions // self.side**2
+        return self._read(image.flatten(0, 1)[positions], mask_token[box]), iou
+
+    def _look(self, embedding: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The image (B, 4096, 256) as each prompt made it, the mask's token (B, 32) and predicted IoU (B, 1)."""
         no_mask: Tensor = self.prompt_encoder.no_mask_embed.weight
         image = _positions_first(embedding) + no_mask
         iou_and_mask, image = self._attend(self._tokens(prompts), image)
         iou = self.decoder.iou_prediction_head(iou_and_mask[:, 0])[:, :1]
-        mask_token = self.decoder.output_hypernetworks_mlps[0](iou_and_mask[:, 1])
-        return self._read_masks(image, mask_token), iou
+        return image, self.decoder.output_hypernetworks_mlps[0](iou_and_mask[:, 1]), iou
 
     def _tokens(self, prompts: Tensor) -> Tensor:
         """The decoder's own tokens and the prompts': (B, 5 + T, 256)."""
@@ -95,25 +117,27 @@ class FastDecoder(nn.Module):
         looked = _look_at_image(transformer.final_attn_token_to_image, queries, image + self.image_pe, image)
         return transformer.norm_final_attn(iou_and_mask + looked), image
 
-    def _read_masks(self, image: Tensor, mask_token: Tensor) -> Tensor:
-        """Up-scales by two transposed convolutions of kernel and stride 2, and reads one mask off: (B, 1, 256, 256)."""
+    def _read(self, image: Tensor, mask_token: Tensor) -> Tensor:
+        """Up-scales positions (N, 256) by two transposed convolutions and reads a mask off each, of its token (N, 32).
+
+        Returns:
+            Logits (N, 4, 4).
+        """
         first: nn.ConvTranspose2d
         second: nn.ConvTranspose2d
         norm: LayerNorm2d
         first, norm, _, second, _ = self.decoder.output_upscaling  # type: ignore[assignment]
-        batch, side, quarter = image.shape[0], self.side, first.out_channels
         x = _transposed_convolution(first, image)
-        x = F.gelu(F.layer_norm(x, (quarter,), norm.weight, norm.bias, norm.eps))
-        x = F.gelu(_transposed_convolution(second, x.view(batch, -1, quarter)))
-        logits = x.view(batch, -1, second.out_channels) @ mask_token[:, :, None]
-        # Rows and columns of the position, then of its place in the first 2x2, then in the second.
-        pixels = logits.view(batch, side, side, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
-        return pixels.reshape(batch, 1, 4 * side, 4 * side)
+        x = F.gelu(F.layer_norm(x, (first.out_channels,), norm.weight, norm.bias, norm.eps))
+        x = F.gelu(_transposed_convolution(second, x.view(-1, first.out_channels)))
+        logits = x.view(-1, 16, second.out_channels) @ mask_token[:, :, None]
+        # Rows and columns of the place in the first 2x2, then in the second.
+        return logits.view(-1, 2, 2, 2, 2).transpose(2, 3).reshape(-1, 4, 4)
 
 
 def _positions_first(image: Tensor) -> Tensor:
     """(B, C, H, W) to (B, H*W, C), contiguous."""
-    return image.flatten(2).transpose(1, 2).contiguous()
+    return image.permute(0, 2, 3, 1).flatten(1, 2).contiguous()
 
 
 def _look_at_image(attention: Attention, queries: Tensor, keys: Tensor, image: Tensor) -> Tensor:
@@ -151,7 +175,7 @@ def _by_head(weight: Tensor, heads: int) -> Tensor:
 
 
 def _transposed_convolution(convolution: nn.ConvTranspose2d, x: Tensor) -> Tensor:
-    """Kernel and stride 2 as a matrix product: (B, P, C) to (B, P, 4, C'), the four pixels of each position."""
+    """Kernel and stride 2 as a matrix product: (N, C) to (N, 4, C'), the four pixels of each position."""
     weight = convolution.weight.permute(0, 2, 3, 1).flatten(1)
     assert convolution.bias is not None
-    return torch.addmm(convolution.bias.repeat(4), x.flatten(0, 1), weight).view(*x.shape[:2], 4, -1)
+    return torch.addmm(convolution.bias.repeat(4), x, weight).view(-1, 4, convolution.out_channels)

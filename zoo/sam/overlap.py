@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,23 +30,23 @@ class Owners:
         self.numbers = np.zeros(shape, np.uint16)
         self._highest = np.zeros(shape, np.float16) if overlap == "logit" else None
 
-    def enter(self, number: int, logits: Floats, z: int | None = None) -> NDArray[np.bool_]:
-        """Enters an object's logits (H, W) in an image, or in slice `z` of a volume.
+    def enter(self, number: int, logits: Floats, where: Any = ...) -> NDArray[np.bool_]:
+        """Enters an object's logits (h, w) in a part of an image or a volume.
 
         Args:
             number: of the object, from 0.
             logits: positive where the object is.
-            z: None for an image.
+            where: the part, as numpy indexes it: slices and whole numbers; by default all of an image.
 
         Returns:
-            The object's whole mask (H, W), whoever owns its pixels.
+            The object's whole mask (h, w), whoever owns its pixels.
         """
         mask = logits > 0
-        owners = self.numbers if z is None else self.numbers[z]
+        owners = self.numbers[where]
         if self._highest is None:
             np.maximum(owners, number + 1, out=owners, where=mask)
             return mask
-        highest = self._highest if z is None else self._highest[z]
+        highest = self._highest[where]
         rounded = np.clip(logits, 0, _MOST).astype(np.float16)
         wins = mask & ((rounded > highest) | ((rounded == highest) & (owners <= number)))
         np.copyto(highest, rounded, where=wins)

@@ -124,12 +124,3 @@ def prompt_for(case: Case, number: int, previous: NDArray[np.bool_] | None, fit:
     if protocol.within_box:
         around = np.clip(around, np.tile(own[:2], 2), np.tile(own[2:], 2))
     return around.astype(np.float32)
-
-
-def keep_within_box(logits: Floats, box: NDArray[np.int64]) -> Floats:
-    """Logits (H, W) of a slice, -1 outside an object's box `x_min y_min z_min x_max y_max z_max`, ends included."""
-    x_min, y_min, _, x_max, y_max, _ = box
-    inside = np.s_[y_min : y_max + 1, x_min : x_max + 1]
-    kept = np.full_like(logits, -1)
-    kept[inside] = logits[inside]
-    return kept

@@ -12,9 +12,10 @@ from zoo.backends import Backend, Floats, Prompts
 from zoo.data.case import Case
 from zoo.sam.overlap import Owners
 from zoo.sam.predictor import box_batches
-from zoo.sam.rule import Protocol3D, Walk, keep_within_box, prompt_for, walks_of
+from zoo.sam.rule import Protocol3D, Walk, prompt_for, walks_of
 from zoo.stages import StageClock
 from zoo.transforms import Fit, fit_image, preprocess_image, restore_logits
+from zoo.windows import window_of
 
 #: Embeddings, 4 MiB each, that `batched` keeps for its second sweep unless told otherwise.
 KEPT_EMBEDDINGS = 128
@@ -48,8 +49,8 @@ def segment_volume(
         InputError: a 2D case, or a box that reaches past the volume under the protocol's `z_range`.
     """
     protocol, clock = protocol or Protocol3D(), clock or StageClock()
-    segmenter = _Segmenter(case, backend, protocol, clock, on_slice)
     walks = walks_of(case, protocol)
+    segmenter = _Segmenter(case, backend, protocol, clock, on_slice)
     if protocol.name == "batched":
         segmenter.sweep(walks, kept_embeddings)
     else:
@@ -80,6 +81,7 @@ class _Segmenter:
         self.owners = Owners(case.image.shape, protocol.overlap)
         self._spec = replace(backend.spec, resize=protocol.resize or backend.spec.resize)
         self._kept: dict[int, Floats] = {}
+        self._windows = [window_of(box[[0, 1, 3, 4]], self.fit) for box in case.boxes if protocol.within_box]
 
     def walk_one_by_one(self, walks: list[Walk]) -> None:
         """Object after object, each decoded by itself; `cached` keeps what a later object will ask for."""
@@ -127,7 +129,8 @@ class _Segmenter:
             batch = numbers[together]
             prompts = np.stack([self._prompt(number, before.get(number)) for number in batch])
             with self.clock.measure("decode"):
-                logits, _ = self.backend.decode_boxes(embedding, prompts)
+                windows = np.stack([self._windows[n] for n in batch]) if self._windows else None
+                logits, _ = self.backend.decode_boxes(embedding, prompts, windows)
             masks |= {n: self._paint(z, n, low_res[0]) for n, low_res in zip(batch, logits, strict=True)}
         return masks
 
@@ -151,8 +154,12 @@ class _Segmenter:
         with self.clock.measure("postprocess"):
             logits = restore_logits(low_res, self.fit)
             if self.protocol.within_box:
-                logits = keep_within_box(logits, self.case.boxes[number])
-            mask = self.owners.enter(number, logits, z)
+                x_min, y_min, _, x_max, y_max, _ = self.case.boxes[number]
+                inside = np.s_[y_min : y_max + 1, x_min : x_max + 1]
+                mask = np.zeros(logits.shape, bool)
+                mask[inside] = self.owners.enter(number, logits[inside], (z, *inside))
+            else:
+                mask = self.owners.enter(number, logits, z)
         self.clock.counts["decoded_prompts"] += 1
         self.on_slice()
         return mask

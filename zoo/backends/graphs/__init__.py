@@ -9,22 +9,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.backends import Floats, Prompts
+from zoo.backends import Floats, Prompts, Windows
 from zoo.errors import InputError
 from zoo.registry import EMBEDDING_SIZE, EncoderSpec
+from zoo.windows import logits_of, positions_in
 
 if TYPE_CHECKING:
     from zoo.sam.model import Sam
 
 #: Names of a model's graphs, see `zoo.graphs`.
-GraphName = Literal["encoder", "boxes", "prompts"]
-GRAPHS: tuple[GraphName, ...] = ("encoder", "boxes", "prompts")
+GraphName = Literal["encoder", "boxes", "windows", "prompts"]
+GRAPHS: tuple[GraphName, ...] = get_args(GraphName)
 #: Side of a mask prompt and of the low-resolution logits.
 LOGITS_SIZE = 4 * EMBEDDING_SIZE
 #: Runs a loaded graph: inputs by name to outputs in order, as arrays that nothing else holds.
@@ -51,7 +52,7 @@ class GraphFolder:
     """Graphs that lie in a folder.
 
     Attributes:
-        folder: with `encoder.onnx`, `boxes.onnx` and `prompts.onnx`.
+        folder: with `encoder.onnx` and the like, one of each of `GRAPHS`.
         spec: of the encoder.
     """
 
@@ -136,10 +137,15 @@ class GraphBackend:
         wanted = slice(1, None) if multimask else slice(0, 1)
         return np.ascontiguousarray(logits[:, wanted]), np.ascontiguousarray(iou[:, wanted])
 
-    def decode_boxes(self, embedding: Floats, boxes: Floats) -> tuple[Floats, Floats]:
+    def decode_boxes(self, embedding: Floats, boxes: Floats, windows: Windows | None = None) -> tuple[Floats, Floats]:
         """As `Backend.decode_boxes`."""
-        logits, iou = self._graph("boxes")({"embedding": embedding, "boxes": boxes})
-        return logits, iou
+        inputs: dict[str, NDArray[Any]] = {"embedding": embedding, "boxes": boxes}
+        if windows is None:
+            logits, iou = self._graph("boxes")(inputs)
+            return logits, iou
+        positions = positions_in(windows)
+        pixels, iou = self._graph("windows")(inputs | {"positions": positions})
+        return logits_of(pixels, positions, len(boxes)), iou
 
 
 def refusal(path: Path, runtime: str, error: Exception) -> InputError:
