@@ -58,5 +58,5 @@ class Owners:
         by_number = np.concatenate([[0], values]).astype(np.uint16)
         # Slice by slice, in place: another map of a large volume would take as much memory as the volume.
         for part in self.numbers if self.numbers.ndim == 3 else [self.numbers]:
-            part[:] = by_number[part]
+            part[:] = by_number.take(part, mode="clip")
         return self.numbers
