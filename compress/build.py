@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from bench.candidate import Candidate, Recipe
@@ -38,11 +39,10 @@ def _exported(recipe: Recipe, folder: Path) -> Candidate:
     """A candidate whose encoder is a graph; its decoder comes from the weights that the graph was made of."""
     card = read_card(folder)
     graph = checked_graph(folder, card)
-    sam = create_sam(card.encoder, recipe.weights)
+    sam = _sam(replace(recipe, encoder=card.encoder, variant="reparam"))
     if sam.weights is None or sam.weights.sha256 != card.weights_sha256:
         found = f"weights {recipe.weights or 'by default'} with another sha256"
         raise InputError(folder, found, f"those that the graph was made of, sha256 {card.weights_sha256}")
-    sam.image_encoder = reparameterise(sam.image_encoder)
     backend = create_backend(recipe.backend, sam, recipe.precision, recipe.threads, graph)
     return Candidate(recipe, sam.weights, sam, backend)
 

@@ -226,6 +226,11 @@ def train(
     help="This teacher's embeddings, with their images instead of --data: a folder that `embed` wrote, or one with "
     "imgs/, gts/ and embeddings/ (npy).",
 )
+@click.option(
+    "--int8",
+    is_flag=True,
+    help="Learn through the rounding of int8, for `quantize`: what comes out is folded, in float.",
+)
 @with_run_options
 @with_settings
 def distill(
@@ -237,6 +242,7 @@ def distill(
     mask_weight: float,
     mask_rounds: int,
     embeddings: Path | None,
+    int8: bool,
     data: tuple[str, ...],
     validation: tuple[str, ...],
     validation_count: int,
@@ -256,9 +262,11 @@ def distill(
     Examples:
       repmedsam distill --student repvit --teacher vit_b --teacher-weights medsam -o runs/distilled
       repmedsam distill --student light_repvit --teacher repvit --teacher-weights rep_medsam -o runs/light
+      repmedsam distill --student repvit --weights my.pth --teacher repvit --teacher-weights my.pth --int8 -o runs/int8
     """
     from compress.training.distill import Distillation
     from compress.training.finetune import training_geometry
+    from compress.training.int8 import simulate_int8
     from compress.training.run import training_seed
     from compress.training.stored import StoredPairs, open_embeddings
     from zoo.data.dataset import PairedImages, open_source
@@ -272,6 +280,8 @@ def distill(
         raise InputError("--size", f"{config.size} px", f"{sam.spec.image_size}: embeddings are compared at full size")
     assert sam.weights is not None
     assert master.weights is not None
+    if int8:
+        sam.image_encoder = simulate_int8(sam.image_encoder)
     origin = {
         "weights_sha256": sam.weights.sha256,
         "teacher": master.spec.name,
@@ -280,6 +290,7 @@ def distill(
         "distance": distance,
         "mask_weight": mask_weight,
         **({"mask_rounds": mask_rounds} if mask_weight else {}),
+        **({"int8": True} if int8 else {}),
         "data": list(data),
     }
     prompting, _ = training_geometry(sam, config)
