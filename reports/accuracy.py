@@ -101,7 +101,7 @@ def read_scores(records: Iterable[Reading]) -> list[Scored]:
     """The scores that the records of one machine hold, without superseded ones."""
     found = [record for record in records if record.kind == "accuracy" and record.case]
     labels, _ = label_candidates(record.who for record in found)
-    protocols, _ = label_protocols(record.protocol for record in found)
+    protocols, _ = label_protocols(found)
     scored = []
     for record in found:
         who, options, case = record.who, record.protocol_id, record.case_info

@@ -179,12 +179,19 @@ def label_candidates(candidates: Iterable[Candidate]) -> tuple[dict[Candidate, s
     return labels, ", ".join(filter(None, shared))
 
 
-def label_protocols(protocols: Iterable[Mapping[str, Any] | None]) -> tuple[dict[str, str], str]:
+def label_protocols(records: Iterable[Reading]) -> tuple[dict[str, str], str]:
     """Labels of 3D protocols by `protocol_id`: the name, with the options that are not most records'; and those."""
-    known = [protocol for protocol in protocols if protocol]
-    distinct = {protocol_id(protocol): protocol for protocol in known}
+    members: Counter[str] = Counter()
+    distinct: dict[str, dict[str, Any]] = {}
+    for record in records:
+        if record.protocol:
+            members[record.protocol_id] += 1
+            distinct.setdefault(record.protocol_id, record.protocol)
     options = dict.fromkeys(option for protocol in distinct.values() for option in protocol if option != "name")
-    values = {option: Counter(json.dumps(protocol.get(option)) for protocol in known) for option in options}
+    values: dict[str, Counter[str]] = {option: Counter() for option in options}
+    for key, protocol in distinct.items():
+        for option in options:
+            values[option][json.dumps(protocol.get(option))] += members[key]
     usual = {option: json.loads(counts.most_common(1)[0][0]) for option, counts in values.items()}
     labels = {key: ", ".join([str(own.get("name", "")), *_unusual(own, usual)]) for key, own in distinct.items()}
     shared = (f"{option} {usual[option]}{' where not said' if len(values[option]) > 1 else ''}" for option in options)

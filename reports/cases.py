@@ -108,7 +108,7 @@ def case_rows(records: Iterable[Reading], baseline: str | None = None) -> list[C
     """
     passes = [record for record in records if record.kind == "latency" and record.case]
     labels, _ = label_candidates(record.who for record in passes)
-    protocols, _ = label_protocols(record.protocol for record in passes)
+    protocols, _ = label_protocols(passes)
     groups: dict[tuple[CaseInfo, Candidate, str], list[Reading]] = {}
     for record in passes:
         groups.setdefault((record.case_info, record.who, record.protocol_id), []).append(record)
@@ -183,7 +183,7 @@ def shared_settings(records: Iterable[Reading]) -> str:
     """In words, what all case records share: of candidates and of protocols."""
     passes = [record for record in records if record.kind == "latency" and record.case]
     _, candidate = label_candidates(record.who for record in passes)
-    _, options = label_protocols(record.protocol for record in passes)
+    _, options = label_protocols(passes)
     return "; ".join(filter(None, (candidate, options)))
 
 

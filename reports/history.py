@@ -45,7 +45,7 @@ def history(records: Iterable[Reading]) -> dict[str, list[Point]]:
         records: of one machine, with those that later ones replace.
     """
     latencies = list({(r.run_id, r.key): r for r in records if r.kind == "latency" and _is_warm(r)}.values())
-    protocols, _ = label_protocols(record.protocol for record in latencies)
+    protocols, _ = label_protocols(latencies)
     series: dict[tuple[object, ...], dict[str, list[Reading]]] = {}
     names: dict[tuple[object, ...], str] = {}
     for record in sorted(latencies, key=lambda record: record.time_utc):

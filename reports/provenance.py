@@ -78,7 +78,7 @@ def error_tables(records: Sequence[Reading]) -> list[Table]:
     if not failed:
         return []
     labels, _ = label_candidates(record.who for record in failed)
-    protocols, _ = label_protocols(record.protocol for record in failed)
+    protocols, _ = label_protocols(failed)
     measured_s = {_subject(record): record.time_utc for record in records if record.kind != "error"}
     rows = [
         {
