@@ -1,7 +1,7 @@
 """The graphs that a runtime needs of a model, as modules to export, and their export to ONNX.
 
-A graph's inputs and outputs are named after what they are; `B` boxes or prompts, `P` points
-and `N` positions are dynamic.
+A graph's inputs and outputs are named after what they are; `B` boxes or prompts, `P` points and `N` positions are
+dynamic.
 """
 
 from __future__ import annotations

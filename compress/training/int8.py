@@ -7,8 +7,6 @@ were not there (Jacob et al., arXiv:1712.05877).
 
 from __future__ import annotations
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -46,7 +44,7 @@ def simulate_int8(encoder: nn.Module) -> nn.Module:
     Raises:
         ValueError: as `reparameterise`.
     """
-    folded = copy.deepcopy(reparameterise(encoder))
+    folded = reparameterise(encoder)
     for module in folded.modules():
         # The class alone differs, so that no hook, name or parameter is lost.
         module.__class__ = ROUNDED.get(type(module), type(module))

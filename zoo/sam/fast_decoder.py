@@ -63,8 +63,9 @@ class FastDecoder(nn.Module):
         """As `forward`, of sparse prompt embeddings (B, T, 256), whatever they are of."""
         image, mask_token, iou = self._look(embedding, prompts)
         batch, side = image.shape[0], self.side
-        pixels = self._read(image.flatten(0, 1), mask_token.repeat_interleave(side * side, dim=0))
-        return pixels.view(batch, side, side, 4, 4).transpose(2, 3).reshape(batch, 1, 4 * side, 4 * side), iou
+        logits = self._upscale(image.flatten(0, 1)).view(batch, side * side * 16, -1) @ mask_token[:, :, None]
+        pixels = _in_rows(logits).view(batch, side, side, 4, 4)
+        return pixels.transpose(2, 3).reshape(batch, 1, 4 * side, 4 * side), iou
 
     def at_positions(self, embedding: Tensor, boxes: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """As `forward`, of which only some positions of the embedding are wanted.
@@ -79,7 +80,7 @@ class FastDecoder(nn.Module):
         """
         image, mask_token, iou = self._look(embedding, self.prompt_encoder.embed_boxes(boxes))
         box = positions // self.side**2
-        return self._read(image.flatten(0, 1)[positions], mask_token[box]), iou
+        return _in_rows(self._upscale(image.flatten(0, 1)[positions]) @ mask_token[box][:, :, None]), iou
 
     def _look(self, embedding: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The image (B, 4096, 256) as each prompt made it, the mask's token (B, 32) and predicted IoU (B, 1)."""
@@ -117,12 +118,8 @@ class FastDecoder(nn.Module):
         looked = _look_at_image(transformer.final_attn_token_to_image, queries, image + self.image_pe, image)
         return transformer.norm_final_attn(iou_and_mask + looked), image
 
-    def _read(self, image: Tensor, mask_token: Tensor) -> Tensor:
-        """Up-scales positions (N, 256) by two transposed convolutions and reads a mask off each, of its token (N, 32).
-
-        Returns:
-            Logits (N, 4, 4).
-        """
+    def _upscale(self, image: Tensor) -> Tensor:
+        """Positions (N, 256) by two transposed convolutions to their 4x4 pixels (N, 16, 32), see `_in_rows`."""
         first: nn.ConvTranspose2d
         second: nn.ConvTranspose2d
         norm: LayerNorm2d
@@ -130,9 +127,12 @@ class FastDecoder(nn.Module):
         x = _transposed_convolution(first, image)
         x = F.gelu(F.layer_norm(x, (first.out_channels,), norm.weight, norm.bias, norm.eps))
         x = F.gelu(_transposed_convolution(second, x.view(-1, first.out_channels)))
-        logits = x.view(-1, 16, second.out_channels) @ mask_token[:, :, None]
-        # Rows and columns of the place in the first 2x2, then in the second.
-        return logits.view(-1, 2, 2, 2, 2).transpose(2, 3).reshape(-1, 4, 4)
+        return x.view(-1, 16, second.out_channels)
+
+
+def _in_rows(logits: Tensor) -> Tensor:
+    """Logits of each position's 16 pixels, by place in the first 2x2 and then in the second, to (N, 4, 4)."""
+    return logits.view(-1, 2, 2, 2, 2).transpose(2, 3).reshape(-1, 4, 4)
 
 
 def _positions_first(image: Tensor) -> Tensor:
