@@ -21,17 +21,13 @@ demo: $(VENV)/.installed-run
 		--max-slices 6 --rounds 10 --passes 1 --out $(OUT)/bench.jsonl
 	$(BIN)/python cli.py report $(OUT)/bench.jsonl -o $(OUT)/report
 
-# Tests that start worker processes, and those that train, each in a process that other tests' runtimes and signal handlers
-# have not been in: a signal of a data loader's worker that ends has crashed one that exported graphs before.
+# Tests that start worker processes, in a process that other tests' runtimes and signal handlers have not been in.
 WORKERS := tests/test_executors.py tests/test_segment.py tests/test_segment_many.py tests/test_record.py
-TRAINING := tests/test_docs.py tests/test_training.py tests/test_training_disk.py tests/test_int8_training.py \
-	tests/test_find_lr.py tests/test_trackers.py tests/test_distillation.py tests/test_training_data.py
 
 test: MARKED := -m 'not slow'
 test test-all: $(VENV)/.installed-test
 	$(BIN)/python -m pytest $(MARKED) --benchmark-disable $(WORKERS)
-	$(BIN)/python -m pytest $(MARKED) --benchmark-disable $(TRAINING)
-	$(BIN)/python -m pytest $(MARKED) --benchmark-disable $(addprefix --ignore=,$(WORKERS) $(TRAINING))
+	$(BIN)/python -m pytest $(MARKED) --benchmark-disable $(addprefix --ignore=,$(WORKERS))
 
 # For the night: mutated files through every reader.
 fuzz: $(VENV)/.installed-test

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -269,3 +271,30 @@ def test_unknown_names(sam: Sam) -> None:
         create_backend("onnx", sam)
     with pytest.raises(InputError, match="precision of backend torch"):
         create_backend("torch", sam, "int4")
+
+
+SIGNALLED = """
+import signal, sys
+import subprocess
+import sys
+from pathlib import Path
+from zoo.backends.graphs.openvino_runtime import load_compiled
+
+signal.signal(signal.SIGUSR1, lambda *_: print("taken"))
+runs = [load_compiled(Path(sys.argv[1]), "fp32", 1) for _ in range(3)]
+while runs:
+    del runs[0]
+signal.raise_signal(signal.SIGUSR1)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
+def test_a_process_takes_signals_after_its_openvino_models_are_gone(tmp_path: Path) -> None:
+    """OpenVINO gives the thread that begins with it a stack for signals, and takes it away in the end."""
+    pytest.importorskip("openvino")
+    module = nn.Conv2d(1, 1, 1).eval()
+    graph = Graph("encoder", module, {"image": torch.zeros(1, 1, 4, 4)}, {"image": {}}, ("embedding",))
+    write_onnx(graph, tmp_path / "small.onnx")
+    command = [sys.executable, "-c", SIGNALLED, str(tmp_path / "small.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "taken"), done.stderr

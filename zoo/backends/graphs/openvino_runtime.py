@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +14,29 @@ from zoo.backends import Floats, register_backend
 from zoo.backends.graphs import GraphBackend, GraphFiles, Run, refusal
 from zoo.cache import cache_folder
 
+if TYPE_CHECKING:
+    import openvino
+
 #: What OpenVINO calls the precisions that it computes in; int8 is in the graph, what is left of it float32.
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
+@cache
+def _core() -> openvino.Core:
+    """OpenVINO's plugins, loaded once and kept: each `Core` gives the thread a stack for signals and puts back the one
+    before when it goes, so that with several of them a signal could meet a stack that is there no more.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 def _lacking(precision: str) -> tuple[str, str] | None:
     try:
-        import openvino
+        import openvino  # noqa: F401
     except ImportError:
         return "openvino not installed", "pip install 'rep-medsam[openvino]'"
-    if precision == "bf16" and "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if precision == "bf16" and "BF16" not in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         return "bf16 on a CPU without bf16 instructions", "fp32 on this machine"
     return None
 
@@ -56,7 +69,7 @@ def load_compiled(path: Path, precision: str, threads: int) -> Run:
     import openvino
 
     try:
-        compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+        compiled = _core().compile_model(str(path), "CPU", settings)
     except RuntimeError as error:
         raise refusal(path, f"OpenVINO {openvino.__version__}", error) from error
 
