@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from compress.training.distill import Distillation, draw_clicks, reframe
 from compress.training.embed import EmbeddingStore, shard_paths, write_store
 from compress.training.finetune import Finetuning, training_geometry
 from compress.training.stored import NpyEmbeddings, StoredPairs, open_embeddings
+from tests.descend import descend
 from zoo.data.dataset import PairedImages, Prompting, SyntheticImages
 from zoo.errors import InputError
 from zoo.registry import create_sam
@@ -43,14 +45,7 @@ def test_distillation_learns_from_the_teacher_alone() -> None:
     other = Distillation(create_sam("light_repvit_m0_9", "random:2"), teacher).eval()
     before = {key: value.clone() for key, value in other.state_dict().items()}
     assert torch.equal(other.sam.mask_decoder.iou_token.weight, teacher.mask_decoder.iou_token.weight)
-    optimizer = torch.optim.AdamW([p for p in other.parameters() if p.requires_grad], lr=1e-3)
-    losses = []
-    for _ in range(4):
-        optimizer.zero_grad()
-        loss = other(batch)["loss"]
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
+    losses = descend(other, batch, 4, partial(torch.optim.AdamW, lr=1e-3))
     assert losses[-1] < 0.9 * losses[0]
     changed = {key for key, value in other.state_dict().items() if not torch.equal(value, before[key])}
     assert changed

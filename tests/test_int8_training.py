@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from compress.training.config import TrainConfig
 from compress.training.distill import Distillation
 from compress.training.finetune import training_geometry
 from compress.training.int8 import Int8Conv2d, round_input, round_weight, simulate_int8
+from tests.descend import descend
 from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.data.dataset import PairedImages, SyntheticImages
 from zoo.graphs import Graph, write_onnx
@@ -82,14 +84,7 @@ def test_a_student_learns_to_bear_the_rounding() -> None:
     student = create_sam(ENCODER, "random:1")
     student.image_encoder = simulate_int8(student.image_encoder)
     task = Distillation(student, teacher).eval()
-    optimizer = torch.optim.Adam([p for p in task.parameters() if p.requires_grad], lr=2e-5)
-    losses = []
-    for _ in range(30):
-        optimizer.zero_grad()
-        loss = task(batch)["loss"]
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
+    losses = descend(task, batch, 30, partial(torch.optim.Adam, lr=2e-5))
     assert losses[0] > 0
     assert np.mean(losses[-5:]) < 0.8 * losses[0]
 
