@@ -153,13 +153,10 @@ class _Segmenter:
         """The mask (H, W) of an object's slice, also entered into `owners`."""
         with self.clock.measure("postprocess"):
             logits = restore_logits(low_res, self.fit)
-            if self.protocol.within_box:
-                x_min, y_min, _, x_max, y_max, _ = self.case.boxes[number]
-                inside = np.s_[y_min : y_max + 1, x_min : x_max + 1]
-                mask = np.zeros(logits.shape, bool)
-                mask[inside] = self.owners.enter(number, logits[inside], (z, *inside))
-            else:
-                mask = self.owners.enter(number, logits, z)
+            x_min, y_min, _, x_max, y_max, _ = self.case.boxes[number]
+            inside = np.s_[y_min : y_max + 1, x_min : x_max + 1] if self.protocol.within_box else np.s_[:, :]
+            mask = np.zeros(logits.shape, bool)
+            mask[inside] = self.owners.enter(number, logits[inside], (z, *inside))
         self.clock.counts["decoded_prompts"] += 1
         self.on_slice()
         return mask
