@@ -287,7 +287,7 @@ def bench(
         calibrate=calibrate,
     )
 
-    def cold_run(recipe: Recipe, source: CaseSource, protocol: Protocol3D | None) -> dict[str, Any]:
+    def cold_run(recipe: Recipe, source: CaseSource, protocol: Protocol3D) -> dict[str, Any]:
         case = {"reference": source.reference, "max_objects": max_objects, "max_slices": max_slices}
         command = [sys.executable, str(Path(__file__).resolve()), "cold-pass"]
         return spawn_cold_pass(command, cold_request(recipe, case, protocol))

@@ -49,9 +49,9 @@ def spawn_cold_pass(command: Sequence[str], request: dict[str, Any]) -> dict[str
     return json.loads(line.removeprefix(MARK)) | {"process_s": process_s}
 
 
-def cold_request(recipe: Recipe, reference: dict[str, Any], protocol: Protocol3D | None) -> dict[str, Any]:
+def cold_request(recipe: Recipe, reference: dict[str, Any], protocol: Protocol3D) -> dict[str, Any]:
     """What the fresh process is asked: candidate, case and protocol, as JSON."""
-    return {"recipe": asdict(recipe), "case": reference, "protocol": protocol and protocol.as_record()}
+    return {"recipe": asdict(recipe), "case": reference, "protocol": protocol.as_record()}
 
 
 def run_cold_pass(
@@ -62,7 +62,7 @@ def run_cold_pass(
     `startup_s` counts from the process's birth.
     """
     backend = build(Recipe(**request["recipe"]))
-    protocol = Protocol3D(**request["protocol"]) if request["protocol"] else None
+    protocol = Protocol3D(**request["protocol"])
     startup_s = time.time() - psutil.Process().create_time()
     run = run_case(backend, lambda: load(request["case"]), protocol)
     with tempfile.TemporaryDirectory() as folder:

@@ -16,7 +16,8 @@ from bench.timing import calls_made, interleave
 from zoo.backends import Backend, Floats, Prompts
 from zoo.data.case import Case
 from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE
-from zoo.sam.predictor import BOXES_A_BATCH, SamPredictor, segment_image
+from zoo.sam.image import segment_image
+from zoo.sam.predictor import BOXES_A_BATCH
 from zoo.sam.rule import Protocol3D
 from zoo.sam.volume import segment_volume
 from zoo.stages import STAGES, StageClock
@@ -102,7 +103,7 @@ def parts_calls(candidates: int, rounds: int, warmup: int) -> int:
 def run_case(
     backend: Backend,
     load: Callable[[], Case],
-    protocol: Protocol3D | None,
+    protocol: Protocol3D,
     on_slice: Callable[[], None] = lambda: None,
 ) -> CaseRun:
     """Loads and segments a case, timing each stage.
@@ -110,7 +111,7 @@ def run_case(
     Args:
         backend: the model in a runtime.
         load: reads the case.
-        protocol: how to walk a volume; ignored for a 2D case.
+        protocol: the options; of an image those that concern it.
         on_slice: called after each slice of each object.
     """
     clock = StageClock()
@@ -120,7 +121,7 @@ def run_case(
     if case.is_volume:
         segmentation = segment_volume(case, backend, protocol, clock, on_slice)
     else:
-        segmentation = segment_image(case, SamPredictor(backend, clock=clock))
+        segmentation = segment_image(case, backend, protocol, clock)
         on_slice()
     total_s = time.perf_counter() - start
     measurements: dict[str, Any] = {f"{stage}_s": clock.seconds[stage] for stage in STAGES}

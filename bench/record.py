@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import portalocker
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 Kind = Literal["cost", "latency", "accuracy", "peak", "error"]
 
@@ -79,7 +79,7 @@ class Record:
             encoder is called `box ellipse`; a `peak` has `threads` alone.
         measurements: raw samples and counts, by kind: see `MEASUREMENTS`. Lists hold one entry a sample or a label.
         case: None, or `case_id`, `modality`, `shape`, `objects`, `spacing_mm`, `source` (a file's name), `sha256`.
-        protocol: None, or `name` and the named options of the 3D rule.
+        protocol: None, or the named options of the rule that segmented the case, in 3D with its `name`.
         machine: `id` (a hash of the rest), `cpu`, `cores`, `isa`, `memory_gib`, `os`.
         packages: name -> version of what computes.
         git: `commit` and `dirty` of the toolkit, or None outside a checkout.
@@ -210,10 +210,27 @@ def _from_2(fields: dict[str, Any]) -> None:
     """Schema 2 knew the published rule alone: the last object owned a voxel, masks went where they would."""
     if fields["protocol"]:
         fields["protocol"] |= {"overlap": "last", "within_box": False}
+    elif _is_segmented_image(fields):
+        fields["protocol"] = _IMAGES_RULE | {"overlap": "last"}
+
+
+def _from_3(fields: dict[str, Any]) -> None:
+    """Schema 3 knew one rule for images, and did not write it."""
+    if not fields["protocol"] and _is_segmented_image(fields):
+        fields["protocol"] = dict(_IMAGES_RULE)
+
+
+_IMAGES_RULE = {"box_rounding": "truncate", "resize": None, "overlap": "logit", "within_box": False}
+
+
+def _is_segmented_image(fields: dict[str, Any]) -> bool:
+    """Whether a candidate, not the ellipse, was measured on a case of two dimensions."""
+    shape = (fields["case"] or {}).get("shape")
+    return "threads" in fields["candidate"] and isinstance(shape, list) and len(shape) == 2
 
 
 #: How the fields of a record of each older schema become those of the next, in place.
-MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], None]] = {1: _from_1, 2: _from_2}
+MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], None]] = {1: _from_1, 2: _from_2, 3: _from_3}
 
 
 def finished_keys(path: Path) -> set[str]:

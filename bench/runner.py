@@ -25,7 +25,7 @@ from zoo.data.case import Case
 from zoo.data.cases import CaseSource
 from zoo.data.modality import calibration_doubt
 from zoo.progress import Progress
-from zoo.sam.rule import Protocol3D
+from zoo.sam.rule import Protocol2D, Protocol3D
 from zoo.sam.volume import count_slices
 
 #: The candidate that stands for the box-inscribed ellipse in records.
@@ -37,7 +37,7 @@ class Settings:
     """What a sweep measures.
 
     Attributes:
-        protocols: each is run for every candidate on every volume.
+        protocols: each is run for every candidate on every volume; on an image, what differs of them for one.
         rounds: measured calls of each encoder and decoder.
         warmup: unmeasured calls before them, after the first.
         passes: warm passes over each case.
@@ -56,7 +56,7 @@ class Settings:
 
 
 #: Segments a case in a fresh process: (recipe, case reference, protocol) to the measurements of a cold pass.
-ColdRun = Callable[[Recipe, CaseSource, Protocol3D | None], dict[str, Any]]
+ColdRun = Callable[[Recipe, CaseSource, Protocol3D], dict[str, Any]]
 
 
 @dataclass
@@ -156,11 +156,8 @@ class Sweep:
             self._warn(candidate, case.modality)
         described = describe_case(case)
         self._floor(case, described)
-        runs = [
-            (recipe, candidate, protocol)
-            for recipe, candidate in candidates.items()
-            for protocol in (self.settings.protocols if case.is_volume else (None,))
-        ]
+        distinct = {_rule(case, protocol): protocol for protocol in self.settings.protocols}.values()
+        runs = [(recipe, candidate, protocol) for recipe, candidate in candidates.items() for protocol in distinct]
         if self.settings.cold:
             for recipe, candidate, protocol in runs:
                 self._cold_pass(source, case, described, recipe, candidate, protocol, title)
@@ -192,14 +189,14 @@ class Sweep:
         described: dict[str, Any],
         recipe: Recipe,
         candidate: Candidate,
-        protocol: Protocol3D | None,
+        protocol: Protocol3D,
         title: str,
     ) -> None:
-        options = _options(case, protocol)
+        options = _rule(case, protocol).as_record()
         key = self._key("latency", candidate.as_record(), described, options, temperature="cold")
         if self._is_done(key):
             return
-        advance = self.progress.start(f"{title}: {_name(candidate, protocol)}, cold", 1)
+        advance = self.progress.start(f"{title}: {_name(candidate, case, protocol)}, cold", 1)
         try:
             measurements = {"temperature": "cold", "pass_index": 0} | self.cold_run(recipe, source, protocol)
             self._write("latency", key, candidate.as_record(), measurements, described, options)
@@ -213,17 +210,17 @@ class Sweep:
         case: Case,
         described: dict[str, Any],
         candidate: Candidate,
-        protocol: Protocol3D | None,
+        protocol: Protocol3D,
         title: str,
         index: int,
     ) -> None:
-        options = _options(case, protocol)
+        options = _rule(case, protocol).as_record()
         key = self._key("latency", candidate.as_record(), described, options, temperature="warm", pass_index=index)
         if self._is_done(key):
             return
         try:
             slices = count_slices(case, protocol) if case.is_volume else 1
-            name = f"{title}: {_name(candidate, protocol)}, pass {index + 1}/{self.settings.passes}"
+            name = f"{title}: {_name(candidate, case, protocol)}, pass {index + 1}/{self.settings.passes}"
             load = partial(source.load, labels=False)
             run = run_case(candidate.backend, load, protocol, self.progress.start(name, slices))
             measurements = {"temperature": "warm", "pass_index": index} | run.measurements
@@ -319,9 +316,10 @@ def describe_case(case: Case) -> dict[str, Any]:
     }
 
 
-def _options(case: Case, protocol: Protocol3D | None) -> dict[str, Any] | None:
-    return protocol.as_record() if protocol is not None and case.is_volume else None
+def _rule(case: Case, protocol: Protocol3D) -> Protocol2D:
+    """What of a protocol concerns a case."""
+    return protocol if case.is_volume else protocol.for_image()
 
 
-def _name(candidate: Candidate, protocol: Protocol3D | None) -> str:
-    return candidate.describe() + (f" {protocol.name}" if protocol else "")
+def _name(candidate: Candidate, case: Case, protocol: Protocol3D) -> str:
+    return candidate.describe() + (f" {protocol.name}" if case.is_volume else "")

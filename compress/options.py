@@ -43,12 +43,12 @@ rule_options = options(
         type=click.Choice(["truncate", "float"]),
         default="truncate",
         show_default=True,
-        help="Of a volume's boxes scaled to the encoder's frame; those of images are truncated.",
+        help="Of boxes scaled to the encoder's frame.",
     ),
     click.option(
         "--resize",
         type=click.Choice(["area", "linear", "cubic"]),
-        help="How slices are brought to the encoder's size.  [default: as the encoder was published]",
+        help="How images and slices are brought to the encoder's size.  [default: as the encoder was published]",
     ),
     click.option(
         "--propagate/--no-propagate",
@@ -68,12 +68,12 @@ rule_options = options(
         type=click.Choice(["logit", "last"]),
         default="logit",
         show_default=True,
-        help="Who owns a volume's voxel that several objects cover: the highest logit, or the last, as published.",
+        help="Who owns a pixel that several objects cover: the highest logit, or the last, as published.",
     ),
     click.option(
         "--within-box/--no-within-box",
         default=True,
         show_default=True,
-        help="Whether masks of a volume end where the object's own box does in x and y; published systems let them go.",
+        help="Whether masks end where the object's own box does in x and y; published systems let them go.",
     ),
 )

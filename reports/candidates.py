@@ -180,7 +180,10 @@ def label_candidates(candidates: Iterable[Candidate]) -> tuple[dict[Candidate, s
 
 
 def label_protocols(records: Iterable[Reading]) -> tuple[dict[str, str], str]:
-    """Labels of 3D protocols by `protocol_id`: the name, with the options that are not most records'; and those."""
+    """Labels of protocols by `protocol_id`: the name, with the options that are not most records'; and those.
+
+    Images have no name, and not all of the options.
+    """
     members: Counter[str] = Counter()
     distinct: dict[str, dict[str, Any]] = {}
     for record in records:
@@ -190,10 +193,10 @@ def label_protocols(records: Iterable[Reading]) -> tuple[dict[str, str], str]:
     options = dict.fromkeys(option for protocol in distinct.values() for option in protocol if option != "name")
     values: dict[str, Counter[str]] = {option: Counter() for option in options}
     for key, protocol in distinct.items():
-        for option in options:
-            values[option][json.dumps(protocol.get(option))] += members[key]
+        for option in protocol.keys() & options:
+            values[option][json.dumps(protocol[option])] += members[key]
     usual = {option: json.loads(counts.most_common(1)[0][0]) for option, counts in values.items()}
-    labels = {key: ", ".join([str(own.get("name", "")), *_unusual(own, usual)]) for key, own in distinct.items()}
+    labels = {key: _join(str(own.get("name", "")), *_unusual(own, usual)) for key, own in distinct.items()}
     shared = (f"{option} {usual[option]}{' where not said' if len(values[option]) > 1 else ''}" for option in options)
     return labels | {"": ""}, ", ".join(shared)
 
@@ -201,7 +204,7 @@ def label_protocols(records: Iterable[Reading]) -> tuple[dict[str, str], str]:
 def _unusual(protocol: Mapping[str, Any], usual: Mapping[str, Any]) -> Iterator[str]:
     """`overlap last`, `no propagate`: the options of a protocol that differ from the usual ones."""
     for option, value in usual.items():
-        if (own := protocol.get(option)) != value:
+        if option in protocol and (own := protocol[option]) != value:
             yield f"{'' if own else 'no '}{option}" if isinstance(own, bool) else f"{option} {own}"
 
 

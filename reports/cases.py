@@ -251,7 +251,7 @@ def _compare(rows: Sequence[CaseRow], baseline: str | None) -> list[CaseRow]:
 
 def _case_cells(row: CaseRow) -> dict[str, str]:
     cells = {"case": row.case.case_id, "shape": row.case.size, "objects": str(row.case.objects)}
-    return cells | {"candidate": row.label} | ({"protocol": row.protocol} if row.case.is_volume else {})
+    return cells | {"candidate": row.label} | ({"protocol": row.protocol} if row.case.is_volume or row.protocol else {})
 
 
 def _totals(row: CaseRow) -> dict[str, str]:

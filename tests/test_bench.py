@@ -113,7 +113,7 @@ def build(recipe: Recipe) -> Candidate:
     return Candidate(recipe, WeightsId("rule", "0" * 64, trained=False), sam, create_backend("torch", sam))
 
 
-def cold_run(recipe: Recipe, source: CaseSource, protocol: Protocol3D | None) -> dict[str, Any]:
+def cold_run(recipe: Recipe, source: CaseSource, protocol: Protocol3D) -> dict[str, Any]:
     return {"total_s": 1.0, "startup_s": 0.5, "peak_rss_mib": 100.0}
 
 
@@ -132,16 +132,17 @@ def test_a_sweep_measures_everything_once(sweep: Sweep) -> None:
     sources = small_sources("mr3d", "mr2d")
     sweep.run(sources)
     records = list(read_records([sweep.out], strict=True))
-    kinds = [(r.kind, r.case and r.case["case_id"], r.protocol and r.protocol["name"]) for r in records]
+    kinds = [(r.kind, r.case and r.case["case_id"], r.protocol and r.protocol.get("name", "image")) for r in records]
     volume, image = "phantom_mr3d", "phantom_mr2d"
     assert sorted(map(str, kinds)) == sorted(
         map(
             str,
             [("cost", None, None), ("latency", None, None)]
-            + [("accuracy", case, None) for case in (volume, image, image)]
+            + [("accuracy", case, None) for case in (volume, image)]
+            + [("accuracy", image, "image")]
             + [("accuracy", volume, name) for name in ("cached", "batched")]
             + [("latency", volume, name) for name in ("cached", "batched")] * 3
-            + [("latency", image, None)] * 3,
+            + [("latency", image, "image")] * 3,
         )
     )
     assert sweep.failures == 0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from zoo.backends import Backend
 from zoo.data.case import Case
 from zoo.errors import InputError
-from zoo.sam.predictor import SamPredictor, segment_image
+from zoo.sam.predictor import SamPredictor
 from zoo.sam.rule import PROTOCOLS, Protocol3D, prompt_for
 from zoo.sam.volume import count_slices, segment_volume
 from zoo.stages import StageClock
@@ -215,22 +215,6 @@ def test_boxes_together_give_the_masks_of_each_alone(repvit_backend: Backend, sm
         alone = predictor.predict(boxes=box[None])
         np.testing.assert_allclose(together.low_res_logits[i], alone.low_res_logits[0], rtol=1e-3, atol=1e-3)
         assert (together.masks[i] != alone.masks[0]).mean() <= 0.001
-
-
-def test_three_hundred_objects_in_an_image() -> None:
-    rng = np.random.default_rng(0)
-    corners = rng.integers(0, 200, (300, 2))
-    case = Case(
-        "many",
-        "CT",
-        rng.integers(0, 255, (256, 256, 3), np.uint8),
-        np.concatenate([corners, corners + 20], axis=1),
-        np.arange(1, 301, dtype=np.uint16),
-        (1.0, 1.0),
-    )
-    segmentation = segment_image(case, SamPredictor(BoxBackend(shrink_px=0)))
-    assert segmentation.max() == 300
-    assert segmentation.dtype == np.uint16
 
 
 def test_points_and_multimask(repvit_backend: Backend, small_volume: Case) -> None:

@@ -24,7 +24,7 @@ from zoo.data.prepare import Preparation, case_of_boxes
 from zoo.data.scan import read_labels, read_scan, stem
 from zoo.errors import InputError
 from zoo.files import whole_file
-from zoo.sam.predictor import SamPredictor, segment_image
+from zoo.sam.image import segment_image
 from zoo.sam.rule import Protocol3D
 from zoo.sam.volume import KEPT_EMBEDDINGS, segment_volume
 
@@ -98,13 +98,13 @@ def segment_case(
     Args:
         case: an image or a volume.
         backend: the model in a runtime.
-        protocol: how to walk a volume.
+        protocol: the options; of an image those that concern it.
         on_slice: called after each slice of each object of a volume, and once for an image.
         kept_embeddings: as in `segment_volume`.
     """
     if case.is_volume:
         return segment_volume(case, backend, protocol, on_slice=on_slice, kept_embeddings=kept_embeddings)
-    segmentation = segment_image(case, SamPredictor(backend))
+    segmentation = segment_image(case, backend, protocol)
     on_slice()
     return segmentation
 

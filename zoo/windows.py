@@ -18,6 +18,12 @@ OUTSIDE = np.float32(-1)
 CELL_PX = LOW_RES_PX // EMBEDDING_SIZE
 
 
+def pixels_in(box: NDArray[np.integer]) -> tuple[slice, slice]:
+    """Rows and columns of an image's pixels in a box (4,) xyxy, ends included, to index it with."""
+    x_min, y_min, x_max, y_max = map(int, box)
+    return slice(y_min, y_max + 1), slice(x_min, x_max + 1)
+
+
 def window_of(box: NDArray[np.integer], fit: Fit) -> NDArray[np.int64]:
     """The smallest window that `restore_logits` needs for the image's pixels in a box.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -10,10 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from zoo.backends import Backend, Floats, Prompts
-from zoo.data.case import Case
 from zoo.errors import InputError
-from zoo.sam.overlap import Owners
-from zoo.stages import StageClock
 from zoo.transforms import BoxRounding, Fit, fit_image, preprocess_image, restore_logits, scale_boxes
 
 #: At most so many boxes are decoded together: more fit no cache and gain nothing, and cost memory by the hundred.
@@ -47,14 +43,10 @@ class SamPredictor:
     Args:
         backend: the model in a runtime.
         box_rounding: `truncate` cuts scaled boxes to whole pixels, as Rep-MedSAM's script does; `float` does not.
-        clock: where to add up the time of each stage.
     """
 
-    def __init__(
-        self, backend: Backend, box_rounding: BoxRounding = "truncate", clock: StageClock | None = None
-    ) -> None:
+    def __init__(self, backend: Backend, box_rounding: BoxRounding = "truncate") -> None:
         self.backend, self.box_rounding = backend, box_rounding
-        self.clock = clock or StageClock()
         self._embedding: Floats | None = None
         self._fit: Fit | None = None
 
@@ -67,11 +59,7 @@ class SamPredictor:
         grey_or_rgb = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
         if image.dtype != np.uint8 or not grey_or_rgb or 0 in image.shape:
             raise InputError("image", f"{image.dtype} {image.shape}", "uint8 (H, W, 3) or (H, W)")
-        with self.clock.measure("preprocess"):
-            inputs = preprocess_image(image, self.backend.spec)
-        with self.clock.measure("encode"):
-            self._embedding = self.backend.encode(inputs)
-        self.clock.counts["encoded_slices"] += 1
+        self._embedding = self.backend.encode(preprocess_image(image, self.backend.spec))
         self._fit = fit_image((image.shape[0], image.shape[1]), self.backend.spec.prompt_frame, self.backend.spec.fit)
 
     def predict(
@@ -94,46 +82,26 @@ class SamPredictor:
         Raises:
             InputError: no image was set, or no prompt given.
         """
-        embedding, fit = self._image()
+        if self._embedding is None or self._fit is None:
+            raise InputError("predictor", "no image", "set_image(image) first")
+        fit = self._fit
         prompts = Prompts(
             boxes=None if boxes is None else scale_boxes(np.asarray(boxes), fit, self.box_rounding),
             points=None if points is None else _scale_points(np.asarray(points), fit),
             point_labels=None if point_labels is None else np.asarray(point_labels, np.int64),
             masks=masks,
         )
-        logits, iou = self._decode(embedding, prompts, multimask)
-        with self.clock.measure("postprocess"):
-            full = np.stack([restore_logits(one, fit) > 0 for one in logits.reshape(-1, *logits.shape[2:])])
+        logits, iou = self._decode(self._embedding, prompts, multimask)
+        full = np.stack([restore_logits(one, fit) > 0 for one in logits.reshape(-1, *logits.shape[2:])])
         return Prediction(full.reshape(*logits.shape[:2], *full.shape[1:]), iou, logits)
-
-    def logits(self, boxes: ArrayLike) -> Iterator[Floats]:
-        """Logits (H, W) of one mask for each of the boxes (B, 4), in the image's pixels, one at a time in memory.
-
-        Raises:
-            InputError: no image was set.
-        """
-        embedding, fit = self._image()
-        prompts = Prompts(boxes=scale_boxes(np.asarray(boxes), fit, self.box_rounding))
-        for low_res in self._decode(embedding, prompts, multimask=False)[0][:, 0]:
-            with self.clock.measure("postprocess"):
-                full = restore_logits(low_res, fit)
-            yield full
-
-    def _image(self) -> tuple[Floats, Fit]:
-        """Embedding of the image that was set, and its place in the prompt frame."""
-        if self._embedding is None or self._fit is None:
-            raise InputError("predictor", "no image", "set_image(image) first")
-        return self._embedding, self._fit
 
     def _decode(self, embedding: Floats, prompts: Prompts, multimask: bool) -> tuple[Floats, Floats]:
         """Logits and IoU, by the fast path where it answers: boxes alone, one mask each."""
-        with self.clock.measure("decode"):
-            if prompts.boxes is None or prompts.points is not None or prompts.masks is not None or multimask:
-                logits, iou = self.backend.decode(embedding, prompts, multimask)
-            else:
-                logits, iou = self.backend.decode_boxes(embedding, prompts.boxes)
-        self.clock.counts["decoded_prompts"] += len(logits)
-        return logits, iou
+        if prompts.boxes is None or prompts.points is not None or prompts.masks is not None or multimask:
+            return self.backend.decode(embedding, prompts, multimask)
+        batches = box_batches(len(prompts.boxes))
+        logits, iou = zip(*(self.backend.decode_boxes(embedding, prompts.boxes[b]) for b in batches), strict=True)
+        return np.concatenate(logits), np.concatenate(iou)
 
 
 def _scale_points(points: NDArray[np.floating], fit: Fit) -> Floats:
@@ -151,15 +119,3 @@ def box_batches(count: int) -> list[slice]:
     batches = -(-count // BOXES_A_BATCH)
     edges = [round(i * count / batches) for i in range(batches + 1)] if batches else []
     return [slice(start, stop) for start, stop in pairwise(edges)]
-
-
-def segment_image(case: Case, predictor: SamPredictor) -> NDArray[np.uint16]:
-    """Label map (H, W) of a 2D case; a pixel of several objects is that one's whose logit is highest."""
-    predictor.set_image(case.image)
-    owners = Owners(case.spatial_shape)
-    for batch in box_batches(len(case.boxes)):
-        numbers = range(len(case.boxes))[batch]
-        for number, logits in zip(numbers, predictor.logits(case.boxes[batch]), strict=True):
-            with predictor.clock.measure("postprocess"):
-                owners.enter(number, logits)
-    return owners.labels(case.object_labels)

@@ -1,13 +1,13 @@
-"""The rule by which a volume is segmented from one box an object. Source: Rep-MedSAM's and LiteMedSAM's scripts.
+"""The rules by which images and volumes are segmented from one box an object: Rep-MedSAM's and LiteMedSAM's scripts'.
 
-For each object the middle slice of its box is segmented with the box's own x and y; then every slice upwards, then
-every slice downwards, prompted by the box of its neighbour's mask, or by the object's own box where that mask is
-empty. All protocols follow this rule; they differ in what they compute again.
+In a volume, for each object the middle slice of its box is segmented with the box's own x and y; then every slice
+upwards, then every slice downwards, prompted by the box of its neighbour's mask, or by the object's own box where that
+mask is empty. All protocols follow this rule; they differ in what they compute again.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -24,43 +24,55 @@ from zoo.transforms import BoxRounding, Fit, mask_box, mask_in_frame, scale_boxe
 PROTOCOLS = ("per_object", "cached", "batched")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Protocol2D:
+    """How an image is prompted and its masks put together. Defaults are Rep-MedSAM's, but for the last two.
+
+    Attributes:
+        box_rounding: of the object's own box, scaled to the prompt frame.
+        resize: how images are brought to the encoder's size; None is the encoder's own way.
+        overlap: who owns a pixel that several objects cover, see `zoo.sam.overlap`. Rep-MedSAM: `last`, which costs
+            objects that touch much of each other.
+        within_box: whether an object's masks, and the boxes that prompt for them, end where its own box does in x and
+            y; in a volume, a walk that has lost its way comes back. Rep-MedSAM: False.
+    """
+
+    box_rounding: BoxRounding = "truncate"
+    resize: Literal["area", "linear", "cubic"] | None = None
+    overlap: Overlap = "logit"
+    within_box: bool = True
+
+    def as_record(self) -> dict[str, Any]:
+        """All options by name, for a record."""
+        return asdict(self)
+
+
 @dataclass(frozen=True)
-class Protocol3D:
-    """How a volume is walked: the options that published systems set differently. Defaults are Rep-MedSAM's, but for
-    the last two.
+class Protocol3D(Protocol2D):
+    """How a volume is walked: the options that published systems set differently. Defaults are Rep-MedSAM's.
 
     Attributes:
         name: one of `PROTOCOLS`.
         z_range: whether a box's z_max belongs to the object (`inclusive`) or is one past it.
         box_dilation_px: margin around a mask before it prompts its neighbour, in pixels of the prompt frame.
-        box_rounding: of the object's own box, scaled to the prompt frame.
-        resize: how slices are brought to the encoder's size; None is the encoder's own way.
         propagate: prompt with the neighbour's mask; without it every slice gets the object's own box.
         mask_value: what the neighbour's mask holds while it is resized: `binary`, or the object's number (`label`),
             which lets smaller coverage through the higher the number, as the published script does.
-        overlap: who owns a voxel that several objects cover, see `zoo.sam.overlap`. Rep-MedSAM: `last`, which costs
-            objects that touch much of each other.
-        within_box: whether an object's masks, and the boxes that prompt for them, end where its own box does in x and
-            y; a walk that has lost its way comes back. Rep-MedSAM: False.
     """
 
     name: str = "batched"
     z_range: Literal["inclusive", "exclusive"] = "inclusive"
     box_dilation_px: int = 3
-    box_rounding: BoxRounding = "truncate"
-    resize: Literal["area", "linear", "cubic"] | None = None
     propagate: bool = True
     mask_value: Literal["binary", "label"] = "binary"
-    overlap: Overlap = "logit"
-    within_box: bool = True
 
     def __post_init__(self) -> None:
         if self.name not in PROTOCOLS:
             raise unknown_name("protocol", self.name, PROTOCOLS)
 
-    def as_record(self) -> dict[str, Any]:
-        """All options by name, for a record."""
-        return asdict(self)
+    def for_image(self) -> Protocol2D:
+        """What of it concerns an image."""
+        return Protocol2D(**{field.name: getattr(self, field.name) for field in fields(Protocol2D)})
 
 
 @dataclass(frozen=True)

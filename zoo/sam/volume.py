@@ -15,7 +15,7 @@ from zoo.sam.predictor import box_batches
 from zoo.sam.rule import Protocol3D, Walk, prompt_for, walks_of
 from zoo.stages import StageClock
 from zoo.transforms import Fit, fit_image, preprocess_image, restore_logits
-from zoo.windows import window_of
+from zoo.windows import pixels_in, window_of
 
 #: Embeddings, 4 MiB each, that `batched` keeps for its second sweep unless told otherwise.
 KEPT_EMBEDDINGS = 128
@@ -37,7 +37,7 @@ def segment_volume(
     Args:
         case: a volume with at least one box.
         backend: the model in a runtime.
-        protocol: how to walk; None is `batched` with Rep-MedSAM's options.
+        protocol: how to walk; None is `batched` with the default options.
         clock: where to add up the time of each stage.
         on_slice: called after each slice of each object; see `count_slices` for how many there will be.
         kept_embeddings: that `batched` holds at most, 4 MiB each; slices beyond are encoded twice. `cached` holds all.
@@ -81,7 +81,8 @@ class _Segmenter:
         self.owners = Owners(case.image.shape, protocol.overlap)
         self._spec = replace(backend.spec, resize=protocol.resize or backend.spec.resize)
         self._kept: dict[int, Floats] = {}
-        self._windows = [window_of(box[[0, 1, 3, 4]], self.fit) for box in case.boxes if protocol.within_box]
+        self._boxes = case.boxes[:, [0, 1, 3, 4]]
+        self._windows = [window_of(box, self.fit) for box in self._boxes if protocol.within_box]
 
     def walk_one_by_one(self, walks: list[Walk]) -> None:
         """Object after object, each decoded by itself; `cached` keeps what a later object will ask for."""
@@ -153,8 +154,7 @@ class _Segmenter:
         """The mask (H, W) of an object's slice, also entered into `owners`."""
         with self.clock.measure("postprocess"):
             logits = restore_logits(low_res, self.fit)
-            x_min, y_min, _, x_max, y_max, _ = self.case.boxes[number]
-            inside = np.s_[y_min : y_max + 1, x_min : x_max + 1] if self.protocol.within_box else np.s_[:, :]
+            inside = pixels_in(self._boxes[number]) if self.protocol.within_box else np.s_[:, :]
             mask = np.zeros(logits.shape, bool)
             mask[inside] = self.owners.enter(number, logits[inside], (z, *inside))
         self.clock.counts["decoded_prompts"] += 1
