@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compress.options import CANDIDATE_HELP, PROTOCOL_HELP, PROTOCOLS, options, rule_options
+from compress.options import CANDIDATE_HELP, PROTOCOL_HELP, PROTOCOLS, options, protocols_of, rule_options
 from reports.commands import DEFAULT_RECORDS, record_files
 
 if TYPE_CHECKING:
     from bench.candidate import Recipe
     from bench.score import CaseScores
     from zoo.data.cases import CaseSource
+    from zoo.sam.rule import Protocol2D, Protocol3D
 
 #: Commands that live beside what they command, imported when they are asked for.
 COMMANDS = {
@@ -270,7 +271,6 @@ def bench(
     from compress.build import build_candidate
     from compress.deploy import recipe_of
     from zoo.backends import runnable_here
-    from zoo.sam.rule import Protocol3D
 
     named = list(dict.fromkeys(product(backends, precisions)))
     runtimes = runnable_here() if sweep else named
@@ -279,15 +279,17 @@ def bench(
     if cpus:
         pin(cpus)
         recipes = [replace(recipe, cpus=cpus) for recipe in recipes]
+    volumes, images = protocols_of(protocols, **rule)
     settings = Settings(
-        protocols=tuple(Protocol3D(name, **rule) for name in dict.fromkeys(protocols)),
+        protocols=volumes,
+        image_protocol=images,
         rounds=rounds,
         passes=passes,
         cold=cold,
         calibrate=calibrate,
     )
 
-    def cold_run(recipe: Recipe, source: CaseSource, protocol: Protocol3D) -> dict[str, Any]:
+    def cold_run(recipe: Recipe, source: CaseSource, protocol: Protocol2D | Protocol3D) -> dict[str, Any]:
         case = {"reference": source.reference, "max_objects": max_objects, "max_slices": max_slices}
         command = [sys.executable, str(Path(__file__).resolve()), "cold-pass"]
         return spawn_cold_pass(command, cold_request(recipe, case, protocol))

@@ -18,7 +18,7 @@ from zoo.data.case import Case
 from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE
 from zoo.sam.image import segment_image
 from zoo.sam.predictor import BOXES_A_BATCH
-from zoo.sam.rule import Protocol3D
+from zoo.sam.rule import Protocol2D, Protocol3D
 from zoo.sam.volume import segment_volume
 from zoo.stages import STAGES, StageClock
 
@@ -103,7 +103,7 @@ def parts_calls(candidates: int, rounds: int, warmup: int) -> int:
 def run_case(
     backend: Backend,
     load: Callable[[], Case],
-    protocol: Protocol3D,
+    protocol: Protocol2D | Protocol3D,
     on_slice: Callable[[], None] = lambda: None,
 ) -> CaseRun:
     """Loads and segments a case, timing each stage.
@@ -111,18 +111,20 @@ def run_case(
     Args:
         backend: the model in a runtime.
         load: reads the case.
-        protocol: the options; of an image those that concern it.
+        protocol: the options for an image, or for a volume.
         on_slice: called after each slice of each object.
+
+    Raises:
+        InputError: a volume and an image's protocol, or the other way round.
     """
     clock = StageClock()
     start = time.perf_counter()
     with clock.measure("load"):
         case = load()
-    if case.is_volume:
+    if isinstance(protocol, Protocol3D):
         segmentation = segment_volume(case, backend, protocol, clock, on_slice)
     else:
-        segmentation = segment_image(case, backend, protocol, clock)
-        on_slice()
+        segmentation = segment_image(case, backend, protocol, clock, on_slice)
     total_s = time.perf_counter() - start
     measurements: dict[str, Any] = {f"{stage}_s": clock.seconds[stage] for stage in STAGES}
     measurements |= {"total_s": total_s, "startup_s": None, "peak_rss_mib": None}

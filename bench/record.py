@@ -220,7 +220,7 @@ def _from_3(fields: dict[str, Any]) -> None:
         fields["protocol"] = dict(_IMAGES_RULE)
 
 
-_IMAGES_RULE = {"box_rounding": "truncate", "resize": None, "overlap": "logit", "within_box": False}
+_IMAGES_RULE = {"box_rounding": "truncate", "resize": None, "overlap": "logit", "within_box": False, "zoom": False}
 
 
 def _is_segmented_image(fields: dict[str, Any]) -> bool:

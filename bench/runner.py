@@ -37,7 +37,8 @@ class Settings:
     """What a sweep measures.
 
     Attributes:
-        protocols: each is run for every candidate on every volume; on an image, what differs of them for one.
+        protocols: each is run for every candidate on every volume.
+        image_protocol: of images.
         rounds: measured calls of each encoder and decoder.
         warmup: unmeasured calls before them, after the first.
         passes: warm passes over each case.
@@ -47,6 +48,7 @@ class Settings:
     """
 
     protocols: tuple[Protocol3D, ...] = (Protocol3D(),)
+    image_protocol: Protocol2D = field(default_factory=Protocol2D)
     rounds: int = 20
     warmup: int = 2
     passes: int = 3
@@ -56,7 +58,7 @@ class Settings:
 
 
 #: Segments a case in a fresh process: (recipe, case reference, protocol) to the measurements of a cold pass.
-ColdRun = Callable[[Recipe, CaseSource, Protocol3D], dict[str, Any]]
+ColdRun = Callable[[Recipe, CaseSource, Protocol2D | Protocol3D], dict[str, Any]]
 
 
 @dataclass
@@ -156,8 +158,11 @@ class Sweep:
             self._warn(candidate, case.modality)
         described = describe_case(case)
         self._floor(case, described)
-        distinct = {_rule(case, protocol): protocol for protocol in self.settings.protocols}.values()
-        runs = [(recipe, candidate, protocol) for recipe, candidate in candidates.items() for protocol in distinct]
+        runs = [
+            (recipe, candidate, protocol)
+            for recipe, candidate in candidates.items()
+            for protocol in (self.settings.protocols if case.is_volume else (self.settings.image_protocol,))
+        ]
         if self.settings.cold:
             for recipe, candidate, protocol in runs:
                 self._cold_pass(source, case, described, recipe, candidate, protocol, title)
@@ -189,14 +194,14 @@ class Sweep:
         described: dict[str, Any],
         recipe: Recipe,
         candidate: Candidate,
-        protocol: Protocol3D,
+        protocol: Protocol2D | Protocol3D,
         title: str,
     ) -> None:
-        options = _rule(case, protocol).as_record()
+        options = protocol.as_record()
         key = self._key("latency", candidate.as_record(), described, options, temperature="cold")
         if self._is_done(key):
             return
-        advance = self.progress.start(f"{title}: {_name(candidate, case, protocol)}, cold", 1)
+        advance = self.progress.start(f"{title}: {_name(candidate, protocol)}, cold", 1)
         try:
             measurements = {"temperature": "cold", "pass_index": 0} | self.cold_run(recipe, source, protocol)
             self._write("latency", key, candidate.as_record(), measurements, described, options)
@@ -210,17 +215,17 @@ class Sweep:
         case: Case,
         described: dict[str, Any],
         candidate: Candidate,
-        protocol: Protocol3D,
+        protocol: Protocol2D | Protocol3D,
         title: str,
         index: int,
     ) -> None:
-        options = _rule(case, protocol).as_record()
+        options = protocol.as_record()
         key = self._key("latency", candidate.as_record(), described, options, temperature="warm", pass_index=index)
         if self._is_done(key):
             return
         try:
-            slices = count_slices(case, protocol) if case.is_volume else 1
-            name = f"{title}: {_name(candidate, case, protocol)}, pass {index + 1}/{self.settings.passes}"
+            slices = count_slices(case, protocol) if isinstance(protocol, Protocol3D) else len(case.boxes)
+            name = f"{title}: {_name(candidate, protocol)}, pass {index + 1}/{self.settings.passes}"
             load = partial(source.load, labels=False)
             run = run_case(candidate.backend, load, protocol, self.progress.start(name, slices))
             measurements = {"temperature": "warm", "pass_index": index} | run.measurements
@@ -316,10 +321,5 @@ def describe_case(case: Case) -> dict[str, Any]:
     }
 
 
-def _rule(case: Case, protocol: Protocol3D) -> Protocol2D:
-    """What of a protocol concerns a case."""
-    return protocol if case.is_volume else protocol.for_image()
-
-
-def _name(candidate: Candidate, case: Case, protocol: Protocol3D) -> str:
-    return candidate.describe() + (f" {protocol.name}" if case.is_volume else "")
+def _name(candidate: Candidate, protocol: Protocol2D | Protocol3D) -> str:
+    return candidate.describe() + (f" {protocol.name}" if isinstance(protocol, Protocol3D) else "")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from zoo.sam.rule import Protocol2D, Protocol3D
 
 
 def options(*group: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -76,4 +80,18 @@ rule_options = options(
         show_default=True,
         help="Whether masks end where the object's own box does in x and y; published systems let them go.",
     ),
+    click.option(
+        "--zoom/--no-zoom",
+        default=True,
+        show_default=True,
+        help="Images larger than the encoder's input: look at small objects in a part of the image.",
+    ),
 )
+
+
+def protocols_of(names: Sequence[str], *, zoom: bool, **rule: Any) -> tuple[tuple[Protocol3D, ...], Protocol2D]:
+    """What `--protocol` and `rule_options` ask for: protocols of volumes, and that of images."""
+    from zoo.sam.rule import Protocol, Protocol2D, Protocol3D
+
+    alike = {field.name: rule[field.name] for field in fields(Protocol)}
+    return tuple(Protocol3D(name, **rule) for name in dict.fromkeys(names)), Protocol2D(zoom=zoom, **alike)

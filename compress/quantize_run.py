@@ -12,7 +12,6 @@ import numpy as np
 
 from bench.accuracy import measure_accuracy
 from bench.candidate import Candidate
-from bench.latency import run_case
 from bench.timing import interleave
 from compress.by_nncf import check_nncf
 from compress.calibration import calibration_inputs, check_modalities, digest_of
@@ -24,7 +23,7 @@ from zoo.backends.graphs import GRAPHS
 from zoo.data.case import Case
 from zoo.data.cases import CaseSource
 from zoo.graphs import onnx_file
-from zoo.sam.rule import Protocol3D
+from zoo.segment import segment_case
 
 #: Rounds of the comparison with float, after the warm-up.
 ROUNDS, WARMUP = 8, 2
@@ -103,8 +102,7 @@ def _scorer(
         scores: dict[str, list[float]] = {}
         for number, case in enumerate(cases, start=1):
             on_step(f"scoring case {number} of {len(cases)}, {case.case_id}")
-            run = run_case(runtime, partial(_same, case), Protocol3D())
-            found = measure_accuracy(case, run.segmentation)["dsc"]
+            found = measure_accuracy(case, segment_case(case, runtime))["dsc"]
             scores.setdefault(_set_of(case), []).extend(dsc for dsc in found if dsc is not None)
         return {name: 100 * float(np.mean(found)) for name, found in scores.items() if found}
 
@@ -113,10 +111,6 @@ def _scorer(
 
 def _set_of(case: Case) -> str:
     return f"{case.modality} {'3D' if case.is_volume else '2D'}"
-
-
-def _same(case: Case) -> Case:
-    return case
 
 
 def _latency(backends: dict[str, Backend], image: Any) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compress.options import CANDIDATE_HELP, PROTOCOL_HELP, PROTOCOLS, rule_options
+from compress.options import CANDIDATE_HELP, PROTOCOL_HELP, PROTOCOLS, protocols_of, rule_options
 
 if TYPE_CHECKING:
     from bench.candidate import Recipe
@@ -107,7 +107,6 @@ def segment(
     from zoo.data.intensity import parse_window
     from zoo.data.prepare import Preparation
     from zoo.memory import parse_size
-    from zoo.sam.rule import Protocol3D
     from zoo.segment import finished, parse_boxes
     from zoo.segment_run import SegmentRun, segment_all
 
@@ -120,11 +119,13 @@ def segment(
     jobs = jobs or _default_jobs(len(todo), threads or 1, max_memory_bytes)
     threads = threads or max(1, describe_machine()["cores"] // jobs)
     recipe = _recipe(encoder, weights, candidate, backend, precision, threads)
+    (volumes,), images = protocols_of([protocol], **rule)
     run = SegmentRun(
         out=out.absolute(),
         open_backend=OpenBackend(recipe),
         preparation=Preparation(modality=modality, window=parse_window(window)),
-        protocol=Protocol3D(protocol, **rule),
+        protocol=volumes,
+        image_protocol=images,
         boxes_file=boxes_file and boxes_file.absolute(),
         boxes=parse_boxes(boxes),
         overlay=overlay,

@@ -62,7 +62,7 @@ def test_boxes_are_rounded_and_images_resized_as_told() -> None:
     prompts, means = {}, {}
     for rounding, resize in (("truncate", None), ("float", "cubic")):
         backend = BoxBackend()
-        segment_image(case, backend, Protocol2D(box_rounding=rounding, resize=resize))  # type: ignore[arg-type]
+        segment_image(case, backend, Protocol2D(box_rounding=rounding, resize=resize, zoom=False))  # type: ignore[arg-type]
         prompts[rounding], means[rounding] = backend.prompts[0], backend.means[0]
     assert prompts["truncate"] == [28, 28, 56, 56]
     assert prompts["float"] == pytest.approx([28.16, 28.16, 56.32, 56.32])
@@ -85,7 +85,9 @@ class Counting(BoxBackend):
 def test_three_hundred_objects() -> None:
     corners = np.random.default_rng(0).integers(0, 200, (300, 2))
     case, backend, clock = image(np.concatenate([corners, corners + 20], axis=1).tolist()), Counting(0), StageClock()
-    segmentation = segment_image(case, backend, clock=clock)
+    done: list[int] = []
+    segmentation = segment_image(case, backend, clock=clock, on_object=lambda: done.append(1))
+    assert len(done) == 300
     assert segmentation.dtype == np.uint16
     assert segmentation.max() == 300
     assert backend.batches == [4] * 75
@@ -116,6 +118,27 @@ def test_windows_of_boxes_change_nothing_within_them(repvit_backend: Backend) ->
         found = segment_image(alone, repvit_backend) == 1
         assert expected.any()
         assert (found != expected).mean() <= 0.001
+
+
+@pytest.mark.parametrize("within_box", [True, False])
+def test_small_objects_of_a_large_image_are_segmented_in_a_tile_of_it(within_box: bool) -> None:
+    """Of 512 px, an encoder of 256 sees every second pixel: objects up to 128 px lie in tiles of 256, all pixels."""
+    boxes = [[300, 40, 340, 60], [310, 50, 350, 70], [100, 100, 400, 200], [480, 480, 511, 511]]
+    backend, clock = Counting(0), StageClock()
+    found = segment_image(image(boxes, side=512), backend, Protocol2D(within_box=within_box), clock)
+    assert backend.prompts == [[44, 40, 84, 60], [54, 50, 94, 70], [50, 50, 200, 100], [224, 224, 255, 255]]
+    assert backend.batches == [2, 1, 1], "objects of a tile are decoded together"
+    assert clock.counts["encoded_slices"] == 3
+    assert extent(found == 4) == boxes[3]
+    assert extent(found == 1) == [300, 40, 340, 60]
+    assert extent(found == 2) == [310, 50, 350, 70]
+
+
+def test_without_zoom_an_image_is_encoded_once() -> None:
+    backend, clock = Counting(0), StageClock()
+    segment_image(image([[300, 40, 340, 60], [480, 480, 511, 511]], side=512), backend, Protocol2D(zoom=False), clock)
+    assert clock.counts["encoded_slices"] == 1
+    assert backend.prompts[0] == [150, 20, 170, 30]
 
 
 def test_windows_are_asked_for_where_masks_end_at_their_boxes() -> None:

@@ -149,7 +149,7 @@ def test_the_rule_of_images_that_older_schemas_did_not_write(schema: int, overla
         append_record(path, record(candidate=candidate, case=shape and {"shape": shape}, schema=schema))
     image, *others = (read.protocol for read in read_records([path], strict=True))
     assert others == [None] * 3
-    rule = {"box_rounding": "truncate", "resize": None, "overlap": overlap, "within_box": False}
+    rule = {"box_rounding": "truncate", "resize": None, "overlap": overlap, "within_box": False, "zoom": False}
     assert image == (rule if overlap else None)
 
 

@@ -25,7 +25,7 @@ from zoo.data.scan import read_labels, read_scan, stem
 from zoo.errors import InputError
 from zoo.files import whole_file
 from zoo.sam.image import segment_image
-from zoo.sam.rule import Protocol3D
+from zoo.sam.rule import Protocol2D, Protocol3D
 from zoo.sam.volume import KEPT_EMBEDDINGS, segment_volume
 
 Labels = NDArray[np.uint16]
@@ -90,6 +90,7 @@ def segment_case(
     case: Case,
     backend: Backend,
     protocol: Protocol3D | None = None,
+    image_protocol: Protocol2D | None = None,
     on_slice: Callable[[], None] = lambda: None,
     kept_embeddings: int = KEPT_EMBEDDINGS,
 ) -> Labels:
@@ -98,15 +99,14 @@ def segment_case(
     Args:
         case: an image or a volume.
         backend: the model in a runtime.
-        protocol: the options; of an image those that concern it.
-        on_slice: called after each slice of each object of a volume, and once for an image.
+        protocol: of a volume.
+        image_protocol: of an image.
+        on_slice: called after each slice of each object.
         kept_embeddings: as in `segment_volume`.
     """
     if case.is_volume:
         return segment_volume(case, backend, protocol, on_slice=on_slice, kept_embeddings=kept_embeddings)
-    segmentation = segment_image(case, backend, protocol)
-    on_slice()
-    return segmentation
+    return segment_image(case, backend, image_protocol, on_object=on_slice)
 
 
 def finished(source: CaseSource, out: Path) -> Path | None:

@@ -20,7 +20,7 @@ from zoo.executors import Executor
 from zoo.memory import DEFAULT_MAX_BYTES, kept_embeddings
 from zoo.overlay import write_animation, write_montage
 from zoo.progress import Progress
-from zoo.sam.rule import Protocol3D
+from zoo.sam.rule import Protocol2D, Protocol3D
 from zoo.sam.volume import count_slices
 from zoo.segment import Labels, Prompted, load_prompted, segment_case, write_segmentation
 
@@ -50,6 +50,7 @@ class SegmentRun:
         open_backend: makes the model in its runtime; hashable, since what it made is kept for equal ones.
         preparation: of scans.
         protocol: how volumes are walked.
+        image_protocol: how images are segmented.
         boxes_file: see `load_prompted`.
         boxes: see `load_prompted`.
         overlay: also write a PNG of each case, and a GIF of each volume.
@@ -62,6 +63,7 @@ class SegmentRun:
     open_backend: Callable[[], Backend]
     preparation: Preparation = field(default_factory=Preparation)
     protocol: Protocol3D = field(default_factory=Protocol3D)
+    image_protocol: Protocol2D = field(default_factory=Protocol2D)
     boxes_file: Path | None = None
     boxes: NDArray[np.int64] | None = None
     overlay: bool = False
@@ -82,11 +84,12 @@ class SegmentRun:
         with _ONE_CASE:
             backend = self._backend()
             prompted = load_prompted(source, self.preparation, self.boxes_file, self.boxes)
-            steps = count_slices(prompted.case, self.protocol) if prompted.case.is_volume else 1
+            case = prompted.case
+            steps = count_slices(case, self.protocol) if case.is_volume else len(case.boxes)
             advance = start(f"segmenting {source.case_id}", steps)
-            kept = kept_embeddings(prompted.case, self.max_memory_bytes)
-            self._write(segment_case(prompted.case, backend, self.protocol, advance, kept), prompted)
-            return prompted.case.modality
+            kept = kept_embeddings(case, self.max_memory_bytes)
+            self._write(segment_case(case, backend, self.protocol, self.image_protocol, advance, kept), prompted)
+            return case.modality
 
     def _backend(self) -> Backend:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -13,12 +14,17 @@ from zoo.sam.overlap import Owners
 from zoo.sam.predictor import box_batches
 from zoo.sam.rule import Protocol2D
 from zoo.stages import StageClock
+from zoo.tiles import tile_of
 from zoo.transforms import fit_image, preprocess_image, restore_logits, scale_boxes
 from zoo.windows import pixels_in, window_of
 
 
 def segment_image(
-    case: Case, backend: Backend, protocol: Protocol2D | None = None, clock: StageClock | None = None
+    case: Case,
+    backend: Backend,
+    protocol: Protocol2D | None = None,
+    clock: StageClock | None = None,
+    on_object: Callable[[], None] = lambda: None,
 ) -> NDArray[np.uint16]:
     """Label map of a 2D case.
 
@@ -27,27 +33,45 @@ def segment_image(
         backend: the model in a runtime.
         protocol: the options; None for the default ones.
         clock: where to add up the time of each stage.
+        on_object: called after each object.
 
     Returns:
         uint16 (H, W): each object's label value; where objects overlap, as the protocol says.
     """
     protocol, clock = protocol or Protocol2D(), clock or StageClock()
-    with clock.measure("preprocess"):
-        inputs = preprocess_image(case.image, replace(backend.spec, resize=protocol.resize or backend.spec.resize))
-    with clock.measure("encode"):
-        embedding = backend.encode(inputs)
-    clock.counts["encoded_slices"] += 1
+    spec = replace(backend.spec, resize=protocol.resize or backend.spec.resize)
     height, width = case.spatial_shape
-    fit = fit_image((height, width), backend.spec.prompt_frame, backend.spec.fit)
-    prompts = scale_boxes(case.boxes, fit, protocol.box_rounding)
-    windows = np.stack([window_of(box, fit) for box in case.boxes]) if protocol.within_box else None
-    owners = Owners(case.spatial_shape, protocol.overlap)
-    for batch in box_batches(len(case.boxes)):
-        with clock.measure("decode"):
-            logits, _ = backend.decode_boxes(embedding, prompts[batch], None if windows is None else windows[batch])
-        with clock.measure("postprocess"):
-            for number, low_res in enumerate(logits[:, 0], start=batch.start):
-                inside = pixels_in(case.boxes[number]) if protocol.within_box else np.s_[:, :]
-                owners.enter(number, restore_logits(low_res, fit)[inside], inside)
-        clock.counts["decoded_prompts"] += len(logits)
+    owners = Owners((height, width), protocol.overlap)
+    for tile, numbers in _by_tile(case, spec.image_size if protocol.zoom else max(height, width)).items():
+        rows, columns = pixels_in(np.array(tile))
+        with clock.measure("preprocess"):
+            inputs = preprocess_image(case.image[rows, columns], spec)
+        with clock.measure("encode"):
+            embedding = backend.encode(inputs)
+        clock.counts["encoded_slices"] += 1
+        fit = fit_image((rows.stop - rows.start, columns.stop - columns.start), spec.prompt_frame, spec.fit)
+        boxes = case.boxes[numbers] - np.tile(tile[:2], 2)
+        prompts = scale_boxes(boxes, fit, protocol.box_rounding)
+        windows = np.stack([window_of(box, fit) for box in boxes]) if protocol.within_box else None
+        for batch in box_batches(len(numbers)):
+            with clock.measure("decode"):
+                logits, _ = backend.decode_boxes(embedding, prompts[batch], None if windows is None else windows[batch])
+            clock.counts["decoded_prompts"] += len(logits)
+            for number, box, low_res in zip(numbers[batch], boxes[batch], logits[:, 0], strict=True):
+                with clock.measure("postprocess"):
+                    seen = restore_logits(low_res, fit)
+                    if protocol.within_box:
+                        owners.enter(number, seen[pixels_in(box)], pixels_in(case.boxes[number]))
+                    else:
+                        owners.enter(number, seen, (rows, columns))
+                on_object()
     return owners.labels(case.object_labels)
+
+
+def _by_tile(case: Case, resolution_px: int) -> dict[tuple[int, int, int, int], list[int]]:
+    """The numbers of the objects that are looked at in each tile."""
+    height, width = case.spatial_shape
+    numbers: dict[tuple[int, int, int, int], list[int]] = {}
+    for number, box in enumerate(case.boxes):
+        numbers.setdefault(tile_of(box, (height, width), resolution_px), []).append(number)
+    return numbers

@@ -7,7 +7,8 @@ mask is empty. All protocols follow this rule; they differ in what they compute 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -25,8 +26,8 @@ PROTOCOLS = ("per_object", "cached", "batched")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protocol2D:
-    """How an image is prompted and its masks put together. Defaults are Rep-MedSAM's, but for the last two.
+class Protocol:
+    """What images and volumes have alike. Defaults are Rep-MedSAM's, but for the last two.
 
     Attributes:
         box_rounding: of the object's own box, scaled to the prompt frame.
@@ -47,8 +48,20 @@ class Protocol2D:
         return asdict(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Protocol2D(Protocol):
+    """How an image is segmented.
+
+    Attributes:
+        zoom: whether small objects of an image larger than the encoder's input are segmented in a tile of it, see
+            `zoo.tiles`. Rep-MedSAM: False, which loses what is small.
+    """
+
+    zoom: bool = True
+
+
 @dataclass(frozen=True)
-class Protocol3D(Protocol2D):
+class Protocol3D(Protocol):
     """How a volume is walked: the options that published systems set differently. Defaults are Rep-MedSAM's.
 
     Attributes:
@@ -70,9 +83,10 @@ class Protocol3D(Protocol2D):
         if self.name not in PROTOCOLS:
             raise unknown_name("protocol", self.name, PROTOCOLS)
 
-    def for_image(self) -> Protocol2D:
-        """What of it concerns an image."""
-        return Protocol2D(**{field.name: getattr(self, field.name) for field in fields(Protocol2D)})
+
+def protocol_of(options: Mapping[str, Any]) -> Protocol2D | Protocol3D:
+    """What `as_record` wrote."""
+    return Protocol3D(**options) if "name" in options else Protocol2D(**options)
 
 
 @dataclass(frozen=True)
