@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -49,6 +50,7 @@ class Scored:
         case: what was segmented.
         tolerance_mm: of the NSD.
         scores: of its labels.
+        run_id: of the run that measured them.
     """
 
     candidate: Candidate
@@ -58,6 +60,7 @@ class Scored:
     case: CaseInfo
     tolerance_mm: float
     scores: Scores
+    run_id: str
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,8 @@ def read_scores(records: Iterable[Reading]) -> list[Scored]:
         who, options, case = record.who, record.protocol_id, record.case_info
         tolerance_mm = number(record.measurements.get("tolerance_mm"))
         scores = _scores(record, case, tolerance_mm)
-        scored.append(Scored(who, labels[who], protocols[options], options, case, tolerance_mm, scores))
+        one = Scored(who, labels[who], protocols[options], options, case, tolerance_mm, scores, record.run_id)
+        scored.append(one)
     return scored
 
 
@@ -131,28 +135,60 @@ def accuracy_rows(scored: Sequence[Scored], group_by: Callable[[CaseInfo], str])
     return rows
 
 
+def under_one_protocol(scored: Iterable[Scored]) -> list[Scored]:
+    """Of each candidate what it scored under one protocol of images and one of volumes, so that candidates compare.
+
+    It is the protocol with most labels; of equal ones that of most candidates, and of those the first.
+    """
+    members: dict[tuple[bool, Candidate], dict[str, list[Scored]]] = {}
+    for one in scored:
+        by_protocol = members.setdefault((one.case.is_volume, one.candidate), {})
+        by_protocol.setdefault(one.protocol_options, []).append(one)
+    users = Counter((volumes, options) for (volumes, _), by_protocol in members.items() for options in by_protocol)
+    kept: list[Scored] = []
+    for (volumes, _), by_protocol in members.items():
+        rank = {options: (len(_keys(found)), users[volumes, options]) for options, found in by_protocol.items()}
+        kept += by_protocol[max(rank, key=lambda options: rank[options])]
+    return kept
+
+
 def on_shared_labels(scored: Sequence[Scored], candidates: Collection[Candidate]) -> list[Scored]:
     """What the ellipse and trained candidates scored on the labels that all of these have, of volumes and of images.
 
     Args:
         scored: as `read_scores` reads them.
-        candidates: to be compared; of the protocols of each counts the one with most labels.
+        candidates: to be compared, each under one protocol; see `_shared` for which are left out.
     """
     kept: list[Scored] = []
     for volumes in (False, True):
-        alike = [one for one in scored if one.case.is_volume == volumes]
-        members: dict[tuple[Candidate, str], list[Scored]] = {}
+        alike = under_one_protocol(one for one in scored if one.case.is_volume == volumes)
+        members: dict[Candidate, list[Scored]] = {}
         for one in alike:
             if one.candidate.trained and one.candidate in candidates:
-                members.setdefault((one.candidate, one.protocol_options), []).append(one)
-        fullest: dict[Candidate, list[Scored]] = {}
-        for (candidate, _), found in sorted(members.items(), key=lambda item: len(_keys(item[1]))):
-            fullest[candidate] = found
-        shared = set.intersection(*map(_keys, fullest.values())) if fullest else set()
-        ellipse = [one for one in alike if one.candidate.encoder == FLOOR]
-        for one in [*ellipse, *(one for found in fullest.values() for one in found)]:
-            kept.append(replace(one, scores={key: pair for key, pair in one.scores.items() if key in shared}))
+                members.setdefault(one.candidate, []).append(one)
+        labels = {candidate: _keys(found) for candidate, found in members.items()}
+        shared = _shared(list(labels.values()))
+        compared = {Candidate(FLOOR), *(candidate for candidate, keys in labels.items() if shared <= keys)}
+        for one in alike:
+            if one.candidate in compared:
+                kept.append(replace(one, scores={key: pair for key, pair in one.scores.items() if key in shared}))
     return kept
+
+
+def _shared(labels: Sequence[set[LabelKey]]) -> set[LabelKey]:
+    """Labels to compare candidates on: of those that so and so many have, the ones that most pairs are compared on.
+
+    Who lacks any of them is left out: one that was measured on other cases must not take all from the others.
+    """
+    if len(labels) == 1:
+        return labels[0]
+    best: tuple[int, set[LabelKey]] = 0, set()
+    users = Counter(key for keys in labels for key in keys)
+    for least in range(len(labels), 1, -1):
+        shared = {key for key, number in users.items() if number >= least}
+        having = sum(shared <= keys for keys in labels)
+        best = max(best, (len(shared) * having * (having - 1), shared), key=lambda one: one[0])
+    return best[1]
 
 
 def _keys(scored: Iterable[Scored]) -> set[LabelKey]:

@@ -12,7 +12,7 @@ from reports.accuracy import accuracy_rows, on_shared_labels
 from reports.load import load_records
 from reports.machine import MachineReport, machine_reports
 from reports.plots import DRAWINGS
-from reports.plots.accuracy import MAX_STRIPS, accuracy_figure, pareto_front
+from reports.plots.accuracy import MAX_STRIPS, accuracy_figure, distribution_figure, pareto_front
 from reports.plots.cases import MAX_BARS, scaling_figure, stages_figure
 from reports.plots.style import Entry, by_column, fingerprint
 from tests.record_book import CT_0860, FLOOR, REPVIT, SKIN, Book, candidate, protocol
@@ -148,6 +148,44 @@ def test_accuracy_is_compared_on_labels_that_all_have(book: Book) -> None:
     figure = accuracy_figure(report)
     assert figure is not None
     assert "DSC: n = 2 labels" in texts(figure)
+
+
+def test_figures_of_accuracy_name_the_runs_that_scored(book: Book, tmp_path: Path) -> None:
+    who, elsewhere = candidate("repvit", trained=True), Book(tmp_path / "scores.jsonl")
+    book.parts(who, [1.0, 1.1])
+    elsewhere.scores(FLOOR, [0.5], run_id="run2")
+    elsewhere.scores(who, [0.9], run_id="run2")
+    (report,) = machine_reports(load_records([book.path, elsewhere.path]))
+    both, scores_alone = accuracy_figure(report), distribution_figure(report)
+    assert both is not None
+    assert scores_alone is not None
+    assert "records.jsonl" in texts(both)
+    assert "scores.jsonl" in texts(both)
+    assert "Records: scores.jsonl" in texts(scores_alone)
+
+
+def test_candidates_are_compared_under_the_protocol_that_most_of_them_have(book: Book) -> None:
+    """One of three was also measured by another rule, before and after, and one saw nothing of what the others did."""
+    cases = [{**CT_0860, "case_id": name, "sha256": name} for name in ("a", "b")]
+    first, second, third, apart = (candidate(name, trained=True) for name in ("first", "second", "third", "apart"))
+    for case in cases:
+        book.scores(FLOOR, [0.5], case)
+        book.scores(first, [0.1], case, protocol=protocol("cached"))
+        for who in (first, second, third):
+            book.scores(who, [0.8], case, protocol=protocol("batched"))
+        book.scores(first, [0.2], case, protocol=protocol("per_object"))
+    book.scores(apart, [1.0], {**CT_0860, "case_id": "c", "sha256": "c"}, protocol=protocol("batched"))
+    for who in (first, second, third, apart):
+        book.parts(who, [0.01, 0.011])
+    (report,) = machine_reports(load_records([book.path]))
+    rows = [row for row in report.compared if not row.is_floor]
+    assert {row.candidate.encoder: (round(row.dsc.mean, 6), row.dsc.n) for row in rows} == dict.fromkeys(
+        ("first", "second", "third"), (0.8, 2)
+    )
+    figure = distribution_figure(report)
+    assert figure is not None
+    dots = [line.get_xdata() for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert [list(xs) for xs in dots] == [[0.5] * 2] + [[0.8] * 2] * 3
 
 
 def test_figures_are_drawn_where_there_is_data(book: Book) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports.accuracy import AccuracyRow, Scored
+from reports.accuracy import AccuracyRow, Scored, under_one_protocol
 from reports.candidates import FLOOR, Candidate
 from reports.encoders import EncoderRow, timed
 from reports.machine import MachineReport
@@ -41,7 +41,7 @@ GOLDEN_RATIO = 0.6180339887
 def accuracy_figure(report: MachineReport) -> Figure | None:
     """Mean DSC against encoder latency of trained candidates, the Pareto front through them, the ellipse as a line.
 
-    Means go over the labels that all of them have, of each candidate's protocols under the one with most labels.
+    Means go over the labels that all of them have, see `on_shared_labels`.
     """
     encoders_timed = {row.candidate: row for row in timed(report.encoders)}
     rows = report.compared
@@ -67,7 +67,10 @@ def accuracy_figure(report: MachineReport) -> Figure | None:
     calls = counts(encoder.encode_s.n for _, encoder in points)
     labels = counts(row.dsc.n for row, _ in points)
     n = f"DSC: n = {labels} labels; latency: median of n = {calls} calls, bar: quartiles"
-    finish(figure, "Accuracy against latency", report, [encoder for _, encoder in points], n, legend, 4)
+    encoders = [encoder for _, encoder in points]
+    runs = {run for encoder in encoders for run in encoder.run_ids}
+    runs |= _runs(report.scored, {encoder.candidate for encoder in encoders})
+    finish(figure, "Accuracy against latency", report, encoders, n, legend, 4, runs)
     return figure
 
 
@@ -96,8 +99,13 @@ def distribution_figure(report: MachineReport) -> Figure | None:
     n = f"n = {labels} labels a candidate; line: median, bar: quartiles, dots: every label"
     rows = [row for row in report.encoders if row.candidate in chosen]
     columns = 2 if max(map(len, strips)) <= SHORT_LABEL else 1
-    finish(figure, "Distribution of the DSC", report, rows, n, legend, columns)
+    finish(figure, "Distribution of the DSC", report, rows, n, legend, columns, _runs(report.scored, chosen))
     return figure
+
+
+def _runs(scored: Sequence[Scored], candidates: Collection[Candidate]) -> set[str]:
+    """That scored some candidates."""
+    return {one.run_id for one in under_one_protocol(scored) if one.candidate in candidates}
 
 
 def _best(report: MachineReport) -> list[Candidate]:
@@ -112,15 +120,12 @@ def _best(report: MachineReport) -> list[Candidate]:
 
 
 def _strips(scored: Sequence[Scored], chosen: Sequence[Candidate]) -> dict[str, dict[str, list[float]]]:
-    """DSC of every label by candidate and modality, of the ellipse and of some candidates.
-
-    Of the protocols of a candidate the first counts.
-    """
+    """DSC of every label by candidate and modality, of the ellipse and of some candidates."""
     floor = [one for one in scored if one.candidate.encoder == FLOOR]
-    ordered = [*floor, *(one for who in chosen for one in scored if one.candidate == who)]
-    unique = {(one.candidate, one.case, one.tolerance_mm): one for one in reversed(ordered)}
+    ordered = [*floor, *(one for who in chosen for one in under_one_protocol(scored) if one.candidate == who)]
+    unique = {(one.candidate, one.case, one.tolerance_mm): one for one in ordered}
     strips: dict[str, dict[str, list[float]]] = {}
-    for one in reversed(unique.values()):
+    for one in unique.values():
         modality = f"{one.case.modality} {'3D' if one.case.is_volume else '2D'}"
         if dsc := [dsc for dsc, _ in one.scores.values() if math.isfinite(dsc)]:
             strips.setdefault(one.label, {}).setdefault(modality, []).extend(dsc)

@@ -32,9 +32,9 @@ from reports.tables import significant
 
 WIDTH_IN, DPI = 8.0, 150
 #: Above the axes: the heading and two lines on where it was measured. Below: of a legend's row.
-HEADER_IN, LEGEND_ROW_IN = 0.8, 0.24
+HEADING_IN, SMALL_LINE_IN, LEGEND_ROW_IN = 0.48, 0.16, 0.24
 #: Characters of the small print that fit the width.
-LINE = 120
+LINE = 140
 #: Okabe and Ito's palette as seaborn has it: apart for colour-blind eyes, in grey, and on both grounds.
 PALETTE = "colorblind"
 #: A runtime is a marker and a precision a filling, so that neither needs its colour to be told.
@@ -147,6 +147,7 @@ def finish(
     n: str,
     legend: Sequence[Entry] = (),
     columns: int = 4,
+    run_ids: Iterable[str] = (),
 ) -> None:
     """Writes above the axes what is shown and where it was measured, and below them the legend.
 
@@ -158,17 +159,19 @@ def finish(
         n: how many samples, and what their spread is drawn as.
         legend: entries, row by row.
         columns: of the legend.
+        run_ids: that measured what is shown, if not those of the rows.
     """
+    where = f"{report.title}; {counts(row.candidate.threads for row in rows)} threads; {n}"
+    source = f"Records: {report.source(set(run_ids) or {run for row in rows for run in row.run_ids})}"
+    small = [*textwrap.wrap(where, LINE), textwrap.shorten(source, LINE, placeholder=" ...")]
     height_in = figure.get_figheight()
+    header_in = HEADING_IN + SMALL_LINE_IN * len(small)
     legend_in = 0.1 + LEGEND_ROW_IN * math.ceil(len(legend) / columns) if legend else 0.0
-    rect = (0, legend_in / height_in, 1, 1 - (HEADER_IN + legend_in) / height_in)
+    rect = (0, legend_in / height_in, 1, 1 - (header_in + legend_in) / height_in)
     figure.get_layout_engine().set(rect=rect)  # type: ignore[union-attr, call-arg]
     left = 0.1 / WIDTH_IN
     figure.text(left, 1 - 0.1 / height_in, heading, va="top", fontsize=12, weight="bold")
-    where = f"{report.title}; {counts(row.candidate.threads for row in rows)} threads; {n}"
-    source = f"Records: {report.source(run for row in rows for run in row.run_ids)}"
-    small = "\n".join(textwrap.shorten(line, LINE, placeholder=" ...") for line in (where, source))
-    figure.text(left, 1 - 0.37 / height_in, small, va="top", fontsize=8, alpha=0.8, linespacing=1.4)
+    figure.text(left, 1 - 0.37 / height_in, "\n".join(small), va="top", fontsize=8, alpha=0.8, linespacing=1.4)
     if legend:
         ordered = by_column(legend, columns)
         handles = [entry.handle() for entry in ordered]
