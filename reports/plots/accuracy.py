@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports.accuracy import AccuracyRow, Scored, under_one_protocol
+from reports.accuracy import AccuracyRow, Scored, on_shared_labels, under_one_protocol
 from reports.candidates import FLOOR, Candidate
 from reports.encoders import EncoderRow, timed
 from reports.machine import MachineReport
@@ -69,7 +69,7 @@ def accuracy_figure(report: MachineReport) -> Figure | None:
     n = f"DSC: n = {labels} labels; latency: median of n = {calls} calls, bar: quartiles"
     encoders = [encoder for _, encoder in points]
     runs = {run for encoder in encoders for run in encoder.run_ids}
-    runs |= _runs(report.scored, {encoder.candidate for encoder in encoders})
+    runs |= {one.run_id for one in on_shared_labels(report.scored, {e.candidate for e in encoders}) if one.scores}
     finish(figure, "Accuracy against latency", report, encoders, n, legend, 4, runs)
     return figure
 
@@ -79,7 +79,8 @@ def distribution_figure(report: MachineReport) -> Figure | None:
     chosen = _best(report)
     if not chosen:
         return None
-    strips = _strips(report.scored, chosen)
+    shown = [one for one in under_one_protocol(report.scored) if one.candidate in (Candidate(FLOOR), *chosen)]
+    strips = _strips(shown, chosen)
     modalities = list(dict.fromkeys(modality for strip in strips.values() for modality in strip))
     figure = new_figure(1.9 + len(modalities) * (0.2 + 0.19 * len(strips)))
     axes = figure.subplots()
@@ -99,13 +100,8 @@ def distribution_figure(report: MachineReport) -> Figure | None:
     n = f"n = {labels} labels a candidate; line: median, bar: quartiles, dots: every label"
     rows = [row for row in report.encoders if row.candidate in chosen]
     columns = 2 if max(map(len, strips)) <= SHORT_LABEL else 1
-    finish(figure, "Distribution of the DSC", report, rows, n, legend, columns, _runs(report.scored, chosen))
+    finish(figure, "Distribution of the DSC", report, rows, n, legend, columns, (one.run_id for one in shown))
     return figure
-
-
-def _runs(scored: Sequence[Scored], candidates: Collection[Candidate]) -> set[str]:
-    """That scored some candidates."""
-    return {one.run_id for one in under_one_protocol(scored) if one.candidate in candidates}
 
 
 def _best(report: MachineReport) -> list[Candidate]:
@@ -122,7 +118,7 @@ def _best(report: MachineReport) -> list[Candidate]:
 def _strips(scored: Sequence[Scored], chosen: Sequence[Candidate]) -> dict[str, dict[str, list[float]]]:
     """DSC of every label by candidate and modality, of the ellipse and of some candidates."""
     floor = [one for one in scored if one.candidate.encoder == FLOOR]
-    ordered = [*floor, *(one for who in chosen for one in under_one_protocol(scored) if one.candidate == who)]
+    ordered = [*floor, *(one for who in chosen for one in scored if one.candidate == who)]
     unique = {(one.candidate, one.case, one.tolerance_mm): one for one in ordered}
     strips: dict[str, dict[str, list[float]]] = {}
     for one in unique.values():

@@ -34,7 +34,7 @@ WIDTH_IN, DPI = 8.0, 150
 #: Above the axes: the heading and two lines on where it was measured. Below: of a legend's row.
 HEADING_IN, SMALL_LINE_IN, LEGEND_ROW_IN = 0.48, 0.16, 0.24
 #: Characters of the small print that fit the width.
-LINE = 140
+LINE = 130
 #: Okabe and Ito's palette as seaborn has it: apart for colour-blind eyes, in grey, and on both grounds.
 PALETTE = "colorblind"
 #: A runtime is a marker and a precision a filling, so that neither needs its colour to be told.
