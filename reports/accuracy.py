@@ -105,9 +105,11 @@ def read_scores(records: Iterable[Reading]) -> list[Scored]:
     found = [record for record in records if record.kind == "accuracy" and record.case]
     labels, _ = label_candidates(record.who for record in found)
     protocols, _ = label_protocols(found)
+    # One object for equal cases: labels are looked up by them very often.
+    cases = {record.case_info: record.case_info for record in found}
     scored = []
     for record in found:
-        who, options, case = record.who, record.protocol_id, record.case_info
+        who, options, case = record.who, record.protocol_id, cases[record.case_info]
         tolerance_mm = number(record.measurements.get("tolerance_mm"))
         scores = _scores(record, case, tolerance_mm)
         one = Scored(who, labels[who], protocols[options], options, case, tolerance_mm, scores, record.run_id)

@@ -34,7 +34,6 @@ class MachineReport:
         cases: rows of the case tables.
         by_modality: rows of the accuracy table by modality.
         by_case: rows of that by case.
-        compared: of all images, and of all volumes, on the labels that all candidates have which were timed and scored.
         scored: the segmentations that the accuracy tables average.
         peaks: the machine's limits by number of threads.
         history: records, with those that later ones replaced.
@@ -48,7 +47,6 @@ class MachineReport:
     cases: list[CaseRow]
     by_modality: list[AccuracyRow]
     by_case: list[AccuracyRow]
-    compared: list[AccuracyRow]
     scored: list[Scored]
     peaks: dict[int, Peak]
     history: list[Reading]
@@ -60,6 +58,16 @@ class MachineReport:
         files = dict.fromkeys(file for run_id in runs for file in self.sources.get(run_id, ()))
         more = f" and {len(runs) - MAX_RUNS} more" if len(runs) > MAX_RUNS else ""
         return f"{', '.join(files)} (run {', '.join(runs[:MAX_RUNS])}{more})"
+
+    @cached_property
+    def shared(self) -> list[Scored]:
+        """What timed candidates scored on the labels that they are compared on."""
+        return on_shared_labels(self.scored, {row.candidate for row in timed(self.encoders)})
+
+    @cached_property
+    def compared(self) -> list[AccuracyRow]:
+        """A row for all images, and one for all volumes, of each candidate of `shared`."""
+        return accuracy_rows(self.shared, lambda _: "all")
 
     @cached_property
     def tables(self) -> list[Table]:
@@ -106,16 +114,15 @@ def _machine_report(
     baseline: str | None,
     sources: Mapping[str, tuple[str, ...]],
 ) -> MachineReport:
-    scored, encoders = read_scores(records), encoder_rows(records, baseline)
+    scored = read_scores(records)
     return MachineReport(
         machine=machine,
         title=describe_machine(records[-1].machine),
         records=records,
-        encoders=encoders,
+        encoders=encoder_rows(records, baseline),
         cases=case_rows(records, baseline),
         by_modality=accuracy_rows(scored, lambda case: case.modality),
         by_case=accuracy_rows(scored, lambda case: case.case_id),
-        compared=accuracy_rows(on_shared_labels(scored, {row.candidate for row in timed(encoders)}), lambda _: "all"),
         scored=scored,
         peaks=read_peaks(records),
         history=history,

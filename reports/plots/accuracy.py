@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports.accuracy import AccuracyRow, Scored, on_shared_labels, under_one_protocol
+from reports.accuracy import AccuracyRow, Scored, under_one_protocol
 from reports.candidates import FLOOR, Candidate
 from reports.encoders import EncoderRow, timed
 from reports.machine import MachineReport
@@ -69,7 +69,7 @@ def accuracy_figure(report: MachineReport) -> Figure | None:
     n = f"DSC: n = {labels} labels; latency: median of n = {calls} calls, bar: quartiles"
     encoders = [encoder for _, encoder in points]
     runs = {run for encoder in encoders for run in encoder.run_ids}
-    runs |= {one.run_id for one in on_shared_labels(report.scored, {e.candidate for e in encoders}) if one.scores}
+    runs |= {one.run_id for one in report.shared if one.scores}
     finish(figure, "Accuracy against latency", report, encoders, n, legend, 4, runs)
     return figure
 

@@ -244,5 +244,5 @@ def save(figure: Figure, path: Path) -> None:
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba()))
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    picture.convert("RGB").quantize(256).save(partial, format="png", optimize=True, pnginfo=about)
+    picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE).save(partial, format="png", pnginfo=about)
     partial.replace(path)
