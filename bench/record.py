@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 import portalocker
 
+#: What `bench` writes to, and what other commands read, by default.
+DEFAULT_RECORDS = Path("runs/bench.jsonl")
 SCHEMA_VERSION = 4
 
 Kind = Literal["cost", "latency", "accuracy", "peak", "error"]

@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-#: What `bench` writes to, and what the other commands read, by default.
-DEFAULT_RECORDS = Path("runs/bench.jsonl")
+from bench.record import DEFAULT_RECORDS
 
 
 def record_files(path: Path) -> list[Path]:

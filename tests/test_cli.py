@@ -147,7 +147,7 @@ def test_killed_in_the_middle_and_run_again(tmp_path: Path) -> None:
 
 
 def test_random_weights_for_all_or_for_one() -> None:
-    from cli import _recipes
+    from compress.bench_command import _recipes
 
     recipes = _recipes(("repvit", "tinyvit"), ("random:3",), "train", [("torch", "fp32")], 2)
     assert [recipe.weights for recipe in recipes] == ["random:3", "random:3"]

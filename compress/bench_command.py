@@ -1,0 +1,291 @@
+"""`repmedsam bench`."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bench.record import DEFAULT_RECORDS
+from compress.options import CANDIDATE_HELP, PROTOCOL_HELP, PROTOCOLS, options, protocols_of, rule_options
+
+if TYPE_CHECKING:
+    from bench.candidate import Recipe
+    from zoo.data.cases import CaseSource
+    from zoo.sam.rule import Protocol2D, Protocol3D
+
+
+class CpuSet(click.ParamType[tuple[int, ...]]):
+    """`0,1`: logical CPUs that this process may use."""
+
+    name = "cpus"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """The CPUs' numbers, sorted."""
+        allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int]()
+        if not allowed:
+            self.fail("this system cannot pin a process", param, ctx)
+        numbers = [number for number in str(value).split(",") if number.strip().isdigit()]
+        cpus = tuple(sorted(map(int, numbers)))
+        if not cpus or not allowed.issuperset(cpus) or len(numbers) != len(str(value).split(",")):
+            self.fail(f"found {value!r}; expected some of {','.join(map(str, sorted(allowed)))}", param, ctx)
+        return cpus
+
+
+candidate_options = options(
+    click.option(
+        "--encoder",
+        "encoders",
+        multiple=True,
+        default=["repvit", "tinyvit", "light_repvit_m0_9"],
+        show_default=True,
+        metavar="NAME",
+        help="Encoder, see `list`; repeat to compare, or `all`.",
+    ),
+    click.option(
+        "--weights",
+        multiple=True,
+        metavar="[NAME=]WEIGHTS",
+        help="Checkpoint or card (of encoder NAME), or random:SEED, for timing only.  [default: what ships]",
+    ),
+    click.option(
+        "--variant",
+        type=click.Choice(["train", "reparam"]),
+        default="reparam",
+        show_default=True,
+        help="The graph as trained, or with BatchNorms and branches folded.",
+    ),
+    click.option(
+        "--backend",
+        "backends",
+        multiple=True,
+        default=["torch"],
+        show_default=True,
+        metavar="NAME",
+        help="Runtime, see `list`; repeat to compare.",
+    ),
+    click.option(
+        "--precision",
+        "precisions",
+        multiple=True,
+        default=["fp32"],
+        show_default=True,
+        metavar="NAME",
+        help="Of the runtime: fp32, fp16, bf16; repeat to compare.",
+    ),
+    click.option("--sweep", is_flag=True, help="Every runtime and float precision that this machine has."),
+    click.option(
+        "--candidate",
+        "folders",
+        multiple=True,
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        help=f"{CANDIDATE_HELP}; repeat for more.",
+    ),
+    click.option(
+        "--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Threads of one operator."
+    ),
+)
+
+case_options = options(
+    click.option(
+        "--cases",
+        multiple=True,
+        default=["phantom"],
+        show_default=True,
+        metavar="DIR_OR_GLOB",
+        help="File, folder, glob, IMAGE=LABELS (NIfTI) or phantom[:NAME]; repeat for more.",
+    ),
+    click.option("--max-objects", type=click.IntRange(min=1), help="Keep only the largest objects of a case."),
+    click.option(
+        "--max-slices",
+        type=click.IntRange(min=1),
+        help="Keep only so many neighbouring slices of a volume, those with most objects.",
+    ),
+)
+
+
+@click.command()
+@candidate_options
+@case_options
+@click.option(
+    "--protocol",
+    "protocols",
+    multiple=True,
+    type=PROTOCOLS,
+    default=["batched"],
+    show_default=True,
+    help=PROTOCOL_HELP,
+)
+@rule_options
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Measured calls of each encoder and decoder, interleaved.",
+)
+@click.option("--passes", type=click.IntRange(min=0), default=3, show_default=True, help="Warm passes over each case.")
+@click.option(
+    "--cold/--no-cold", default=True, show_default=True, help="Also segment each case once in a fresh process."
+)
+@click.option(
+    "--calibrate", is_flag=True, help="Also measure the machine's peak, so that latencies are given as shares of it."
+)
+@click.option("--cpus", type=CpuSet(), metavar="0,1", help="Pin the process to these logical CPUs, and record it.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=DEFAULT_RECORDS,
+    show_default=True,
+    help="Records, a JSON object a line. What it holds is not measured again.",
+)
+def bench(
+    encoders: tuple[str, ...],
+    weights: tuple[str, ...],
+    variant: str,
+    backends: tuple[str, ...],
+    precisions: tuple[str, ...],
+    sweep: bool,
+    folders: tuple[Path, ...],
+    threads: int,
+    cases: tuple[str, ...],
+    max_objects: int | None,
+    max_slices: int | None,
+    protocols: tuple[str, ...],
+    rounds: int,
+    passes: int,
+    cold: bool,
+    calibrate: bool,
+    cpus: tuple[int, ...] | None,
+    out: Path,
+    **rule: Any,
+) -> None:
+    """Measure encoders: cost, latency, memory and accuracy, over images and volumes.
+
+    All candidates are timed interleaved in one run. Every figure goes to the records file as it is measured: stop with
+    Ctrl-C at any time, and the same command goes on from there. Cases that fail are recorded and the sweep goes on; the
+    exit code is 1 then.
+
+    \b
+    Examples:
+      repmedsam bench --encoder repvit --encoder tinyvit
+      repmedsam bench --cases scans/ --protocol per_object --protocol cached --max-objects 6
+      repmedsam bench --encoder repvit --weights rep_medsam.pth --cases 'validation/*.npz'
+      repmedsam bench --encoder repvit --sweep --candidate runs/repvit-int8
+    """
+    from bench.cold import cold_request, spawn_cold_pass
+    from bench.machine import pin
+    from bench.progress import TerminalProgress
+    from bench.runner import Settings, Sweep
+    from compress.build import build_candidate
+    from compress.deploy import recipe_of
+    from zoo.backends import runnable_here
+
+    named = list(dict.fromkeys(product(backends, precisions)))
+    runtimes = runnable_here() if sweep else named
+    recipes = _recipes(encoders, weights, variant, runtimes, threads)
+    recipes += [recipe_of(folder, threads=threads) for folder in folders]
+    if cpus:
+        pin(cpus)
+        recipes = [replace(recipe, cpus=cpus) for recipe in recipes]
+    volumes, images = protocols_of(protocols, **rule)
+    settings = Settings(
+        protocols=volumes,
+        image_protocol=images,
+        rounds=rounds,
+        passes=passes,
+        cold=cold,
+        calibrate=calibrate,
+    )
+
+    def cold_run(recipe: Recipe, source: CaseSource, protocol: Protocol2D | Protocol3D) -> dict[str, Any]:
+        case = {"reference": source.reference, "max_objects": max_objects, "max_slices": max_slices}
+        return spawn_cold_pass([sys.executable, _command_line(), "cold-pass"], cold_request(recipe, case, protocol))
+
+    with TerminalProgress() as progress:
+        run = Sweep(recipes, build_candidate, cold_run, settings, out, progress)
+        try:
+            run.run([source for spec in cases for source in _find_cases(spec, max_objects, max_slices)])
+        except KeyboardInterrupt:
+            progress.message(f"stopped; what was measured is in {out}, the same command goes on from there")
+            raise SystemExit(130) from None
+    if run.skipped:
+        click.echo(f"{run.skipped} measurements were in {out} already (delete it, or name another --out, to repeat)")
+    click.echo(f"records: {out}   next: {Path(sys.argv[0]).name} report {out}")
+    if run.failures:
+        raise click.ClickException(f"{run.failures} measurements failed; each has an error record in {out}")
+
+
+@click.command(hidden=True)
+def cold_pass() -> None:
+    """Segment one case in this process, as asked on standard input: the fresh process of `bench --cold`."""
+    from bench.cold import run_cold_pass
+    from compress.deploy import open_backend
+
+    def load(case: dict[str, Any]) -> Any:
+        return _find_cases(case["reference"], case["max_objects"], case["max_slices"])[0].load(labels=False)
+
+    run_cold_pass(json.load(sys.stdin), open_backend, load)
+
+
+def _command_line() -> str:
+    """The file of the command line."""
+    found = importlib.util.find_spec("cli")
+    assert found is not None
+    assert found.origin is not None
+    return found.origin
+
+
+def _recipes(
+    encoders: tuple[str, ...],
+    weights: tuple[str, ...],
+    variant: str,
+    runtimes: list[tuple[str, str]],
+    threads: int,
+) -> list[Recipe]:
+    """One recipe for each encoder and runtime."""
+    from bench.candidate import Recipe
+    from zoo.errors import InputError
+    from zoo.registry import encoder_spec, list_encoders
+
+    asked = [name for item in encoders for name in (list_encoders() if item == "all" else [item])]
+    names = dict.fromkeys(asked)
+    chosen = dict(_split_weights(item, list(names)) for item in weights)
+    if unused := chosen.keys() - names.keys() - {""}:
+        raise InputError("--weights", f"weights for {', '.join(sorted(unused))}", f"one of: {', '.join(names)}")
+    for name in names:
+        encoder_spec(name)
+    return [
+        Recipe(name, chosen.get(name, chosen.get("")), variant, backend, precision, threads)
+        for name in names
+        for backend, precision in runtimes
+    ]
+
+
+def _split_weights(item: str, names: list[str]) -> tuple[str, str]:
+    """(NAME, weights) of NAME=PATH, or the only encoder's, or ("", random:SEED) for all."""
+    from zoo.errors import InputError
+
+    name, separator, path = item.partition("=")
+    if separator:
+        return name, path
+    if item.startswith("random"):
+        return "", item
+    if len(names) != 1:
+        raise InputError(
+            "--weights", f"{item!r} and {len(names)} encoders", "NAME=PATH, so that it is clear whose it is"
+        )
+    return names[0], item
+
+
+def _find_cases(spec: str, max_objects: int | None, max_slices: int | None) -> list[CaseSource]:
+    from zoo.data.cases import find_cases
+
+    return [source.limited(max_objects, max_slices) for source in find_cases(spec)]
