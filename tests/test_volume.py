@@ -237,3 +237,6 @@ def test_predictor_refuses(repvit_backend: Backend) -> None:
         predictor.predict()
     with pytest.raises(InputError, match="points without labels"):
         predictor.predict(points=[[[1, 1]]])
+    for bad in (np.zeros((0, 4)), [0, 0, 1, 1], [[0, 0, 1]], [[0, 0, 1, np.nan]], [["a", "b", "c", "d"]]):
+        with pytest.raises(InputError, match=r"boxes: found .*; expected finite numbers \(B, 4\)"):
+            predictor.predict(boxes=bad)

@@ -32,7 +32,10 @@ class Prediction:
 
 
 class SamPredictor:
-    """Encodes an image once and answers any number of prompts on it.
+    """Encodes an image once and answers any number of prompts on it, as a person clicks and draws them.
+
+    It sees the image whole, and its masks may leave their boxes; `zoo.sam.image.segment_image` makes a label map of an
+    image whose boxes are known.
 
     Example::
 
@@ -80,13 +83,13 @@ class SamPredictor:
             multimask: three masks a prompt, for an ambiguous one.
 
         Raises:
-            InputError: no image was set, or no prompt given.
+            InputError: no image was set, or no prompt given, or boxes that are none.
         """
         if self._embedding is None or self._fit is None:
             raise InputError("predictor", "no image", "set_image(image) first")
         fit = self._fit
         prompts = Prompts(
-            boxes=None if boxes is None else scale_boxes(np.asarray(boxes), fit, self.box_rounding),
+            boxes=None if boxes is None else scale_boxes(_checked(boxes), fit, self.box_rounding),
             points=None if points is None else _scale_points(np.asarray(points), fit),
             point_labels=None if point_labels is None else np.asarray(point_labels, np.int64),
             masks=masks,
@@ -102,6 +105,15 @@ class SamPredictor:
         batches = box_batches(len(prompts.boxes))
         logits, iou = zip(*(self.backend.decode_boxes(embedding, prompts.boxes[b]) for b in batches), strict=True)
         return np.concatenate(logits), np.concatenate(iou)
+
+
+def _checked(boxes: ArrayLike) -> NDArray[np.floating]:
+    """Boxes as an array (B, 4) of finite numbers, at least one."""
+    given = np.asarray(boxes)
+    is_numbers = given.dtype.kind in "iuf" and np.isfinite(given).all()
+    if given.ndim != 2 or given.shape[1] != 4 or not len(given) or not is_numbers:
+        raise InputError("boxes", f"{given.dtype} {given.shape}", "finite numbers (B, 4), a box or more")
+    return given
 
 
 def _scale_points(points: NDArray[np.floating], fit: Fit) -> Floats:
