@@ -52,9 +52,9 @@ def _two_threads() -> None:
 
 
 @pytest.fixture(scope="session")
-def repvit_backend() -> Backend:
-    """RepViT with weights of the rule: its masks are nonsense, but neither empty nor full."""
-    return create_backend("torch", filled_sam("repvit", "rep_medsam"))
+def light_backend() -> Backend:
+    """The light encoder with the weights that ship."""
+    return create_backend("torch", create_sam("light_repvit_m0_9"))
 
 
 @pytest.fixture

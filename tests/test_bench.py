@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from box_backend import BoxBackend
-from conftest import filled_sam
 from torch import nn
 
 from bench.accuracy import measure_accuracy
@@ -28,6 +27,7 @@ from zoo.data.cases import CaseSource, find_cases
 from zoo.data.npz import save_challenge_npz
 from zoo.data.phantom import load_phantom
 from zoo.encoders.tinyvit import WindowAttention
+from zoo.registry import create_sam
 from zoo.sam.rule import Protocol2D, Protocol3D
 from zoo.weights import WeightsId
 
@@ -109,7 +109,7 @@ class SilentProgress:
 def build(recipe: Recipe) -> Candidate:
     if recipe.encoder == "broken":
         raise RuntimeError("no such thing")
-    sam = filled_sam("repvit", "rep_medsam")
+    sam = create_sam("light_repvit_m0_9", "random:0")
     return Candidate(recipe, WeightsId("rule", "0" * 64, trained=False), sam, create_backend("torch", sam))
 
 
@@ -120,7 +120,7 @@ def cold_run(recipe: Recipe, source: CaseSource, protocol: Protocol2D | Protocol
 @pytest.fixture
 def sweep(tmp_path: Path) -> Sweep:
     settings = Settings(protocols=(Protocol3D("cached"), Protocol3D("batched")), rounds=1, warmup=0, passes=2)
-    return Sweep([Recipe("repvit")], build, cold_run, settings, tmp_path / "out.jsonl", SilentProgress())
+    return Sweep([Recipe("light_repvit_m0_9")], build, cold_run, settings, tmp_path / "out.jsonl", SilentProgress())
 
 
 def small_sources(*names: str) -> list[CaseSource]:
@@ -187,7 +187,7 @@ def test_a_torn_record_is_measured_again(sweep: Sweep) -> None:
 def test_failures_are_records_and_the_sweep_goes_on(sweep: Sweep, tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_bytes(b"no archive")
     sources = find_cases(str(tmp_path / "bad.npz")) + small_sources("mr2d")
-    sweep = replace(sweep, recipes=[Recipe("broken"), Recipe("repvit")])
+    sweep = replace(sweep, recipes=[Recipe("broken"), Recipe("light_repvit_m0_9")])
     sweep.run(sources)
     records = list(read_records([sweep.out], strict=True))
     errors = [record.error["message"] for record in records if record.error]
@@ -200,10 +200,10 @@ def test_failures_are_records_and_the_sweep_goes_on(sweep: Sweep, tmp_path: Path
 
 def test_a_modality_that_a_candidate_was_not_calibrated_with_is_told_of_once(sweep: Sweep) -> None:
     settings = replace(sweep.settings, passes=0, cold=False)
-    sweep = replace(sweep, settings=settings, recipes=[Recipe("repvit", calibrated_with=("CT",))])
+    sweep = replace(sweep, settings=settings, recipes=[Recipe("light_repvit_m0_9", calibrated_with=("CT",))])
     sweep.run(small_sources("mr2d", "ct2d", "mr3d"))
     (told,) = sweep.progress.messages  # type: ignore[attr-defined]
-    assert told.startswith("repvit (reparam, torch fp32): MR is none of the modalities")
+    assert told.startswith("light_repvit_m0_9 (reparam, torch fp32): MR is none of the modalities")
 
 
 def test_a_case_is_known_by_its_content() -> None:

@@ -32,11 +32,11 @@ def test_encoder(benchmark: BenchmarkFixture, encoder: str, layout: str) -> None
 
 @pytest.mark.benchmark(group="decoder, one box")
 @pytest.mark.parametrize("path", ["plain", "fast"])
-def test_decoder(benchmark: BenchmarkFixture, repvit_backend: Backend, path: str) -> None:
-    embedding, prompts = decoder_input(repvit_backend)
+def test_decoder(benchmark: BenchmarkFixture, light_backend: Backend, path: str) -> None:
+    embedding, prompts = decoder_input(light_backend)
     assert prompts.boxes is not None
     if path == "plain":
-        logits, _ = benchmark(repvit_backend.decode, embedding, prompts)
+        logits, _ = benchmark(light_backend.decode, embedding, prompts)
     else:
-        logits, _ = benchmark(repvit_backend.decode_boxes, embedding, prompts.boxes)
+        logits, _ = benchmark(light_backend.decode_boxes, embedding, prompts.boxes)
     assert logits.shape == (1, 1, 256, 256)

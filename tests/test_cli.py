@@ -22,7 +22,7 @@ from zoo.data.phantom import PhantomSpec, make_phantom
 CLI = [sys.executable, str(Path(__file__).parent.parent / "cli.py")]
 QUICK = [
     "--encoder",
-    "repvit",
+    "light_repvit_m0_9",
     "--weights",
     "random:0",
     "--rounds",

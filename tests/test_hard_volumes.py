@@ -142,11 +142,11 @@ def test_the_middle_slice_dies_and_both_walks_begin_from_the_box() -> None:
     assert found[2].any()
 
 
-def test_protocols_agree_in_a_real_model_on_an_odd_volume(repvit_backend: Backend) -> None:
+def test_protocols_agree_in_a_real_model_on_an_odd_volume(light_backend: Backend) -> None:
     rng = np.random.default_rng(1)
     image = rng.integers(0, 255, (3, 20, 70), np.uint8)
     boxes = np.array([[3, 2, 0, 66, 17, 2], [0, 0, 2, 69, 19, 2]])
     case = Case("odd", "MR", image, boxes, np.array([1, 2], np.uint16), (4.0, 1.0, 1.0))
-    results = {name: segment_volume(case, repvit_backend, Protocol3D(name)) for name in PROTOCOLS}
+    results = {name: segment_volume(case, light_backend, Protocol3D(name)) for name in PROTOCOLS}
     np.testing.assert_array_equal(results["per_object"], results["cached"])
     assert (results["batched"] == results["cached"]).mean() >= 0.999

@@ -105,17 +105,17 @@ def test_a_prediction_of_many_boxes_is_decoded_in_batches() -> None:
     assert [extent(mask) for mask in prediction.masks[:, 0]] == boxes
 
 
-def test_windows_of_boxes_change_nothing_within_them(repvit_backend: Backend) -> None:
+def test_windows_of_boxes_change_nothing_within_them(light_backend: Backend) -> None:
     """Against whole masks, cut at the boxes by hand: of one object after another, so that none hides another."""
     case = load_phantom("mr2d")
-    predictor = SamPredictor(repvit_backend)
+    predictor = SamPredictor(light_backend)
     predictor.set_image(case.image)
     for box in case.boxes:
         alone = Case("one", "MR", case.image, box[None], np.array([1], np.uint16), case.spacing_mm)
         expected = np.zeros(case.spatial_shape, bool)
         inside = pixels_in(box)
         expected[inside] = predictor.predict(boxes=box[None]).masks[0, 0][inside]
-        found = segment_image(alone, repvit_backend) == 1
+        found = segment_image(alone, light_backend) == 1
         assert expected.any()
         assert (found != expected).mean() <= 0.001
 

@@ -55,8 +55,8 @@ def test_order_does_not_matter(logits: NDArray[np.float32]) -> None:
 
 
 @pytest.mark.parametrize("overlap", ["logit", "last"])
-def test_protocols_agree_where_objects_overlap(overlap: Overlap, repvit_backend: Backend, small_volume: Case) -> None:
+def test_protocols_agree_where_objects_overlap(overlap: Overlap, light_backend: Backend, small_volume: Case) -> None:
     protocols = [Protocol3D(name, overlap=overlap) for name in PROTOCOLS]
-    found = [segment_volume(small_volume, repvit_backend, protocol) for protocol in protocols]
+    found = [segment_volume(small_volume, light_backend, protocol) for protocol in protocols]
     assert np.mean(found[0] == found[2]) >= 0.999
     assert np.array_equal(found[0], found[1])

@@ -133,11 +133,11 @@ def test_mask_value_label_keeps_thin_masks_of_late_objects() -> None:
     assert all(np.isfinite(prompts["label"][-1]))
 
 
-def test_protocols_agree(repvit_backend: Backend, small_volume: Case) -> None:
+def test_protocols_agree(light_backend: Backend, small_volume: Case) -> None:
     results, counts = {}, {}
     for name in PROTOCOLS:
         clock = StageClock()
-        results[name] = segment_volume(small_volume, repvit_backend, Protocol3D(name), clock)
+        results[name] = segment_volume(small_volume, light_backend, Protocol3D(name), clock)
         counts[name] = clock.counts
     np.testing.assert_array_equal(results["per_object"], results["cached"])
     assert (results["batched"] == results["cached"]).mean() >= 0.999
@@ -198,16 +198,16 @@ def test_unknown_protocol_is_named() -> None:
         Protocol3D("cache")
 
 
-def test_a_2d_case_is_no_volume(repvit_backend: Backend) -> None:
+def test_a_2d_case_is_no_volume(light_backend: Backend) -> None:
     case = Case("flat", "CT", np.zeros((8, 8, 3), np.uint8), np.array([[1, 1, 5, 5]]), np.array([1], np.uint16), (1, 1))
     with pytest.raises(InputError, match="a volume"):
-        segment_volume(case, repvit_backend)
+        segment_volume(case, light_backend)
 
 
-def test_boxes_together_give_the_masks_of_each_alone(repvit_backend: Backend, small_volume: Case) -> None:
+def test_boxes_together_give_the_masks_of_each_alone(light_backend: Backend, small_volume: Case) -> None:
     image = np.repeat(small_volume.image[2][..., None], 3, axis=2)
     boxes = small_volume.boxes[:, [0, 1, 3, 4]]
-    predictor = SamPredictor(repvit_backend)
+    predictor = SamPredictor(light_backend)
     predictor.set_image(image)
     together = predictor.predict(boxes=boxes)
     assert together.masks.shape == (3, 1, 40, 56)
@@ -217,8 +217,8 @@ def test_boxes_together_give_the_masks_of_each_alone(repvit_backend: Backend, sm
         assert (together.masks[i] != alone.masks[0]).mean() <= 0.001
 
 
-def test_points_and_multimask(repvit_backend: Backend, small_volume: Case) -> None:
-    predictor = SamPredictor(repvit_backend)
+def test_points_and_multimask(light_backend: Backend, small_volume: Case) -> None:
+    predictor = SamPredictor(light_backend)
     predictor.set_image(small_volume.image[2])
     prediction = predictor.predict(points=[[[20, 20], [40, 5]]], point_labels=[[1, 0]], multimask=True)
     assert prediction.masks.shape == (1, 3, 40, 56)
@@ -226,8 +226,8 @@ def test_points_and_multimask(repvit_backend: Backend, small_volume: Case) -> No
     assert again.iou.shape == (1, 1)
 
 
-def test_predictor_refuses(repvit_backend: Backend) -> None:
-    predictor = SamPredictor(repvit_backend)
+def test_predictor_refuses(light_backend: Backend) -> None:
+    predictor = SamPredictor(light_backend)
     with pytest.raises(InputError, match="set_image"):
         predictor.predict(boxes=[[0, 0, 1, 1]])
     with pytest.raises(InputError, match="float64"):
