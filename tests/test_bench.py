@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import nn
 
 from bench.accuracy import measure_accuracy
 from bench.candidate import Candidate, Recipe
+from bench.cold import MARK, cold_request, run_cold_pass
 from bench.cost import count_macs, count_parameters
 from bench.latency import warm_up
 from bench.machine import describe_machine, git_state, package_versions, peak_rss_mib
@@ -182,6 +184,19 @@ def test_a_torn_record_is_measured_again(sweep: Sweep) -> None:
     sweep.out.write_bytes(sweep.out.read_bytes()[:-40])
     replace(sweep).run(sources)
     assert len(list(read_records([sweep.out]))) == before
+
+
+@pytest.mark.parametrize(("zoom", "encoded"), [(True, 2), (False, 1)])
+def test_a_fresh_process_goes_by_the_rule_it_is_told(
+    zoom: bool, encoded: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two small objects far apart in a large image lie in two tiles of it."""
+    boxes = np.array([[0, 0, 20, 20], [480, 480, 500, 500]])
+    case = Case("a", "CT", np.zeros((512, 512, 3), np.uint8), boxes, np.array([1, 2], np.uint16), (1.0, 1.0))
+    request = json.loads(json.dumps(cold_request(Recipe("repvit"), {}, Protocol2D(zoom=zoom))))
+    run_cold_pass(request, lambda recipe: BoxBackend(), lambda reference: case)
+    measured = json.loads(capsys.readouterr().out.partition(MARK)[2])
+    assert measured["encoded_slices"] == encoded
 
 
 def test_failures_are_records_and_the_sweep_goes_on(sweep: Sweep, tmp_path: Path) -> None:

@@ -65,8 +65,11 @@ def test_list_shows_every_encoder() -> None:
 def test_bench_then_report(tmp_path: Path) -> None:
     save_image(tmp_path, "2D_CT_a")
     out = tmp_path / "runs" / "a.jsonl"
-    result = invoke("bench", *QUICK, "--cases", tmp_path, "--out", out)
+    result = invoke("bench", *QUICK, "--cases", tmp_path, "--out", out, "--no-zoom", "--overlap", "last")
     assert result.exit_code == 0, result.output
+    rules = [record.protocol for record in read_records([out]) if record.protocol]
+    assert rules
+    assert all((rule["zoom"], rule["overlap"], rule["within_box"]) == (False, "last", True) for rule in rules)
     report = invoke("report", out, "-o", tmp_path / "report")
     assert report.exit_code == 0, report.output
     assert "random weights" in report.output

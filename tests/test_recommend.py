@@ -75,6 +75,17 @@ def test_accuracies_of_different_labels_are_not_compared(tmp_path: Path) -> None
     assert NOT_SHARED in table
 
 
+def test_nothing_is_compared_where_only_one_shares_with_two_others(tmp_path: Path) -> None:
+    book = Book(tmp_path / "records.jsonl")
+    other = {**SKIN, "case_id": "other", "sha256": "other"}
+    for who, cases in ((SLOW, [SKIN]), (WORSE, [SKIN, other]), (FAST, [other])):
+        book.parts(who, [0.1] * 8)
+        for case in cases:
+            book.scores(who, [0.9], case)
+    _, table = recommend([book.path], "m1", float("inf"), 0.0)
+    assert NOT_SHARED in table
+
+
 def test_records_of_another_machine_are_no_advice(book: Book) -> None:
     with pytest.raises(ValueError, match="found records of m1; expected some of this machine, m2"):
         recommend([book.path], "m2", float("inf"), 0.0)

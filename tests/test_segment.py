@@ -160,6 +160,19 @@ def test_a_picture_and_a_box_of_the_command_line(tmp_path: Path) -> None:
         assert overlay.size == (2 * 768, 480)
 
 
+@pytest.mark.parametrize(
+    ("options", "first", "last"),
+    [([], 301, 340), (["--no-within-box"], 301, 340), (["--no-zoom", "--no-within-box"], 300, 341)],
+)
+def test_small_objects_are_looked_at_in_a_tile(tmp_path: Path, options: list[str], first: int, last: int) -> None:
+    """Seen whole, columns 301 to 340 of 512 are 150 to 170 of the encoder's 256, and come back wider than the box."""
+    Image.fromarray(np.full((512, 512), 99, np.uint8)).save(tmp_path / "a.png")
+    result = run("-i", tmp_path / "a.png", "--box", "301,41,340,60", "-o", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    columns = np.flatnonzero(np.asarray(Image.open(tmp_path / "out" / "a.png")).any(axis=0))
+    assert (columns[0], columns[-1]) == (first, last)
+
+
 def points_of_nifti(image: nib.Nifti1Image) -> set[tuple[float, ...]]:
     """Where label 1 is, in RAS millimetres."""
     at = np.argwhere(np.asarray(image.dataobj) == 1)
