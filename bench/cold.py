@@ -20,7 +20,7 @@ from bench.machine import peak_rss_mib
 from zoo.backends import Backend
 from zoo.data.case import Case
 from zoo.data.npz import save_segmentation
-from zoo.sam.rule import Protocol2D, Protocol3D, protocol_of
+from zoo.sam.rule import AnyProtocol, protocol_of
 
 #: Comes before the measurements on the child's standard output.
 MARK = "repmedsam-cold-pass "
@@ -49,7 +49,7 @@ def spawn_cold_pass(command: Sequence[str], request: dict[str, Any]) -> dict[str
     return json.loads(line.removeprefix(MARK)) | {"process_s": process_s}
 
 
-def cold_request(recipe: Recipe, reference: dict[str, Any], protocol: Protocol2D | Protocol3D) -> dict[str, Any]:
+def cold_request(recipe: Recipe, reference: dict[str, Any], protocol: AnyProtocol) -> dict[str, Any]:
     """What the fresh process is asked: candidate, case and protocol, as JSON."""
     return {"recipe": asdict(recipe), "case": reference, "protocol": protocol.as_record()}
 

@@ -16,10 +16,9 @@ from bench.timing import calls_made, interleave
 from zoo.backends import Backend, Floats, Prompts
 from zoo.data.case import Case
 from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE
-from zoo.sam.image import segment_image
+from zoo.sam.case import segment_case
 from zoo.sam.predictor import BOXES_A_BATCH
-from zoo.sam.rule import Protocol2D, Protocol3D
-from zoo.sam.volume import segment_volume
+from zoo.sam.rule import AnyProtocol
 from zoo.stages import STAGES, StageClock
 
 K = TypeVar("K")
@@ -103,8 +102,8 @@ def parts_calls(candidates: int, rounds: int, warmup: int) -> int:
 def run_case(
     backend: Backend,
     load: Callable[[], Case],
-    protocol: Protocol2D | Protocol3D,
-    on_slice: Callable[[], None] = lambda: None,
+    protocol: AnyProtocol,
+    on_step: Callable[[], None] = lambda: None,
 ) -> CaseRun:
     """Loads and segments a case, timing each stage.
 
@@ -112,7 +111,7 @@ def run_case(
         backend: the model in a runtime.
         load: reads the case.
         protocol: the options for an image, or for a volume.
-        on_slice: called after each slice of each object.
+        on_step: as in `segment_case`.
 
     Raises:
         InputError: a volume and an image's protocol, or the other way round.
@@ -121,10 +120,7 @@ def run_case(
     start = time.perf_counter()
     with clock.measure("load"):
         case = load()
-    if isinstance(protocol, Protocol3D):
-        segmentation = segment_volume(case, backend, protocol, clock, on_slice)
-    else:
-        segmentation = segment_image(case, backend, protocol, clock, on_slice)
+    segmentation = segment_case(case, backend, protocol, clock, on_step)
     total_s = time.perf_counter() - start
     measurements: dict[str, Any] = {f"{stage}_s": clock.seconds[stage] for stage in STAGES}
     measurements |= {"total_s": total_s, "startup_s": None, "peak_rss_mib": None}

@@ -202,6 +202,10 @@ def _parse_record(line: str) -> Record:
     return record
 
 
+#: The one that schema 3 knew.
+_IMAGES_RULE = {"box_rounding": "truncate", "resize": None, "overlap": "logit", "within_box": False, "zoom": False}
+
+
 def _from_1(fields: dict[str, Any]) -> None:
     """Schema 1 knew no pinning: nothing was pinned. What is no measured candidate stays as it is."""
     if "threads" in fields["candidate"]:
@@ -220,9 +224,6 @@ def _from_3(fields: dict[str, Any]) -> None:
     """Schema 3 knew one rule for images, and did not write it."""
     if not fields["protocol"] and _is_segmented_image(fields):
         fields["protocol"] = dict(_IMAGES_RULE)
-
-
-_IMAGES_RULE = {"box_rounding": "truncate", "resize": None, "overlap": "logit", "within_box": False, "zoom": False}
 
 
 def _is_segmented_image(fields: dict[str, Any]) -> bool:

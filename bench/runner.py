@@ -25,8 +25,8 @@ from zoo.data.case import Case
 from zoo.data.cases import CaseSource
 from zoo.data.modality import calibration_doubt
 from zoo.progress import Progress
-from zoo.sam.rule import Protocol2D, Protocol3D
-from zoo.sam.volume import count_slices
+from zoo.sam.case import count_steps
+from zoo.sam.rule import AnyProtocol, Protocol2D, Protocol3D
 
 #: The candidate that stands for the box-inscribed ellipse in records.
 FLOOR: dict[str, Any] = {"encoder": "box ellipse"}
@@ -58,7 +58,7 @@ class Settings:
 
 
 #: Segments a case in a fresh process: (recipe, case reference, protocol) to the measurements of a cold pass.
-ColdRun = Callable[[Recipe, CaseSource, Protocol2D | Protocol3D], dict[str, Any]]
+ColdRun = Callable[[Recipe, CaseSource, AnyProtocol], dict[str, Any]]
 
 
 @dataclass
@@ -194,7 +194,7 @@ class Sweep:
         described: dict[str, Any],
         recipe: Recipe,
         candidate: Candidate,
-        protocol: Protocol2D | Protocol3D,
+        protocol: AnyProtocol,
         title: str,
     ) -> None:
         options = protocol.as_record()
@@ -215,7 +215,7 @@ class Sweep:
         case: Case,
         described: dict[str, Any],
         candidate: Candidate,
-        protocol: Protocol2D | Protocol3D,
+        protocol: AnyProtocol,
         title: str,
         index: int,
     ) -> None:
@@ -224,10 +224,9 @@ class Sweep:
         if self._is_done(key):
             return
         try:
-            slices = count_slices(case, protocol) if isinstance(protocol, Protocol3D) else len(case.boxes)
             name = f"{title}: {_name(candidate, protocol)}, pass {index + 1}/{self.settings.passes}"
             load = partial(source.load, labels=False)
-            run = run_case(candidate.backend, load, protocol, self.progress.start(name, slices))
+            run = run_case(candidate.backend, load, protocol, self.progress.start(name, count_steps(case, protocol)))
             measurements = {"temperature": "warm", "pass_index": index} | run.measurements
             self._accuracy(case, run.segmentation, described, candidate, options)
             self._write("latency", key, candidate.as_record(), measurements, described, options)
@@ -321,5 +320,5 @@ def describe_case(case: Case) -> dict[str, Any]:
     }
 
 
-def _name(candidate: Candidate, protocol: Protocol2D | Protocol3D) -> str:
+def _name(candidate: Candidate, protocol: AnyProtocol) -> str:
     return candidate.describe() + (f" {protocol.name}" if isinstance(protocol, Protocol3D) else "")

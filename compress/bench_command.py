@@ -19,7 +19,7 @@ from compress.options import CANDIDATE_HELP, PROTOCOL_HELP, PROTOCOLS, options, 
 if TYPE_CHECKING:
     from bench.candidate import Recipe
     from zoo.data.cases import CaseSource
-    from zoo.sam.rule import Protocol2D, Protocol3D
+    from zoo.sam.rule import AnyProtocol
 
 
 class CpuSet(click.ParamType[tuple[int, ...]]):
@@ -205,7 +205,7 @@ def bench(
         calibrate=calibrate,
     )
 
-    def cold_run(recipe: Recipe, source: CaseSource, protocol: Protocol2D | Protocol3D) -> dict[str, Any]:
+    def cold_run(recipe: Recipe, source: CaseSource, protocol: AnyProtocol) -> dict[str, Any]:
         case = {"reference": source.reference, "max_objects": max_objects, "max_slices": max_slices}
         return spawn_cold_pass([sys.executable, _command_line(), "cold-pass"], cold_request(recipe, case, protocol))
 

@@ -23,7 +23,7 @@ from zoo.backends.graphs import GRAPHS
 from zoo.data.case import Case
 from zoo.data.cases import CaseSource
 from zoo.graphs import onnx_file
-from zoo.segment import segment_case
+from zoo.sam.case import segment_case
 
 #: Rounds of the comparison with float, after the warm-up.
 ROUNDS, WARMUP = 8, 2

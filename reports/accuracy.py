@@ -45,7 +45,7 @@ class Scored:
     Attributes:
         candidate: what segmented; its encoder is `FLOOR` for the ellipse.
         label: its short name among the others.
-        protocol: label of the protocol, empty for 2D.
+        protocol: label of the protocol: the name, which images have none of, and its unusual options.
         protocol_options: the protocol with all its options, as JSON.
         case: what was segmented.
         tolerance_mm: of the NSD.
@@ -73,7 +73,7 @@ class AccuracyRow:
         tolerance_mm: of the NSD.
         candidate: what segmented; its encoder is `FLOOR` for the ellipse.
         label: its short name.
-        protocol: label of the protocol, empty for 2D.
+        protocol: label of the protocol: the name, which images have none of, and its unusual options.
         dsc: Dice over labels. Empty for weights that are not trained.
         nsd: surface Dice over labels. Empty for weights that are not trained.
         over_floor: mean of DSC minus the ellipse's, over the labels that both have; NaN without an ellipse.
@@ -112,8 +112,8 @@ def read_scores(records: Iterable[Reading]) -> list[Scored]:
         who, options, case = record.who, record.protocol_id, cases[record.case_info]
         tolerance_mm = number(record.measurements.get("tolerance_mm"))
         scores = _scores(record, case, tolerance_mm)
-        one = Scored(who, labels[who], protocols[options], options, case, tolerance_mm, scores, record.run_id)
-        scored.append(one)
+        label, protocol = labels[who], protocols[options]
+        scored.append(Scored(who, label, protocol, options, case, tolerance_mm, scores, record.run_id))
     return scored
 
 

@@ -40,7 +40,7 @@ class CaseRow:
         case: the case.
         candidate: what segmented it.
         label: short name of the candidate among the others.
-        protocol: label of the protocol, with the options in which protocols differ; empty for a 2D case.
+        protocol: label of the protocol: the name, which images have none of, and its unusual options.
         protocol_name: the protocol's name alone.
         protocol_options: the protocol with all its options, as JSON.
         samples: total seconds of the passes that ratios are taken of: warm, or cold where there are no warm ones.

@@ -30,7 +30,7 @@ from zoo.data.npz import save_challenge_npz
 from zoo.data.phantom import load_phantom
 from zoo.encoders.tinyvit import WindowAttention
 from zoo.registry import create_sam
-from zoo.sam.rule import Protocol2D, Protocol3D
+from zoo.sam.rule import AnyProtocol, Protocol2D, Protocol3D
 from zoo.weights import WeightsId
 
 
@@ -115,7 +115,7 @@ def build(recipe: Recipe) -> Candidate:
     return Candidate(recipe, WeightsId("rule", "0" * 64, trained=False), sam, create_backend("torch", sam))
 
 
-def cold_run(recipe: Recipe, source: CaseSource, protocol: Protocol2D | Protocol3D) -> dict[str, Any]:
+def cold_run(recipe: Recipe, source: CaseSource, protocol: AnyProtocol) -> dict[str, Any]:
     return {"total_s": 1.0, "startup_s": 0.5, "peak_rss_mib": 100.0}
 
 

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from zoo.backends import Backend, Floats, Prompts, Windows
 from zoo.data.case import Case
 from zoo.data.phantom import load_phantom
+from zoo.errors import InputError
+from zoo.sam.case import segment_case
 from zoo.sam.image import segment_image
 from zoo.sam.predictor import BOXES_A_BATCH, SamPredictor
-from zoo.sam.rule import Protocol2D
+from zoo.sam.rule import Protocol2D, Protocol3D
 from zoo.stages import StageClock
 from zoo.windows import pixels_in
 
@@ -80,6 +82,14 @@ class Counting(BoxBackend):
         self.batches.append(len(boxes))
         self.windows.append(windows)
         return super().decode_boxes(embedding, boxes, windows)
+
+
+@pytest.mark.parametrize("name", ["mr2d", "mr3d"])
+def test_a_case_and_a_protocol_that_do_not_go_together_are_named(name: str) -> None:
+    case = load_phantom(name)
+    protocol = Protocol2D() if case.is_volume else Protocol3D()
+    with pytest.raises(InputError, match=r"found a (2D case|volume) of shape .*; expected a (2D case|volume)"):
+        segment_case(case, BoxBackend(), protocol)
 
 
 def test_three_hundred_objects() -> None:

@@ -30,7 +30,7 @@ from zoo.data.npz import load_challenge_npz, save_challenge_npz
 from zoo.errors import InputError
 from zoo.overlay import COLOURS, draw, write_animation, write_montage
 from zoo.registry import create_sam
-from zoo.segment import segment_case
+from zoo.sam.case import segment_case
 
 ROOT = Path(__file__).parent.parent
 OPEN_BACKEND = compress.deploy.open_backend

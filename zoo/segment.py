@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from gzip import GzipFile
 from pathlib import Path
@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zoo.backends import Backend
 from zoo.data.boxes import boxes_in_slices, read_boxes
 from zoo.data.case import Case, boxes_from_labels
 from zoo.data.cases import CaseSource
@@ -24,9 +23,6 @@ from zoo.data.prepare import Preparation, case_of_boxes
 from zoo.data.scan import read_labels, read_scan, stem
 from zoo.errors import InputError
 from zoo.files import whole_file
-from zoo.sam.image import segment_image
-from zoo.sam.rule import Protocol2D, Protocol3D
-from zoo.sam.volume import KEPT_EMBEDDINGS, segment_volume
 
 Labels = NDArray[np.uint16]
 
@@ -84,29 +80,6 @@ def load_prompted(
         raise InputError(source.image_path, "no boxes", "--boxes FILE, --box, or a label file beside the image")
     case = case_of_boxes(scan, in_slices, labels, preparation, source.case_id)
     return Prompted(case, ".nii.gz" if scan.grid else ".png", scan.grid)
-
-
-def segment_case(
-    case: Case,
-    backend: Backend,
-    protocol: Protocol3D | None = None,
-    image_protocol: Protocol2D | None = None,
-    on_slice: Callable[[], None] = lambda: None,
-    kept_embeddings: int = KEPT_EMBEDDINGS,
-) -> Labels:
-    """Label map of a case's spatial shape.
-
-    Args:
-        case: an image or a volume.
-        backend: the model in a runtime.
-        protocol: of a volume.
-        image_protocol: of an image.
-        on_slice: called after each slice of each object.
-        kept_embeddings: as in `segment_volume`.
-    """
-    if case.is_volume:
-        return segment_volume(case, backend, protocol, on_slice=on_slice, kept_embeddings=kept_embeddings)
-    return segment_image(case, backend, image_protocol, on_object=on_slice)
 
 
 def finished(source: CaseSource, out: Path) -> Path | None:

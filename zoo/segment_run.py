@@ -20,9 +20,9 @@ from zoo.executors import Executor
 from zoo.memory import DEFAULT_MAX_BYTES, kept_embeddings
 from zoo.overlay import write_animation, write_montage
 from zoo.progress import Progress
+from zoo.sam.case import count_steps, segment_case
 from zoo.sam.rule import Protocol2D, Protocol3D
-from zoo.sam.volume import count_slices
-from zoo.segment import Labels, Prompted, load_prompted, segment_case, write_segmentation
+from zoo.segment import Labels, Prompted, load_prompted, write_segmentation
 
 #: A runtime serves one case at a time, also where a cluster's worker has several threads.
 _ONE_CASE = threading.Lock()
@@ -85,10 +85,10 @@ class SegmentRun:
             backend = self._backend()
             prompted = load_prompted(source, self.preparation, self.boxes_file, self.boxes)
             case = prompted.case
-            steps = count_slices(case, self.protocol) if case.is_volume else len(case.boxes)
-            advance = start(f"segmenting {source.case_id}", steps)
+            protocol = self.protocol if case.is_volume else self.image_protocol
+            advance = start(f"segmenting {source.case_id}", count_steps(case, protocol))
             kept = kept_embeddings(case, self.max_memory_bytes)
-            self._write(segment_case(case, backend, self.protocol, self.image_protocol, advance, kept), prompted)
+            self._write(segment_case(case, backend, protocol, on_step=advance, kept_embeddings=kept), prompted)
             return case.modality
 
     def _backend(self) -> Backend:

@@ -114,6 +114,7 @@ def _read_arrays(path: Path, keys: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
             return {key: _read_member(path, archive, key) for key in keys if f"{key}.npy" in names}
+    # Of a damaged archive; of an unknown compression (NotImplementedError); of an encrypted one (RuntimeError).
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise InputError(path, f"no readable npz archive ({error})", "a whole .npz file") from error
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zoo.backends import Backend
 from zoo.data.case import Case
+from zoo.errors import InputError
 from zoo.sam.overlap import Owners
 from zoo.sam.predictor import box_batches
 from zoo.sam.rule import Protocol2D
@@ -37,9 +37,14 @@ def segment_image(
 
     Returns:
         uint16 (H, W): each object's label value; where objects overlap, as the protocol says.
+
+    Raises:
+        InputError: a volume.
     """
+    if case.is_volume:
+        raise InputError(case.source, f"a volume of shape {case.image.shape}", "a 2D case (H, W, 3)")
     protocol, clock = protocol or Protocol2D(), clock or StageClock()
-    spec = replace(backend.spec, resize=protocol.resize or backend.spec.resize)
+    spec = protocol.applied_to(backend.spec)
     height, width = case.spatial_shape
     owners = Owners((height, width), protocol.overlap)
     for tile, numbers in _by_tile(case, spec.image_size if protocol.zoom else max(height, width)).items():

@@ -8,7 +8,7 @@ mask is empty. All protocols follow this rule; they differ in what they compute 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from zoo.backends import Floats
 from zoo.data.case import Case
 from zoo.errors import InputError, unknown_name
+from zoo.registry import EncoderSpec
 from zoo.sam.overlap import Overlap
 from zoo.transforms import BoxRounding, Fit, mask_box, mask_in_frame, scale_boxes
 
@@ -46,6 +47,10 @@ class Protocol:
     def as_record(self) -> dict[str, Any]:
         """All options by name, for a record."""
         return asdict(self)
+
+    def applied_to(self, spec: EncoderSpec) -> EncoderSpec:
+        """An encoder's spec, with images resized as the protocol says."""
+        return replace(spec, resize=self.resize or spec.resize)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +89,10 @@ class Protocol3D(Protocol):
             raise unknown_name("protocol", self.name, PROTOCOLS)
 
 
-def protocol_of(options: Mapping[str, Any]) -> Protocol2D | Protocol3D:
+AnyProtocol = Protocol2D | Protocol3D
+
+
+def protocol_of(options: Mapping[str, Any]) -> AnyProtocol:
     """What `as_record` wrote."""
     return Protocol3D(**options) if "name" in options else Protocol2D(**options)
 

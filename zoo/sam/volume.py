@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +78,7 @@ class _Segmenter:
         height, width = case.image.shape[1:]
         self.fit: Fit = fit_image((height, width), backend.spec.prompt_frame, backend.spec.fit)
         self.owners = Owners(case.image.shape, protocol.overlap)
-        self._spec = replace(backend.spec, resize=protocol.resize or backend.spec.resize)
+        self._spec = protocol.applied_to(backend.spec)
         self._kept: dict[int, Floats] = {}
         self._boxes = case.boxes[:, [0, 1, 3, 4]]
         self._windows = [window_of(box, self.fit) for box in self._boxes if protocol.within_box]
