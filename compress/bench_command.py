@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from zoo.sam.rule import AnyProtocol
 
 
+#: What is compared where nobody says what.
+DEFAULT_ENCODERS = ("repvit", "tinyvit", "light_repvit_m0_9")
+
+
 class CpuSet(click.ParamType[tuple[int, ...]]):
     """`0,1`: logical CPUs that this process may use."""
 
@@ -44,10 +48,9 @@ candidate_options = options(
         "--encoder",
         "encoders",
         multiple=True,
-        default=["repvit", "tinyvit", "light_repvit_m0_9"],
-        show_default=True,
         metavar="NAME",
-        help="Encoder, see `list`; repeat to compare, or `all`.",
+        help="Encoder, see `list`; repeat to compare, or `all`.  "
+        f"[default: {', '.join(DEFAULT_ENCODERS)}; with --candidate none]",
     ),
     click.option(
         "--weights",
@@ -190,7 +193,8 @@ def bench(
 
     named = list(dict.fromkeys(product(backends, precisions)))
     runtimes = runnable_here() if sweep else named
-    recipes = _recipes(encoders, weights, variant, runtimes, threads)
+    compared = encoders or (() if folders and not (sweep or weights) else DEFAULT_ENCODERS)
+    recipes = _recipes(compared, weights, variant, runtimes, threads)
     recipes += [recipe_of(folder, threads=threads) for folder in folders]
     if cpus:
         pin(cpus)

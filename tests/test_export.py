@@ -255,6 +255,11 @@ def test_quantize_then_bench(tmp_path: Path) -> None:
     assert precisions == {"fp32", "int8"}
     timed = [record for record in found if record["kind"] == "latency" and record["case"] is None]
     assert len({record["run_id"] for record in timed}) == 1, "interleaved in one run"
+    alone = ["bench", "--candidate", str(folder), "--no-cold", "--cases", "phantom:rgb2d", "--rounds", "1"]
+    result = CliRunner().invoke(main, [*alone, "--passes", "0", "--out", str(tmp_path / "alone.jsonl")])
+    assert result.exit_code == 0, result.output
+    found = [json.loads(line) for line in (tmp_path / "alone.jsonl").read_text().splitlines()]
+    assert {record["candidate"]["precision"] for record in found if "precision" in record["candidate"]} == {"int8"}
 
 
 def test_quantize_scores_images_and_volumes_apart(candidate: Candidate, tmp_path: Path) -> None:
