@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,13 @@ if TYPE_CHECKING:
 @click.option(
     "--boxes", "boxes_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="JSON or CSV of boxes."
 )
-@click.option("--box", "boxes", multiple=True, metavar="X0,Y0,X1,Y1", help="A box; repeat for more objects.")
+@click.option(
+    "--box",
+    "boxes",
+    multiple=True,
+    metavar="X0,Y0[,Z0],X1,Y1[,Z1]",
+    help="A box of a picture, or of a volume; repeat for more objects.",
+)
 @click.option("--encoder", metavar="NAME", help="See `list`.  [default: that of the candidate, or light_repvit_m0_9]")
 @click.option(
     "--weights", metavar="WEIGHTS", help="Checkpoint, card, or random:0 to try the way.  [default: what ships]"
@@ -105,25 +112,29 @@ def segment(
     from compress.deploy import OpenBackend
     from zoo.data.cases import check_out, distinct, find_cases
     from zoo.data.intensity import parse_window
+    from zoo.data.modality import parse_modality
     from zoo.data.prepare import Preparation
     from zoo.memory import parse_size
     from zoo.segment import finished, parse_boxes
-    from zoo.segment_run import SegmentRun, segment_all
+    from zoo.segment_run import SegmentRun, left_to_do, segment_all
 
+    if boxes and boxes_file:
+        raise click.UsageError("name one of --box and --boxes")
+    if dicom_seg and importlib.util.find_spec("highdicom") is None:
+        raise click.UsageError("--dicom-seg: highdicom is not installed; pip install 'rep-medsam[dicom]'")
     sources = distinct([source.absolute() for spec in inputs for source in find_cases(spec)])
     check_out(sources, out)
-    todo = [source for source in sources if overwrite or finished(source, out) is None]
-    if held := len(sources) - len(todo):
-        click.echo(f"{held} of {len(sources)} were in {out} already (--overwrite segments them again)")
     max_memory_bytes = parse_size(max_memory)
-    jobs = jobs or _default_jobs(len(todo), threads or 1, max_memory_bytes)
+    unfinished = [source for source in sources if overwrite or finished(source, out) is None]
+    jobs = jobs or _default_jobs(len(unfinished), threads or 1, max_memory_bytes)
     threads = threads or max(1, describe_machine()["cores"] // jobs)
     recipe = _recipe(encoder, weights, candidate, backend, precision, threads)
     (volumes,), images = protocols_of([protocol], **rule)
     run = SegmentRun(
         out=out.absolute(),
         open_backend=OpenBackend(recipe),
-        preparation=Preparation(modality=modality, window=parse_window(window)),
+        model=f"{recipe.encoder} {recipe.weights} {recipe.variant} {recipe.precision}",
+        preparation=Preparation(modality=modality and parse_modality(modality), window=parse_window(window)),
         protocol=volumes,
         image_protocol=images,
         boxes_file=boxes_file and boxes_file.absolute(),
@@ -133,6 +144,11 @@ def segment(
         max_memory_bytes=max_memory_bytes,
         calibrated_with=recipe.calibrated_with,
     )
+    todo, taken = (sources, []) if overwrite else left_to_do(run, sources)
+    if held := len(sources) - len(todo) - len(taken):
+        click.echo(f"{held} of {len(sources)} were in {out} already (--overwrite segments them again)")
+    for error in taken:
+        click.echo(str(error), err=True)
     with TerminalProgress() as progress:
         try:
             failures = segment_all(run, todo, _executor(executor, jobs, scheduler), progress)
@@ -140,8 +156,8 @@ def segment(
             progress.message(f"stopped; what was segmented is in {out}, the same command goes on from there")
             raise SystemExit(130) from None
     click.echo(f"{len(todo) - failures} of {len(todo)} segmented in {out}")
-    if failures:
-        raise click.ClickException(f"{failures} could not be segmented")
+    if failed := failures + len(taken):
+        raise click.ClickException(f"{failed} could not be segmented")
 
 
 def _default_jobs(cases: int, threads: int, max_memory_bytes: int) -> int:

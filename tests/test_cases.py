@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from zoo.data.case import Case, boxes_from_labels, validate_boxes
 from zoo.data.cases import find_cases
-from zoo.data.modality import calibration_doubt, modality_from_name
+from zoo.data.modality import calibration_doubt, modality_from_name, parse_modality
 from zoo.data.npz import load_challenge_npz, save_challenge_npz
 from zoo.data.phantom import load_phantom
 from zoo.errors import InputError
@@ -127,7 +127,7 @@ def test_no_archive(tmp_path: Path, content: bytes) -> None:
 
 
 def test_missing_file_is_named() -> None:
-    with pytest.raises(InputError, match=r"nowhere\.npz: found no case"):
+    with pytest.raises(InputError, match=r"nowhere\.npz: found no such file or folder"):
         find_cases("nowhere.npz")
 
 
@@ -217,11 +217,21 @@ def test_keep_slices_takes_the_fullest_run() -> None:
     assert case.boxes[:, [2, 5]].tolist() == [[0, 2], [1, 2]]
 
 
-@pytest.mark.parametrize(
-    ("name", "modality"), [("3DBox_MR_0121", "MR"), ("2DBox_X-Ray_demo", "XRay"), ("octopus", "unknown")]
-)
+@pytest.mark.parametrize(("name", "modality"), [
+    ("3DBox_MR_0121", "MR"),
+    ("2DBox_X-Ray_demo", "XRay"),
+    ("octopus", "unknown"),
+    ("p1_t1_mri", "MR"),
+    ("scan_us_ct", "unknown"),
+    ("3DBox_CT_us_7", "CT"),
+])  # fmt: skip
 def test_modality_from_name(name: str, modality: str) -> None:
     assert modality_from_name(name) == modality
+
+
+@pytest.mark.parametrize(("text", "modality"), [("ct", "CT"), ("X-Ray", "XRay"), ("mri", "MR"), ("OCT", "OCT")])
+def test_a_modality_by_any_of_its_names(text: str, modality: str) -> None:
+    assert parse_modality(text) == modality
 
 
 @pytest.mark.parametrize(("modality", "calibrated_with", "told"), [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 
-from zoo.data.cases import find_cases
+from zoo.data.cases import CaseSource, find_cases
 from zoo.data.intensity import to_uint8
-from zoo.data.prepare import load_pair
+from zoo.data.prepare import Preparation, load_pair
 from zoo.errors import InputError
+from zoo.segment import load_prompted, write_segmentation
 
 AXES = [
     "".join(codes)
@@ -218,6 +220,87 @@ def test_pairing_by_the_names_of_public_data_sets(
     found = pairs(tmp_path)
     assert not [name for name in found if "label" in name or "mask" in name or "seg" in name]
     assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        # A lone label file of a folder beside says nothing of an image by another name.
+        (["imgs/p2.png", "labels/p1.png"], {"imgs/p2.png": None}),
+        (["imagesTs/case_010_0000.nii", "labelsTr/case_001.nii"], {"imagesTs/case_010_0000.nii": None}),
+        (
+            ["imgs/p1.png", "imgs/p1_2.png", "masks/p1_2_liver.png", "masks/p1_2_spleen.png", "masks/p1_kidney.png"],
+            {"imgs/p1.png": "masks/p1_kidney.png", "imgs/p1_2.png": "masks/p1_2_liver.png, masks/p1_2_spleen.png"},
+        ),
+        (["volume-0.nii/volume-0.nii", "A.NPZ"], {"volume-0.nii/volume-0.nii": None, "A.NPZ": None}),
+    ],
+)
+def test_no_image_gets_the_labels_of_another(tmp_path: Path, names: list[str], expected: dict[str, str | None]) -> None:
+    touch(tmp_path, *names)
+    assert pairs(tmp_path) == expected
+
+
+def test_a_folder_is_looked_into_once_however_many_images_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, *[f"{kind}/p{n}.png" for kind in ("images", "masks") for n in range(40)])
+    listed = []
+    monkeypatch.setattr(Path, "iterdir", lambda self, read=Path.iterdir: listed.append(self) or read(self))
+    assert len(find_cases(str(tmp_path))) == 40
+    assert len(listed) == len(set(listed))
+
+
+def test_a_folder_above_that_may_not_be_looked_into_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "me/ct.nii", "me/ct_seg.nii")
+
+    def refuse(self: Path, read: Callable[[Path], Iterator[Path]] = Path.iterdir) -> Iterator[Path]:
+        if self == tmp_path:
+            raise PermissionError(13, "Permission denied", str(self))
+        return read(self)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert pairs(tmp_path / "me") == {"ct.nii": "ct_seg.nii"}
+
+
+def test_a_name_that_is_there_is_meant_whatever_signs_it_has(tmp_path: Path) -> None:
+    touch(tmp_path, "dwi_b=1000.png", "scan[1].png", "labels=2.png")
+    for name in ("dwi_b=1000.png", "scan[1].png"):
+        (source,) = find_cases(str(tmp_path / name))
+        assert source.image_path == tmp_path / name
+    (source,) = find_cases(f"{tmp_path / 'dwi_b=1000.png'}={tmp_path / 'labels=2.png'}")
+    assert (source.image_path, source.labels_paths) == (tmp_path / "dwi_b=1000.png", (tmp_path / "labels=2.png",))
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ("missing.nii.gz", "missing.nii.gz: found no such file or folder"),
+        ("x.npz=l.nii", "found labels for an npz"),
+        ("x.nii=", "an image without labels"),
+        ("phantom:ct3", "did you mean ct3d"),
+    ],
+)
+def test_what_cannot_be_found_is_said(spec: str, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        find_cases(spec)
+
+
+def test_a_volume_in_micrometres_has_its_spacing_in_mm_and_its_masks_the_same_numbers(tmp_path: Path) -> None:
+    image, labels = reference()
+    stored = nib.Nifti1Image(image.transpose(2, 1, 0), np.diag([-500.0, -500.0, 700.0, 1.0]))
+    stored.header.set_xyzt_units("micron")
+    nib.save(stored, tmp_path / "ct.nii")
+    # What draws labels copies the numbers and forgets the unit.
+    nib.save(nib.Nifti1Image(labels.transpose(2, 1, 0), stored.affine), tmp_path / "ct_seg.nii")
+    source = CaseSource("ct", "ct.nii", tmp_path / "ct.nii", (tmp_path / "ct_seg.nii",))
+    prompted = load_prompted(source, Preparation())
+    assert prompted.case.spacing_mm == pytest.approx((0.7, 0.5, 0.5))
+    write_segmentation(labels.astype(np.uint16), prompted, tmp_path / "out.nii.gz")
+    written = nib.load(tmp_path / "out.nii.gz")
+    np.testing.assert_allclose(written.affine, stored.affine)
+    assert written.header.get_xyzt_units()[0] == "micron"
 
 
 def test_labels_alone_are_no_case_but_a_file_that_is_asked_for_is(tmp_path: Path) -> None:

@@ -182,13 +182,49 @@ def test_what_is_prepared_is_not_prepared_again_but_what_failed_is(tmp_path: Pat
     assert (out / "3DBox_CT_a.npz").stat().st_mtime_ns > first
 
 
+def test_a_modality_may_be_written_in_any_case(tmp_path: Path) -> None:
+    write_pair(tmp_path / "in", "a")
+    result = run("-i", tmp_path / "in", "-o", tmp_path / "out", *SMALL, "--modality", "ct", "--window", "lung")
+    assert result.exit_code == 0, result.output
+    lung = load_challenge_npz(tmp_path / "out" / "3DBox_CT_a.npz").image
+    stored = np.asarray(nib.load(tmp_path / "in" / "a.nii").dataobj)
+    assert np.count_nonzero(lung == 255) == np.count_nonzero(stored >= 150)
+
+
+def test_options_that_an_npz_cannot_follow_are_refused(tmp_path: Path) -> None:
+    write_pair(tmp_path / "in", "a")
+    assert run("-i", tmp_path / "in", "-o", tmp_path / "npz", *SMALL).exit_code == 0
+    result = run("-i", tmp_path / "npz", "-o", tmp_path / "out", "--instances", "--min-voxels", "5")
+    assert result.exit_code == 2
+    assert "--instances, --min-voxels: " in " ".join(result.output.split())
+    assert run("-i", tmp_path / "npz", "-o", tmp_path / "out").exit_code == 0
+    with np.load(tmp_path / "npz" / "3DBox_CT_a.npz") as before, np.load(tmp_path / "out" / "3DBox_CT_a.npz") as after:
+        np.testing.assert_array_equal(after["affine"], before["affine"])
+
+
+def test_slices_to_train_with_that_are_gone_or_stale_are_made_anew(tmp_path: Path) -> None:
+    write_pair(tmp_path / "in", "a")
+    make = ("-i", tmp_path / "in", "--to", "npy", "-o", tmp_path / "npy", *SMALL)
+    images = tmp_path / "npy" / "imgs"
+    assert run(*make).exit_code == 0
+    assert len(list(images.iterdir())) == 4
+    next(images.iterdir()).unlink()
+    (images / "ab-001.npy").touch()
+    assert run(*make).exit_code == 0
+    assert len(list(images.glob("a-*.npy"))) == 4
+    assert run(*make, "--max-slices", 1).exit_code == 0
+    assert [file.name for file in sorted(images.iterdir())] == ["a-000.npy", "ab-001.npy"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--window", "lnug"), "did you mean lung"),
         (("--remove-labels", "1,x"), "expected numbers such as 3,5"),
-        (("-i", "nowhere"), "nowhere: found no case"),
+        (("-i", "nowhere"), "nowhere: found no such file or folder"),
         (("--min-voxels", "100000"), "no labelled object that is kept"),
+        (("--percentiles", "99", "1"), "expected the lower one first"),
+        (("--modality", "CTT"), "did you mean CT"),
     ],
 )
 def test_bad_options_are_named(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:

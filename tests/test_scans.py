@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -157,6 +158,81 @@ def test_a_truncated_dicom_file_is_named(tmp_path: Path) -> None:
         read_scan(folder)
 
 
+def test_a_truncated_last_slice_without_a_suffix_is_named(tmp_path: Path) -> None:
+    files = sorted(write_dicom(tmp_path, stored_voxels()).iterdir(), key=lambda file: dcmread(file).InstanceNumber)
+    for number, file in enumerate(files):
+        file.rename(tmp_path / f"IM{number:04d}")
+    last = tmp_path / "IM0003"
+    last.write_bytes(last.read_bytes()[:-100])
+    with pytest.raises(InputError, match="IM0003: found a file that cannot be read"):
+        read_scan(tmp_path)
+
+
+def edit_dicom(folder: Path, change: Callable[[FileDataset, int], None]) -> Path:
+    """Changes every file of a series, given with its place in it."""
+    for file in folder.iterdir():
+        image = dcmread(file)
+        change(image, image.InstanceNumber - 1)
+        image.save_as(file)
+    return folder
+
+
+def test_a_picture_whose_small_values_are_white_is_turned_once(tmp_path: Path) -> None:
+    def turn(image: FileDataset, place: int) -> None:
+        image.PhotometricInterpretation = "MONOCHROME1"
+
+    voxels = stored_voxels()[:1]
+    (plain,) = write_dicom(tmp_path / "plain", voxels).iterdir()
+    (turned,) = edit_dicom(write_dicom(tmp_path / "turned", voxels), turn).iterdir()
+    expected, found = (read_scan(file).voxels.astype(np.int64) for file in (plain, turned))
+    np.testing.assert_array_equal(np.diff(found), -np.diff(expected))
+
+
+def test_slices_under_a_tilted_gantry_lie_where_their_headers_say(tmp_path: Path) -> None:
+    tilt = np.deg2rad(20)
+
+    def lean(image: FileDataset, place: int) -> None:
+        image.ImageOrientationPatient = [1, 0, 0, 0, float(np.cos(tilt)), float(-np.sin(tilt))]
+        image.ImagePositionPatient = [-16, -16, 5 * place]
+
+    scan = read_scan(edit_dicom(write_dicom(tmp_path, stored_voxels()), lean))
+    assert scan.grid is not None
+    # Pixels are 1 mm along x and 2 mm along y; LPS to RAS turns the first two signs.
+    for voxel in ([0, 0, 0], [0, 0, 3], [2, 3, 1]):
+        x, y, z = voxel
+        lps = [-16 + x, -16 + 2 * y * np.cos(tilt), 5 * z - 2 * y * np.sin(tilt)]
+        found = scan.grid.affine @ [*voxel, 1]
+        np.testing.assert_allclose(found[:3], [-lps[0], -lps[1], lps[2]], atol=1e-6)
+
+
+def test_slices_scaled_by_fractions_of_their_own_keep_them(tmp_path: Path) -> None:
+    slopes = [1.0, 0.0005, 0.25, 0.33]
+
+    def scale(image: FileDataset, place: int) -> None:
+        image.RescaleIntercept, image.RescaleSlope = 0, slopes[place]
+
+    voxels = stored_voxels()
+    scan = read_scan(edit_dicom(write_dicom(tmp_path, voxels), scale))
+    np.testing.assert_allclose(scan.voxels, voxels * np.reshape(slopes, (-1, 1, 1)), rtol=1e-6)
+
+
+def test_directions_that_differ_by_how_they_are_written_are_one(tmp_path: Path) -> None:
+    def write_out(image: FileDataset, place: int) -> None:
+        image.ImageOrientationPatient = (
+            ["1", "0", "0", "0", "1", "0"] if place else ["1.0", "0", "0.00001", "0", "1", "0"]
+        )
+
+    voxels = stored_voxels()
+    scan = read_scan(edit_dicom(write_dicom(tmp_path / "one", voxels), write_out))
+    np.testing.assert_array_equal(scan.voxels, voxels - 1024.0)
+
+    def turn_last(image: FileDataset, place: int) -> None:
+        image.ImageOrientationPatient = [1, 0, 0, 0, 1, 0] if place < 3 else [0, 1, 0, 1, 0, 0]
+
+    with pytest.raises(InputError, match="slices of several directions"):
+        read_scan(edit_dicom(write_dicom(tmp_path / "two", voxels), turn_last))
+
+
 @pytest.mark.parametrize("suffix", [".nrrd", ".mha", ".nii.gz"])
 def test_itk_and_nibabel_agree_on_where_voxels_are(tmp_path: Path, suffix: str) -> None:
     image = sitk.GetImageFromArray(np.random.default_rng(0).integers(-1000, 1000, (3, 4, 5)).astype(np.int16))
@@ -205,6 +281,41 @@ def test_pictures_of_every_mode(tmp_path: Path, suffix: str, mode: str) -> None:
     pixels = read_scan(tmp_path / f"x{suffix}").voxels
     assert pixels.shape == ((6, 7, 3) if colours == 3 else (6, 7))
     np.testing.assert_array_equal(pixels, np.asarray(picture.convert("RGB" if colours == 3 else "L")))
+
+
+def test_a_photograph_stands_upright_as_in_a_viewer(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 16, 3), np.uint8)
+    pixels[:, :8] = 255
+    about = Image.Exif()
+    about[274] = 6  # orientation: to be turned by 90 degrees clockwise
+    Image.fromarray(pixels).save(tmp_path / "x.jpg", exif=about, quality=100)
+    found = read_scan(tmp_path / "x.jpg").voxels
+    assert found.shape == (16, 8, 3)
+    assert found[:6].min() > 200
+    assert found[10:].max() < 50
+
+
+def test_of_a_phones_photograph_the_first_picture_is_read(tmp_path: Path) -> None:
+    large, small = (Image.fromarray(np.full((side, side, 3), 99, np.uint8)) for side in (32, 16))
+    large.save(tmp_path / "x.jpg", format="MPO", save_all=True, append_images=[small])
+    assert read_scan(tmp_path / "x.jpg").voxels.shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("stored", "labels"),
+    [
+        ([0, 1, 2], [0, 1, 2]),
+        ([0, 61, 121], [0, 61, 121]),
+        ([0, 0.6, 1], [0, 1, 1]),
+        ([0, 3, 255], [0, 0, 1]),
+        ([0, 100.5, 200], [0, 0, 1]),
+    ],
+)
+def test_floats_of_an_npy_are_labels_or_the_greys_of_a_mask(
+    tmp_path: Path, stored: list[float], labels: list[int]
+) -> None:
+    np.save(tmp_path / "x_seg.npy", np.array([stored], np.float32))
+    assert read_labels([tmp_path / "x_seg.npy"]).tolist() == [labels]
 
 
 def test_a_tiff_of_pages_is_a_volume(tmp_path: Path) -> None:
@@ -270,12 +381,24 @@ def test_stem(name: str, expected: str) -> None:
     assert stem(Path(name)) == expected
 
 
-def test_ids_that_clash_are_numbered(tmp_path: Path) -> None:
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "x.png").touch()
-    found = [source for folder in ("a", "b") for source in find_cases(str(tmp_path / folder))]
-    assert [source.case_id for source in distinct([*found, found[0]])] == ["x", "x_2"]
+def test_ids_that_clash_get_as_many_folders_in_front_as_part_them(tmp_path: Path) -> None:
+    for name in ("a/x.png", "b/x.png", "b/x_2.png", "s1/p/ct.png", "s2/p/ct.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    expected = ["a_x", "b_x", "x_2", "s1_p_ct", "s2_p_ct"]
+    assert [source.case_id for source in find_cases(str(tmp_path))] == expected
+    found = [source for folder in ("a", "b", "s1", "s2") for source in find_cases(str(tmp_path / folder))]
+    assert [source.case_id for source in found] == ["x", "x", "x_2", "p_ct", "p_ct"]
+    assert [source.case_id for source in distinct([*found, found[0]])] == expected
+
+
+def test_an_image_with_two_labels_is_refused(tmp_path: Path) -> None:
+    for name in ("x.png", "x_seg.png", "other.png"):
+        (tmp_path / name).touch()
+    image = tmp_path / "x.png"
+    twice = [*find_cases(str(image)), *find_cases(f"{image}={tmp_path / 'other.png'}")]
+    with pytest.raises(InputError, match="expected each image once"):
+        distinct(twice)
 
 
 # Windows
@@ -345,6 +468,8 @@ def test_boxes_under_a_files_own_name_are_found_too(tmp_path: Path) -> None:
         ("b.json", '[{"box":[1,2,3,4],"label":0}]'),
         ("b.json", '[{"box":[1,2,3,4],"label":70000}]'),
         ("b.json", "[" * 100_000),
+        ("b.json", '[{"box":[1,2,3,4],"label":2},{"box":[1,2,3,4]}]'),
+        ("b.json", f"[[1,2,3,{'9' * 400}]]"),
         ("b.csv", "a,b\n1,2\n"),
         ("b.csv", "x_min,y_min,x_max,y_max\n1,2,three,4\n"),
         ("b.csv", "x_min,y_min,x_max,y_max\n1,2\n"),
@@ -366,6 +491,18 @@ def test_any_text_is_boxes_or_a_named_error(tmp_path_factory: pytest.TempPathFac
         except InputError:
             continue
         assert len(boxes) == len(labels) > 0
+
+
+def test_a_single_object_needs_no_list(tmp_path: Path) -> None:
+    boxes, labels = read_boxes(write(tmp_path / "b.json", '{"label": 3, "box": [1, 2, 3, 4]}'), "x")
+    assert (boxes.tolist(), labels.tolist()) == ([[1, 2, 3, 4]], [3])
+
+
+def test_a_box_past_the_image_is_told_of_in_the_axes_of_its_file(tmp_path: Path) -> None:
+    where = grid("RAS", (20, 18, 9))
+    nib.save(nib.Nifti1Image(np.zeros(where.shape, np.int16), where.affine), tmp_path / "ras.nii")
+    with pytest.raises(InputError, match=r"b\.json for .*ras\.nii: found box 0 \[1, 1, 1, 40, 5, 5\]; .*\[19, 17, 8\]"):
+        boxes_in_slices(Path("b.json"), np.array([[1, 1, 1, 40, 5, 5]]), read_scan(tmp_path / "ras.nii"))
 
 
 def test_boxes_of_a_volume_for_a_picture_are_refused(tmp_path: Path) -> None:

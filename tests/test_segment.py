@@ -134,6 +134,10 @@ def test_output_never_takes_the_place_of_input(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "found the folder of the input knee_mr.nii.gz; expected another folder" in " ".join(result.output.split())
     assert (tmp_path / "knee_mr.nii.gz").read_bytes() == before
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    (tmp_path / "knee_mr_seg.nii.gz").rename(labels / "knee_mr.nii.gz")
+    assert run("-i", tmp_path / "knee_mr.nii.gz", "-o", labels, "--overwrite").exit_code == 1
 
 
 def test_a_link_in_the_output_folder_is_not_written_through(tmp_path: Path) -> None:
@@ -255,6 +259,67 @@ def test_what_is_segmented_is_not_segmented_again_unless_asked(tmp_path: Path) -
     assert (out / "knee_mr.nii.gz").stat().st_mtime_ns > first
 
 
+def test_masks_of_another_image_or_by_other_settings_are_not_taken_for_these(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.zeros((40, 40), np.uint8)).save(tmp_path / folder / "x.png")
+    out, box = tmp_path / "out", ("--box", "5,5,20,20")
+    assert run("-i", tmp_path / "a", "-o", out, *box).exit_code == 0
+    for arguments, told in (
+        (("-i", tmp_path / "b", *box), f"found masks of {tmp_path / 'a' / 'x.png'}"),
+        (("-i", tmp_path / "a", "--box", "6,6,30,30"), "found masks made by other settings"),
+        (("-i", tmp_path / "a", *box, "--no-zoom"), "found masks made by other settings"),
+    ):
+        before = (out / "x.png").read_bytes()
+        result = run(*arguments, "-o", out)
+        assert result.exit_code == 1
+        assert told in " ".join(result.output.split())
+        assert (out / "x.png").read_bytes() == before
+    assert run("-i", tmp_path / "b", *box, "-o", out, "--overwrite").exit_code == 0
+    assert "1 of 1 were in" in run("-i", tmp_path / "b", *box, "-o", out).output
+
+
+def test_masks_that_no_index_tells_of_are_left_alone(tmp_path: Path) -> None:
+    write_volume(tmp_path, "LPS")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "knee_mr.nii.gz").write_bytes(b"drawn by hand")
+    result = run("-i", tmp_path / "knee_mr.nii.gz", "-o", tmp_path / "out")
+    assert "1 of 1 were in" in result.output
+    assert (tmp_path / "out" / "knee_mr.nii.gz").read_bytes() == b"drawn by hand"
+
+
+def test_an_empty_mask_of_a_dicom_series_is_kept_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.segment_run.segment_case", lambda case, *_, **__: np.zeros(case.spatial_shape, np.uint16))
+    folder = write_dicom(tmp_path / "scans" / "one", stored_voxels())
+    result = run("-i", folder, "--box", "2,3,1,8,9,2", "-o", tmp_path / "out", "--dicom-seg")
+    assert result.exit_code == 0, result.output
+    assert "nothing was segmented" in " ".join(result.output.split())
+    assert not np.asarray(nib.load(tmp_path / "out" / "one.nii.gz").dataobj).any()
+    assert not (tmp_path / "out" / "one.seg.dcm").exists()
+
+
+def test_options_that_cannot_be_followed_are_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_dicom(tmp_path / "scans" / "one", stored_voxels())
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text("[[2,3,1,8,9,2]]")
+    both = run("-i", folder, "--box", "2,3,1,8,9,2", "--boxes", boxes, "-o", tmp_path / "out")
+    assert "name one of --box and --boxes" in both.output
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    lacking = run("-i", folder, "--boxes", boxes, "--dicom-seg", "-o", tmp_path / "out")
+    assert "pip install 'rep-medsam[dicom]'" in " ".join(lacking.output.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_label_file_is_told_of_by_its_name(tmp_path: Path) -> None:
+    write_volume(tmp_path, "LPS")
+    labels = nib.load(tmp_path / "knee_mr_seg.nii.gz")
+    nib.save(nib.Nifti1Image(np.zeros(labels.shape, np.uint8), labels.affine), tmp_path / "knee_mr_seg.nii.gz")
+    result = run("-i", tmp_path / "knee_mr.nii.gz", "-o", tmp_path / "out")
+    assert "knee_mr_seg.nii.gz: found no label" in " ".join(result.output.split())
+
+
 def test_a_full_disk_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_volume(tmp_path, "LPS")
 
@@ -273,6 +338,7 @@ def test_a_full_disk_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.
     [
         (("--box", "1,2,3"), "boxes of 3 numbers"),
         (("--box", "1,2,3,x"), "whole numbers"),
+        (("--box", f"1,2,3,{10**20}"), "whole numbers"),
         (("--box", "5,5,2,2"), "whose minimum is past its maximum"),
         (("--box", "0,0,99,5"), "expected indices within"),
     ],

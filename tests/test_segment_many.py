@@ -49,7 +49,7 @@ def words(inputs: Path, exported: Path, out: Path, *more: str) -> list[str]:
 
 def segmentations(out: Path) -> dict[str, np.ndarray]:
     """All that a folder holds: whole files and nothing else."""
-    return {path.name: load_label_map(path) for path in out.iterdir()}
+    return {path.name: load_label_map(path) for path in out.glob("*.npz")}
 
 
 def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:

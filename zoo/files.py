@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
+import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -22,6 +25,23 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             part.unlink()
+
+
+def append_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Adds a line to a JSON-lines file; it is on the disk when this returns."""
+    with path.open("ab+") as stream:
+        torn = stream.tell() > 0 and path.read_bytes()[-1:] != b"\n"
+        stream.write(b"\n" * torn + json.dumps(record).encode() + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read_json(path: Path) -> Iterator[dict[str, Any]]:
+    """Records of a JSON-lines file, none where it is missing; a line that a kill has torn is passed over."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            if isinstance(record := json.loads(line), dict):
+                yield record
 
 
 def sha256_of(path: Path) -> str:

@@ -15,11 +15,12 @@ from PIL import Image
 
 from zoo.data.boxes import boxes_in_slices, read_boxes
 from zoo.data.case import Case, boxes_from_labels
-from zoo.data.cases import CaseSource
+from zoo.data.cases import CaseSource, is_npz
 from zoo.data.grid import Grid
 from zoo.data.npz import load_challenge_npz, save_segmentation
 from zoo.data.phantom import load_phantom
 from zoo.data.prepare import Preparation, case_of_boxes
+from zoo.data.readers.nifti import UNITS_MM
 from zoo.data.scan import read_labels, read_scan, stem
 from zoo.errors import InputError
 from zoo.files import whole_file
@@ -67,7 +68,7 @@ def load_prompted(
         given = boxes, np.arange(1, len(boxes) + 1, dtype=np.uint16)
     elif boxes_file is not None:
         given = read_boxes(boxes_file, source.case_id, stem(source.image_path))
-    if source.image_path.suffix == ".npz":
+    if is_npz(source.image_path):
         case = load_challenge_npz(source.image_path, given, labels=False)
         return Prompted(replace(case, case_id=source.case_id))
     scan = read_scan(source.image_path)
@@ -76,6 +77,8 @@ def load_prompted(
         in_slices = boxes_in_slices(boxes_file or Path("--box"), in_file, scan)
     elif source.labels_paths:
         in_slices, labels = boxes_from_labels(read_labels(source.labels_paths, scan))
+        if not len(labels):
+            raise InputError(source.labels_paths[0], "no label", f"labelled objects of {source.image_path.name}")
     else:
         raise InputError(source.image_path, "no boxes", "--boxes FILE, --box, or a label file beside the image")
     case = case_of_boxes(scan, in_slices, labels, preparation, source.case_id)
@@ -113,7 +116,7 @@ def _nifti(segmentation: Labels, prompted: Prompted) -> nib.Nifti1Image:
     if prompted.grid is None:
         raise InputError(prompted.case.case_id, "a case without a geometry", "a volume of a scan's file, for NIfTI")
     image = nib.Nifti1Image(prompted.grid.to_file(segmentation), prompted.grid.affine)
-    image.header.set_xyzt_units("mm")
+    image.header.set_xyzt_units(next(unit for unit, size_mm in UNITS_MM.items() if size_mm == prompted.grid.unit_mm))
     return image
 
 
@@ -127,5 +130,5 @@ def parse_boxes(texts: Sequence[str]) -> NDArray[np.int64] | None:
         return None
     try:
         return np.array([[int(number) for number in text.split(",")] for text in texts], np.int64)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InputError("--box", " ".join(texts), "whole numbers: x0,y0,x1,y1, or x0,y0,z0,x1,y1,z1") from error

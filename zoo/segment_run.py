@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -17,15 +18,20 @@ from zoo.data.modality import calibration_doubt
 from zoo.data.prepare import Preparation
 from zoo.errors import InputError
 from zoo.executors import Executor
+from zoo.files import append_json, read_json
 from zoo.memory import DEFAULT_MAX_BYTES, kept_embeddings
 from zoo.overlay import write_animation, write_montage
 from zoo.progress import Progress
 from zoo.sam.case import count_steps, segment_case
 from zoo.sam.rule import Protocol2D, Protocol3D
-from zoo.segment import Labels, Prompted, load_prompted, write_segmentation
+from zoo.segment import Labels, Prompted, finished, load_prompted, write_segmentation
 
 #: A runtime serves one case at a time, also where a cluster's worker has several threads.
 _ONE_CASE = threading.Lock()
+
+
+#: Of what a folder of segmentations holds: a line a case, and how it was made.
+INDEX_FILE = "segment.jsonl"
 
 
 class NoModelError(Exception):
@@ -42,12 +48,26 @@ def _unseen(description: str, total: int) -> Callable[[], None]:
 
 
 @dataclass(frozen=True)
+class Segmented:
+    """What came of a case.
+
+    Attributes:
+        modality: of what it shows.
+        lacking: what was asked for and could not be written, or None.
+    """
+
+    modality: str
+    lacking: str | None = None
+
+
+@dataclass(frozen=True)
 class SegmentRun:
     """How files are segmented, in words: another process can do the same.
 
     Attributes:
         out: folder that is written to.
         open_backend: makes the model in its runtime; hashable, since what it made is kept for equal ones.
+        model: its name, whatever runtime and threads it has.
         preparation: of scans.
         protocol: how volumes are walked.
         image_protocol: how images are segmented.
@@ -61,6 +81,7 @@ class SegmentRun:
 
     out: Path
     open_backend: Callable[[], Backend]
+    model: str = ""
     preparation: Preparation = field(default_factory=Preparation)
     protocol: Protocol3D = field(default_factory=Protocol3D)
     image_protocol: Protocol2D = field(default_factory=Protocol2D)
@@ -71,11 +92,20 @@ class SegmentRun:
     max_memory_bytes: int = DEFAULT_MAX_BYTES
     calibrated_with: tuple[str, ...] = ()
 
-    def segment(self, source: CaseSource, start: Start = _unseen) -> str:
-        """Segments one file and writes what it came to.
+    @property
+    def settings(self) -> str:
+        """What masks depend on beside the case, but for what is in the file of boxes, which may grow."""
+        boxes = self.boxes_file.name if self.boxes_file else None if self.boxes is None else self.boxes.tolist()
+        protocols = self.protocol.as_record(), self.image_protocol.as_record()
+        return json.dumps([self.model, boxes, asdict(self.preparation), *protocols], sort_keys=True)
 
-        Returns:
-            The modality of what it shows.
+    def entry(self, source: CaseSource) -> dict[str, str]:
+        """The line of the index for a source that is done."""
+        origin = str(source.image_path or source.reference)
+        return {"case_id": source.case_id, "source": origin, "settings": self.settings}
+
+    def segment(self, source: CaseSource, start: Start = _unseen) -> Segmented:
+        """Segments one file and writes what it came to.
 
         Raises:
             InputError: it cannot be segmented.
@@ -88,8 +118,8 @@ class SegmentRun:
             protocol = self.protocol if case.is_volume else self.image_protocol
             advance = start(f"segmenting {source.case_id}", count_steps(case, protocol))
             kept = kept_embeddings(case, self.max_memory_bytes)
-            self._write(segment_case(case, backend, protocol, on_step=advance, kept_embeddings=kept), prompted)
-            return case.modality
+            segmentation = segment_case(case, backend, protocol, on_step=advance, kept_embeddings=kept)
+            return Segmented(case.modality, self._write(segmentation, prompted))
 
     def _backend(self) -> Backend:
         try:
@@ -97,9 +127,9 @@ class SegmentRun:
         except InputError as error:
             raise NoModelError(error) from error
 
-    def _write(self, segmentation: Labels, prompted: Prompted) -> None:
-        """The pictures first: the segmentation is what says that a case is finished."""
-        case, folder = prompted.case, Path(prompted.case.source)
+    def _write(self, segmentation: Labels, prompted: Prompted) -> str | None:
+        """The pictures first: the segmentation is what says that a case is finished. What could not be, is told."""
+        case, folder, lacking = prompted.case, Path(prompted.case.source), None
         if self.overlay:
             write_montage(case, segmentation, self.out / "overlays" / f"{case.case_id}.png")
             if case.is_volume:
@@ -107,14 +137,33 @@ class SegmentRun:
         if self.dicom_seg and prompted.grid is not None and folder.is_dir():
             from zoo.data.dicom_seg import write_dicom_seg
 
-            write_dicom_seg(segmentation, prompted.grid, folder, self.out / f"{case.case_id}.seg.dcm")
+            if segmentation.any():
+                write_dicom_seg(segmentation, prompted.grid, folder, self.out / f"{case.case_id}.seg.dcm")
+            else:
+                lacking = f"{folder}: nothing was segmented; a DICOM segmentation cannot say that, so there is none"
         write_segmentation(segmentation, prompted, self.out / f"{case.case_id}{prompted.suffix}")
+        return lacking
 
 
 @lru_cache(maxsize=1)
 def _opened(open_backend: Callable[[], Backend]) -> Backend:
     """The runtime of this process, opened for its first case."""
     return open_backend()
+
+
+def left_to_do(run: SegmentRun, sources: Sequence[CaseSource]) -> tuple[list[CaseSource], list[InputError]]:
+    """Sources that the folder does not hold yet, and what it holds in the place of others."""
+    index = {told.get("case_id"): told for told in read_json(run.out / INDEX_FILE)}
+    todo, taken = [], []
+    for source in sources:
+        entry = run.entry(source)
+        if (path := finished(source, run.out)) is None:
+            todo.append(source)
+        elif (told := index.get(source.case_id, entry)) != entry:
+            same = told.get("source") == entry["source"]
+            found = "masks made by other settings" if same else f"masks of {told.get('source')}"
+            taken.append(InputError(path, f"{found}, as {INDEX_FILE} says", "--overwrite, or another --out"))
+    return todo, taken
 
 
 def segment_all(run: SegmentRun, sources: Sequence[CaseSource], executor: Executor, progress: Progress) -> int:
@@ -143,9 +192,13 @@ def segment_all(run: SegmentRun, sources: Sequence[CaseSource], executor: Execut
             if isinstance(result, Exception):
                 failures += 1
                 progress.message(_told(source, result))
-            elif (doubt := calibration_doubt(result, run.calibrated_with)) and doubt not in warned:
-                warned.add(doubt)
-                progress.message(doubt)
+            else:
+                append_json(run.out / INDEX_FILE, run.entry(source))
+                if result.lacking:
+                    progress.message(result.lacking)
+                if (doubt := calibration_doubt(result.modality, run.calibrated_with)) and doubt not in warned:
+                    warned.add(doubt)
+                    progress.message(doubt)
             advance()
     except NoModelError as error:
         raise error.args[0] from error

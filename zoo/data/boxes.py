@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.data.case import validate_boxes
 from zoo.data.scan import Scan
 from zoo.errors import InputError
 
@@ -41,8 +42,10 @@ def read_boxes(path: Path, *names: str) -> tuple[NDArray[np.int64], NDArray[np.u
     try:
         text = path.read_text(encoding="utf-8-sig")
         rows = _csv_rows(text, names) if path.suffix.lower() == ".csv" else _json_rows(text, names)
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(path, f"boxes that cannot be read ({error})", _EXPECTED) from error
+    if len({label is None for _, label in rows}) > 1:
+        raise InputError(path, "boxes with and without a label", "a label for each, or for none")
     if not rows:
         raise InputError(path, f"no box of {' or '.join(dict.fromkeys(names))}", "boxes under the name of the case")
     if len({len(box) for box, _ in rows}) > 1 or len(rows[0][0]) not in _COLUMNS:
@@ -60,17 +63,22 @@ def boxes_in_slices(where: Path, boxes: NDArray[np.int64], scan: Scan) -> NDArra
     """Boxes in the axes of a file to boxes in its slices.
 
     Raises:
-        InputError: boxes of a volume for a picture, or the other way round.
+        InputError: boxes of a volume for a picture, or the other way round; reversed ends, or ends outside the image.
     """
     wanted = 2 * len(scan.spatial_shape)
     if boxes.shape[1] != wanted:
         raise InputError(where, f"boxes of {boxes.shape[1]} numbers", f"{wanted}, as {scan.path.name} has them")
+    # The shape of an array of slices: its axes run against those of a file.
+    shape = scan.grid.shape[::-1] if scan.grid else scan.spatial_shape
+    boxes = validate_boxes(f"{where} for {scan.path}", boxes, shape)
     return scan.grid.boxes_to_slices(boxes) if scan.grid else boxes
 
 
 def _json_rows(text: str, names: Sequence[str]) -> list[tuple[list[float], float | None]]:
     found: Any = json.loads(text)
-    if isinstance(found, dict):
+    if isinstance(found, dict) and "box" in found:
+        found = [found]
+    elif isinstance(found, dict):
         found = next((found[name] for name in names if name in found), [])
     rows: list[tuple[list[float], float | None]] = []
     for one in found:

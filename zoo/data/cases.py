@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from zoo.data.case import Case
 from zoo.data.modality import MODALITIES
 from zoo.data.npz import load_challenge_npz
-from zoo.data.phantom import DEFAULT_PHANTOMS, load_phantom
+from zoo.data.phantom import DEFAULT_PHANTOMS, PHANTOMS, load_phantom
 from zoo.data.prepare import Preparation, load_pair
 from zoo.data.scan import SUFFIXES, is_dicom, stem
-from zoo.errors import InputError
+from zoo.errors import InputError, unknown_name
 
 #: Tokens of a file or folder name that mark labels.
 LABEL_TOKENS = {"seg", "segs", "segmentation", "label", "labels", "labelstr", "labelsts", "mask", "masks", "gt", "gts"}
@@ -58,7 +60,7 @@ class CaseSource:
         """
         if self.image_path is None:
             case = load_phantom(self.reference.removeprefix("phantom:"))
-        elif self.image_path.suffix == ".npz":
+        elif is_npz(self.image_path):
             case = load_challenge_npz(self.image_path, labels=labels)
         elif not self.labels_paths:
             raise InputError(self.image_path, "no label file beside it", "IMAGE=LABELS, or labels in the same folder")
@@ -91,29 +93,46 @@ def find_cases(spec: str) -> list[CaseSource]:
     """
     kind, _, name = spec.partition(":")
     if kind == "phantom":
+        if name and name not in PHANTOMS:
+            raise unknown_name("phantom", name, PHANTOMS)
         names = [name] if name else list(DEFAULT_PHANTOMS)
         return [CaseSource(f"phantom_{one}", f"phantom:{one}") for one in names]
-    image, _, labels = spec.partition("=")
-    if labels:
-        return [_pair(Path(image), tuple(_matches(labels)) or (Path(labels),))]
+    # What is there by that very name is meant, whatever signs the name has.
+    is_there = Path(spec).exists()
+    if not is_there and "=" in spec:
+        return [_explicit_pair(spec)]
     paths = _paths(spec)
+    if not paths and not is_there and not glob.has_magic(spec):
+        raise InputError(spec, "no such file or folder", "a file, a folder, a glob, IMAGE=LABELS, or phantom")
     if not paths:
         raise InputError(spec, "no case", f"files that end in .npz, {', '.join(SUFFIXES)}, or phantom")
-    sources = [source for path in paths if (source := _source(path, asked_for=path == Path(spec))) is not None]
+    shelves = _Shelves()
+    sources = [source for path in paths if (source := _source(path, shelves, asked_for=path == Path(spec))) is not None]
     if not sources:
         raise InputError(spec, "labels alone", "images; a name or folder such as seg, mask or labels marks labels")
     return _unique(sources)
 
 
-def _pair(image: Path, labels: tuple[Path, ...]) -> CaseSource:
-    joined = str(labels[0]) if len(labels) == 1 else f"{labels[0].parent}/{_own_masks(image)}"
-    return CaseSource(stem(image), f"{image}={joined}", image, labels)
+def is_npz(path: Path) -> bool:
+    """Whether a file's name says that it is a challenge npz."""
+    return path.suffix.lower() == ".npz"
+
+
+def _explicit_pair(spec: str) -> CaseSource:
+    """The source of IMAGE=LABELS; of several signs the first that ends the name of something there parts them."""
+    signs = [place for place, sign in enumerate(spec) if sign == "="]
+    parted = next((place for place in signs if Path(spec[:place]).exists()), signs[0])
+    image, labels = Path(spec[:parted]), spec[parted + 1 :]
+    if is_npz(image) or not labels:
+        found = "labels for an npz" if labels else "an image without labels behind its ="
+        raise InputError(spec, found, "IMAGE=LABELS of scans; an npz alone, whose own boxes and labels are used")
+    return CaseSource(stem(image), spec, image, tuple(_matches(labels)) or (Path(labels),))
 
 
 def _paths(spec: str) -> list[Path]:
     """Files and DICOM folders that a file, folder or glob names."""
     root = Path(spec)
-    found = root.rglob("*") if root.is_dir() else _matches(spec)
+    found = root.rglob("*") if root.is_dir() else [root] if root.exists() else _matches(spec)
     files = {path for path in found if _is_scan(path)}
     dicoms = Counter(path.parent for path in files if root != path and is_dicom(path))
     series = {folder for folder, count in dicoms.items() if count > 1}
@@ -125,17 +144,20 @@ def _matches(spec: str) -> list[Path]:
 
 
 def _is_scan(path: Path) -> bool:
-    return not path.name.startswith(".") and (path.name.lower().endswith((".npz", *SUFFIXES)) or is_dicom(path))
+    if path.name.startswith("."):
+        return False
+    return is_dicom(path) or (path.name.lower().endswith((".npz", *SUFFIXES)) and not path.is_dir())
 
 
-def _source(path: Path, *, asked_for: bool) -> CaseSource | None:
+def _source(path: Path, shelves: _Shelves, *, asked_for: bool) -> CaseSource | None:
     """The source of a file, or None where it holds the labels of another and is not asked for by its name."""
-    if path.suffix == ".npz":
+    if is_npz(path):
         return CaseSource(path.stem, str(path), path)
     if _is_labels(path) and not asked_for:
         return None
-    labels = _labels_of(path)
-    return _pair(path, labels) if labels else CaseSource(stem(path), str(path), path)
+    labels = shelves.labels_of(path)
+    reference = f"{path}={labels[0]}" if len(labels) == 1 else str(path)
+    return CaseSource(stem(path), reference, path, labels)
 
 
 def _tokens(name: str) -> list[str]:
@@ -149,44 +171,95 @@ def _is_labels(path: Path) -> bool:
     return bool(LABEL_TOKENS & {*_tokens(stem(path)), path.parent.name.lower()})
 
 
-def _own_masks(image: Path) -> str:
-    """Glob of masks that carry their image's name and more, one an object."""
-    return f"{glob.escape(stem(image))}_*"
+def _plain(path: Path) -> tuple[str, ...]:
+    """Tokens of a label file's name but for those that say that it is one."""
+    return tuple(token for token in _tokens(stem(path)) if token not in LABEL_TOKENS)
 
 
-def _labels_of(image: Path) -> tuple[Path, ...]:
-    """The labels of an image: in its folder or one beside it, with the same name but for label tokens.
+class _Shelf:
+    """The scans of a folder, told apart by their names alone."""
 
-    Else all masks of a folder of labels whose names begin with the image's; else, where the folder holds a single
-    image, its first label file.
-    """
-    beside = [folder for folder in sorted(image.parent.parent.iterdir()) if folder.name.lower() in LABEL_TOKENS]
-    own = [file for file in sorted(image.parent.iterdir()) if _is_scan(file) and file.suffix != ".npz"]
-    others = [file for folder in beside for file in sorted(folder.iterdir()) if _is_scan(file)]
-    candidates = [file for file in (*own, *others) if _is_labels(file)]
-    # nnU-Net's images carry a channel number that their labels do not.
-    names = [_tokens(stem(image)), _tokens(re.sub(r"_0000$", "", stem(image)))]
-    names.append([token for token in names[0] if token not in IMAGE_TOKENS])
-    plain = {file: [token for token in _tokens(stem(file)) if token not in LABEL_TOKENS] for file in candidates}
-    for name in filter(None, names):
-        if same := next((file for file in candidates if plain[file] == name), None):
-            return (same,)
-    if masks := tuple(file for file in others if file.match(_own_masks(image))):
+    def __init__(self, folder: Path) -> None:
+        scans = [file for file in _listed(folder) if _is_scan(file) and not is_npz(file)]
+        self.images = [file for file in scans if not _is_labels(file)]
+        self.labels = [file for file in scans if _is_labels(file)]
+        self.by_tokens: dict[tuple[str, ...], Path] = {}
+        for file in self.labels:
+            self.by_tokens.setdefault(_plain(file), file)
+
+    def masks_of(self, images: _Shelf) -> dict[str, list[Path]]:
+        """Files that carry the name of one of some images and more, one an object, by the longest such name."""
+        names = {stem(file) for file in images.images}
+        masks: dict[str, list[Path]] = {}
+        for file in self.labels:
+            words = stem(file).split("_")
+            begun = ("_".join(words[:count]) for count in range(len(words) - 1, 0, -1))
+            if (owner := next((name for name in begun if name in names), None)) is not None:
+                masks.setdefault(owner, []).append(file)
         return masks
-    images = [file for file in own if not _is_labels(file)]
-    alone = images == [image] or (image.is_dir() and not images)
-    return tuple(candidates[:1]) if alone else ()
+
+
+class _Shelves:
+    """Finds the labels of images; looks into each folder once, however many images it has."""
+
+    def __init__(self) -> None:
+        self._of = cache(_Shelf)
+        self._beside = cache(_label_folders)
+        self._masks = cache(_Shelf.masks_of)
+
+    def labels_of(self, image: Path) -> tuple[Path, ...]:
+        """The labels of an image: in its folder or one beside it, with the same name but for label tokens.
+
+        Else all masks of a folder of labels whose names begin with the image's, and with no longer one; else, where the
+        folder holds a single image, its first label file.
+        """
+        own = self._of(image.parent)
+        others = [self._of(folder) for folder in self._beside(image.parent.parent)]
+        # nnU-Net's images carry a channel number that their labels do not.
+        names = [_tokens(stem(image)), _tokens(re.sub(r"_0000$", "", stem(image)))]
+        names.append([token for token in names[0] if token not in IMAGE_TOKENS])
+        for name in filter(None, names):
+            if same := next((s.by_tokens[tuple(name)] for s in (own, *others) if tuple(name) in s.by_tokens), None):
+                return (same,)
+        if masks := [file for shelf in others for file in self._masks(shelf, own).get(stem(image), ())]:
+            return tuple(masks)
+        alone = own.images == [image] or (image.is_dir() and not own.images)
+        return tuple(own.labels[:1]) if alone else ()
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What a folder holds; nothing where it may not be looked into, as the one above a user's own."""
+    try:
+        return sorted(folder.iterdir())
+    except PermissionError:
+        return []
+
+
+def _label_folders(folder: Path) -> list[Path]:
+    return [path for path in _listed(folder) if path.name.lower() in LABEL_TOKENS and path.is_dir()]
 
 
 def _unique(sources: list[CaseSource]) -> list[CaseSource]:
-    """Case ids that clash, or that tell nothing, get the folder's name in front."""
-    ids = [source.case_id for source in sources]
-    return [
-        replace(source, case_id=f"{source.image_path.parent.name}_{source.case_id}")
-        if source.image_path and (ids.count(source.case_id) > 1 or source.case_id.lower() in GENERIC_NAMES)
-        else source
-        for source in sources
-    ]
+    """Ids that clash, or that tell nothing, get the names of the folders above in front, as many as part them."""
+    names = {source: _names_inwards(source) for source in sources}
+    used = {source: 2 if names[source][-1].lower() in GENERIC_NAMES else 1 for source in sources}
+
+    def case_id(source: CaseSource) -> str:
+        return "_".join(names[source][-used[source] :])
+
+    for _ in range(max(map(len, names.values()), default=0)):
+        count = Counter(map(case_id, sources))
+        for source in sources:
+            used[source] += count[case_id(source)] > 1
+    return [replace(source, case_id=case_id(source)) for source in sources]
+
+
+def _names_inwards(source: CaseSource) -> list[str]:
+    """Names of the folders that an image lies in and its own, the outermost first; the phantom's name."""
+    if source.image_path is None:
+        return [source.case_id]
+    path = Path(os.path.abspath(source.image_path))  # noqa: PTH100  (it would follow links)
+    return [*path.parent.parts[1:], stem(path)]
 
 
 def check_out(sources: Sequence[CaseSource], out: Path) -> None:
@@ -196,16 +269,19 @@ def check_out(sources: Sequence[CaseSource], out: Path) -> None:
         InputError: `out` holds one of `sources`.
     """
     for source in sources:
-        path = source.image_path
-        if path is not None and path.is_file() and path.resolve().parent == out.resolve():
-            raise InputError(f"--out {out}", f"the folder of the input {path.name}", "another folder")
+        for path in (source.image_path, *source.labels_paths):
+            if path is not None and path.is_file() and path.resolve().parent == out.resolve():
+                raise InputError(f"--out {out}", f"the folder of the input {path.name}", "another folder")
 
 
 def distinct(sources: Sequence[CaseSource]) -> list[CaseSource]:
-    """Sources found by several specs; ids that clash are numbered."""
-    seen: dict[str, int] = {}
-    named = []
-    for source in dict.fromkeys(sources):
-        seen[source.case_id] = count = seen.get(source.case_id, 0) + 1
-        named.append(source if count == 1 else replace(source, case_id=f"{source.case_id}_{count}"))
-    return named
+    """Sources found by several specs, each once, with ids of their own.
+
+    Raises:
+        InputError: one image with several labels.
+    """
+    named: dict[str, CaseSource] = {}
+    for source in _unique(list(dict.fromkeys(sources))):
+        if (other := named.setdefault(source.case_id, source)) is not source:
+            raise InputError(source.reference, f"the same image as {other.reference}", "each image once")
+    return list(named.values())

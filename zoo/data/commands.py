@@ -4,8 +4,26 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zoo.data.cases import CaseSource
+
+#: Options that a challenge npz cannot follow.
+OF_SCANS = (
+    "modality",
+    "remove_labels",
+    "instances",
+    "min_voxels",
+    "min_pixels",
+    "labelled_slices",
+    "box_jitter_px",
+)
 
 
 @click.command()
@@ -97,11 +115,14 @@ def prepare(
 
     from zoo.data.cases import check_out, distinct, find_cases
     from zoo.data.intensity import parse_window
+    from zoo.data.modality import parse_modality
     from zoo.data.prepare import Preparation
     from zoo.data.prepare_run import REPORT_FILE, prepare_all
 
+    if percentiles[0] >= percentiles[1]:
+        raise click.BadParameter(f"found {percentiles[0]:g} {percentiles[1]:g}; expected the lower one first")
     preparation = Preparation(
-        modality=modality,
+        modality=modality and parse_modality(modality),
         window=parse_window(window),
         percentiles=percentiles,
         remove_labels=_numbers(remove_labels),
@@ -114,6 +135,7 @@ def prepare(
     )
     sources = distinct([source.limited(max_objects, max_slices) for spec in inputs for source in find_cases(spec)])
     check_out(sources, out)
+    _check_options(sources)
     console = Console(stderr=True)
     outcomes = prepare_all(sources, out, preparation, "npy" if kind == "npy" else "npz", workers)
     failed = 0
@@ -128,6 +150,18 @@ def prepare(
     click.echo(f"{len(sources) - failed} of {len(sources)} prepared in {out}; what was done: {out / REPORT_FILE}")
     if failed:
         raise click.ClickException(f"{failed} could not be prepared")
+
+
+def _check_options(sources: Sequence[CaseSource]) -> None:
+    """Refuses options that change labels or boxes beside a challenge npz, whose own stay as they are."""
+    from zoo.data.cases import is_npz
+
+    context = click.get_current_context()
+    given = [name for name in OF_SCANS if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    npz = next((source.image_path for source in sources if source.image_path and is_npz(source.image_path)), None)
+    if given and npz is not None:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise click.UsageError(f"{options}: {npz} is prepared already and stays as it is; name scans and npz apart")
 
 
 def _numbers(text: str) -> tuple[int, ...]:

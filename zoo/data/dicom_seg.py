@@ -73,7 +73,7 @@ def write_dicom_seg(segmentation: NDArray[np.uint16], grid: Grid, folder: Path, 
     try:
         made = Segmentation(
             source_images=[_reference(_header(file), study, series) for file in files],
-            pixel_array=np.stack([frames == label for label in labels], axis=-1).astype(np.uint8),
+            pixel_array=np.searchsorted(labels, frames, side="right").astype(np.uint16),
             segmentation_type=SegmentationTypeValues.BINARY,
             segment_descriptions=[_describe(number, label) for number, label in enumerate(labels, start=1)],
             series_instance_uid=hd.UID(),

@@ -20,17 +20,20 @@ class Grid:
     """Where a volume's voxels lie, in the axes of its file.
 
     Attributes:
-        affine: float64 (4, 4): voxel (i, j, k) of the file to RAS coordinates in mm, as nibabel has it.
+        affine: float64 (4, 4): voxel (i, j, k) of the file to RAS coordinates, as nibabel has it.
         shape: (I, J, K) of the file.
+        unit_mm: of the coordinates; not 1 where a file says that it is in micrometres.
     """
 
     affine: NDArray[np.float64]
     shape: tuple[int, int, int]
+    unit_mm: float = 1.0
 
     @property
     def slices_affine(self) -> NDArray[np.float64]:
         """(4, 4): voxel (x, y, z) of the axial slices to RAS mm."""
-        turned: NDArray[np.float64] = self.affine @ inv_ornt_aff(self._to_lps(), self.shape)
+        scale = np.diag([self.unit_mm] * 3 + [1.0])
+        turned: NDArray[np.float64] = scale @ self.affine @ inv_ornt_aff(self._to_lps(), self.shape)
         return turned
 
     @property

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
+from zoo.errors import unknown_name
+
 #: Tokens of a file name that tell the modality.
 MODALITIES = {
     "ct": "CT",
@@ -31,9 +33,24 @@ UNKNOWN = "unknown"
 
 
 def modality_from_name(name: str) -> str:
-    """The modality that a token of the file name tells, or `unknown`."""
+    """The modality that the tokens of a file name tell, or `unknown`; of a challenge's name its second token."""
     tokens = re.split(r"[^a-z0-9]+", name.lower().replace("x-ray", "xray"))
-    return next((MODALITIES[token] for token in tokens if token in MODALITIES), UNKNOWN)
+    told = list(dict.fromkeys(MODALITIES[token] for token in tokens if token in MODALITIES))
+    if not told or (len(told) > 1 and tokens[0] not in ("2dbox", "3dbox")):
+        return UNKNOWN
+    return told[0]
+
+
+def parse_modality(text: str) -> str:
+    """The modality of a name in any case, or of another name of it such as `mri`.
+
+    Raises:
+        InputError: no modality that is known.
+    """
+    names = {name.lower(): name for name in MODALITIES.values()} | MODALITIES
+    if (found := names.get(text.lower().replace("-", ""))) is None:
+        raise unknown_name("modality", text, set(MODALITIES.values()))
+    return found
 
 
 def calibration_doubt(modality: str, calibrated_with: Collection[str]) -> str | None:

@@ -36,7 +36,7 @@ def load_challenge_npz(
     Raises:
         InputError: a file, key, type, shape or value that cannot be used.
     """
-    arrays = _read_arrays(path, ("imgs", "boxes", "spacing"))
+    arrays = _read_arrays(path, ("imgs", "boxes", "spacing", "affine"))
     if labels or (prompts is None and "boxes" not in arrays):
         arrays |= _read_arrays(path, ("gts",))
     if "imgs" not in arrays:
@@ -56,7 +56,9 @@ def load_challenge_npz(
         raise InputError(path, "neither boxes nor gts", "boxes, or labels to take them from")
     spacing_mm = _spacing(f"{path}:spacing", arrays.get("spacing"), len(shape))
     kept = label_map if labels else None
-    return Case(path.stem, modality_from_name(path.stem), image, boxes, object_labels, spacing_mm, kept, path)
+    affine = _affine(f"{path}:affine", arrays["affine"]) if "affine" in arrays else None
+    modality = modality_from_name(path.stem)
+    return Case(path.stem, modality, image, boxes, object_labels, spacing_mm, kept, path, affine)
 
 
 def save_challenge_npz(case: Case, path: Path) -> None:
@@ -169,6 +171,12 @@ def _labels(where: str, gts: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np
     if gts.dtype.kind != "b" and (gts.min() < 0 or gts.max() > np.iinfo(np.uint16).max):
         raise InputError(where, f"values {gts.min()} to {gts.max()}", "0 to 65535")
     return gts.astype(np.uint16, copy=False)
+
+
+def _affine(where: str, affine: NDArray[Any]) -> NDArray[np.float64]:
+    if affine.shape != (4, 4) or affine.dtype.kind not in "iuf" or not np.isfinite(affine).all():
+        raise InputError(where, f"{affine.dtype} {affine.shape}", "a finite 4x4 matrix")
+    return affine.astype(np.float64)
 
 
 def _spacing(where: str, spacing: NDArray[Any] | None, dimensions: int) -> tuple[float, ...]:

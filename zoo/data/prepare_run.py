@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,17 +13,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zoo.data.case import Case
-from zoo.data.cases import CaseSource
+from zoo.data.cases import CaseSource, is_npz
 from zoo.data.npz import save_challenge_npz
 from zoo.data.prepare import Preparation
 from zoo.errors import InputError
 from zoo.executors.local import LocalExecutor
-from zoo.files import whole_file
+from zoo.files import append_json, read_json, whole_file
 
 Format = Literal["npz", "npy"]
 REPORT_FILE = "prepare.jsonl"
+#: Of labels and of images to train with.
+NPY_FOLDERS = ("gts", "imgs")
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def prepare_all(
     work = partial(prepare_one, out=out, preparation=preparation, kind=kind)
     for source, result in LocalExecutor(workers).map(work, todo):
         outcome = result if isinstance(result, Outcome) else _failed(source, result)
-        _append(out / REPORT_FILE, outcome)
+        append_json(out / REPORT_FILE, asdict(outcome))
         yield outcome
 
 
@@ -144,39 +148,45 @@ def _write_npy(case: Case, out: Path) -> str:
     else:
         labelled = np.flatnonzero(case.labels.any(axis=(1, 2)))
         slices = [(f"{case.case_id}-{z:03d}", case.image[z], case.labels[z]) for z in labelled]
+    written = {f"{name}.npy" for name, _, _ in slices}
+    for folder in NPY_FOLDERS:
+        for stale in _slices_of(case.case_id, out / folder):
+            if stale.name not in written:
+                stale.unlink()
     for name, image, labels in slices:
-        for folder, array in (("gts", labels), ("imgs", image)):
+        arrays: dict[str, NDArray[Any]] = {"gts": labels, "imgs": image}
+        for folder in NPY_FOLDERS:
             with whole_file(out / folder / f"{name}.npy") as part, part.open("wb") as stream:
-                np.save(stream, array, allow_pickle=False)
+                np.save(stream, arrays[folder], allow_pickle=False)
     return str(len(slices))
 
 
+def _slices_of(case_id: str, folder: Path) -> list[Path]:
+    """Files that an earlier run wrote of a case."""
+    names = re.compile(rf"{re.escape(case_id)}(-\d{{3,}})?\.npy")
+    return [file for file in folder.glob("*.npy") if names.fullmatch(file.name)]
+
+
 def _settings(source: CaseSource, preparation: Preparation, kind: Format) -> str:
-    return json.dumps([asdict(preparation), source.max_objects, source.max_slices, kind], sort_keys=True)
+    # A challenge npz is prepared already.
+    how = None if source.image_path is not None and is_npz(source.image_path) else asdict(preparation)
+    return json.dumps([how, source.max_objects, source.max_slices, kind], sort_keys=True)
 
 
 def _is_held(outcome: Outcome | None, source: CaseSource, out: Path, preparation: Preparation, kind: Format) -> bool:
     if outcome is None or outcome.error or outcome.source != source.reference:
         return False
-    return outcome.settings == _settings(source, preparation, kind) and (
-        kind == "npy" or (out / outcome.output).exists()
-    )
+    if outcome.settings != _settings(source, preparation, kind):
+        return False
+    if kind == "npz":
+        return (out / outcome.output).exists()
+    return all(str(len(_slices_of(source.case_id, out / folder))) == outcome.output for folder in NPY_FOLDERS)
 
 
 def _held(report: Path) -> dict[str, Outcome]:
     """The last outcome of each case that the report tells; a torn last line is passed over."""
     found: dict[str, Outcome] = {}
-    for line in report.read_text(encoding="utf-8").splitlines() if report.exists() else ():
-        try:
-            told: dict[str, Any] = json.loads(line)
+    for told in read_json(report):
+        with contextlib.suppress(TypeError):
             found[told["case_id"]] = Outcome(**told)
-        except (ValueError, TypeError, KeyError):
-            continue
     return found
-
-
-def _append(report: Path, outcome: Outcome) -> None:
-    with report.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(asdict(outcome)) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())

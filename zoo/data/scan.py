@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +66,14 @@ def is_dicom(path: Path) -> bool:
     Scanners export `IM000001` and names that are all numbers and dots as often as `.dcm`.
     """
     name = path.name.lower()
-    if name.endswith(SUFFIXES) or name == "dicomdir" or not path.is_file():
+    if name.endswith((".npz", *SUFFIXES)) or name == "dicomdir":
         return name.endswith(DICOM_SUFFIX)
     offset, magic = _DICOM_MAGIC
-    with path.open("rb") as stream:
-        return stream.read(offset + len(magic))[offset:] == magic
+    try:
+        with path.open("rb") as stream:
+            return stream.read(offset + len(magic))[offset:] == magic
+    except OSError:
+        return False
 
 
 def read_labels(paths: Sequence[Path], image: Scan | None = None) -> NDArray[np.uint16]:
@@ -114,7 +117,9 @@ def _read_label_map(path: Path, image: Scan | None) -> NDArray[np.uint16]:
 def _check_geometry(path: Path, grid: Grid | None, image: Scan) -> None:
     if grid is None or image.grid is None:
         return
-    off = float(np.abs(grid.slices_affine - image.grid.slices_affine).max())
+    # Programs that draw labels write the image's numbers and forget its unit.
+    same_unit = replace(grid, unit_mm=image.grid.unit_mm)
+    off = float(np.abs(same_unit.slices_affine - image.grid.slices_affine).max())
     if off > GEOMETRY_TOLERANCE_MM:
         raise InputError(path, f"an affine that is off by {off:.3g}", f"the geometry of {image.path.name}")
 
@@ -122,13 +127,13 @@ def _check_geometry(path: Path, grid: Grid | None, image: Scan) -> None:
 def whole_labels(path: Path, voxels: NDArray[Any], *, from_npy: bool = False) -> NDArray[np.uint16]:
     """Voxels as labels.
 
-    The white of a black and white picture is label 1. Masks in JPEG and npy files, which are never quite whole, are cut
-    at half their range.
+    The white of a black and white picture is label 1. Masks in JPEG files, and in npy files of floats that are not
+    whole or go up to 255, are cut at half their range.
 
     Raises:
         InputError: values that are no labels.
     """
-    if from_npy and voxels.dtype.kind == "f" and np.isfinite(voxels).all() and 0 < voxels.max() <= 255:
+    if from_npy and _is_grey_mask(voxels):
         return np.asarray(voxels > 127.5, np.uint16)
     if path.suffix.lower() in (".jpg", ".jpeg"):
         return np.asarray(voxels > 127, np.uint16)
@@ -139,6 +144,13 @@ def whole_labels(path: Path, voxels: NDArray[Any], *, from_npy: bool = False) ->
     if not whole or voxels.min() < 0 or voxels.max() > np.iinfo(np.uint16).max:
         raise InputError(path, f"{voxels.dtype} values {voxels.min()} to {voxels.max()}", "whole labels 0 to 65535")
     return voxels.astype(np.uint16, copy=False)
+
+
+def _is_grey_mask(voxels: NDArray[Any]) -> bool:
+    """Whether floats are the greys of a mask, and no labels."""
+    if voxels.dtype.kind != "f" or not np.isfinite(voxels).all() or not 0 < voxels.max() <= 255:
+        return False
+    return bool(voxels.max() == 255 or (voxels != np.trunc(voxels)).any())
 
 
 def _read(path: Path, *, labels: bool) -> Scan:
@@ -185,4 +197,4 @@ def stem(path: Path) -> str:
     """A file's name without its suffix, `.nii.gz` counting as one; a folder's name."""
     lower = path.name.lower()
     suffix = next((suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if lower.endswith(suffix)), "")
-    return path.name[: len(path.name) - len(suffix)] if suffix else path.stem if path.suffix == ".npz" else path.name
+    return path.name[: len(path.name) - len(suffix)] if suffix else path.stem if lower.endswith(".npz") else path.name

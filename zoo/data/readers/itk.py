@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,16 @@ from numpy.typing import NDArray
 from zoo.data.case import check_size
 from zoo.data.grid import Grid
 from zoo.data.modality import DICOM_MODALITIES
+from zoo.data.scan import is_dicom
 from zoo.errors import InputError
 
 SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 #: ITK's physical space is LPS, nibabel's and ours RAS.
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_POSITION, _ORIENTATION, _MODALITY, _PHOTOMETRIC = "0020|0032", "0020|0037", "0008|0060", "0028|0004"
+_POSITION, _ORIENTATION, _MODALITY = "0020|0032", "0020|0037", "0008|0060"
+_INTERCEPT, _SLOPE = "0028|1052", "0028|1053"
+#: How far the direction cosines of slices may differ: as far as their headers round them.
+DIRECTION_TOLERANCE = 1e-4
 #: How far steps between slices may differ from each other, as a share of the step.
 STEP_TOLERANCE = 0.02
 #: Headers of NRRD and MetaImage are shorter than this.
@@ -68,7 +73,7 @@ def dicom_files(folder: Path) -> list[str]:
     known = {Path(file).name for file in files}
     # GDCM passes over what it cannot read; a series without its last slice would look whole.
     for file in sorted(folder.iterdir()):
-        if file.suffix.lower() == ".dcm" and file.name not in known:
+        if file.name not in known and is_dicom(file):
             raise InputError(file, "a file that cannot be read", "a whole DICOM image of the folder's series")
     return files
 
@@ -84,12 +89,18 @@ def read_dicom_series(folder: Path) -> tuple[NDArray[Any], Grid, str]:
     first = headers[0]
     if len(files) == 1:
         raise InputError(folder, "a single slice", "a series; a single image is read as a picture, by its file's name")
-    _check_slices(folder, headers)
+    positions = _positions(folder, headers)
     check_size(folder, (*first.GetSize()[:2], len(files)))
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(files)
+    if len({(_tag(header, _SLOPE), _tag(header, _INTERCEPT)) for header in headers}) > 1:
+        # ITK takes the type of the first slice for all; a PET may scale each slice by a fraction of its own.
+        reader.SetOutputPixelType(sitk.sitkFloat32)
     voxels, grid = _voxels_and_grid(_execute(reader, folder))
-    return voxels, grid, DICOM_MODALITIES.get(_tag(first, _MODALITY), "unknown")
+    # ITK stacks slices along their normal; under a tilted gantry they lie askew.
+    affine = grid.affine.copy()
+    affine[:3, 2] = _LPS_TO_RAS[:3, :3] @ (positions[-1] - positions[0]) / (len(files) - 1)
+    return voxels, replace(grid, affine=affine), DICOM_MODALITIES.get(_tag(first, _MODALITY), "unknown")
 
 
 def read_dicom_picture(path: Path) -> tuple[NDArray[Any], tuple[float, float], str]:
@@ -105,8 +116,6 @@ def read_dicom_picture(path: Path) -> tuple[NDArray[Any], tuple[float, float], s
     check_size(path, (*shape, reader.GetNumberOfComponents()))
     pixels = sitk.GetArrayFromImage(_execute(reader, path))
     pixels = pixels.reshape(shape[1], shape[0], *pixels.shape[len(shape) :])
-    if _tag(reader, _PHOTOMETRIC) == "MONOCHROME1":
-        pixels = pixels.max() - pixels + pixels.min()
     x, y = reader.GetSpacing()[:2]
     return pixels, (y, x), DICOM_MODALITIES.get(_tag(reader, _MODALITY), "unknown")
 
@@ -177,22 +186,27 @@ def _tag(reader: sitk.ImageFileReader, key: str) -> str:
     return reader.GetMetaData(key).strip() if reader.HasMetaDataKey(key) else ""
 
 
-def _check_slices(folder: Path, headers: Sequence[sitk.ImageFileReader]) -> None:
-    """Slices of one shape and direction, at equal steps."""
+def _positions(folder: Path, headers: Sequence[sitk.ImageFileReader]) -> NDArray[np.float64]:
+    """LPS mm (D, 3) of the first voxels of slices of one shape and direction, at equal steps."""
     shapes = {header.GetSize()[:2] for header in headers}
-    directions = {_tag(header, _ORIENTATION) for header in headers}
-    if len(shapes) > 1 or len(directions) > 1:
-        raise InputError(folder, f"slices of {len(shapes)} shapes and {len(directions)} directions", "one of each")
+    if len(shapes) > 1:
+        raise InputError(folder, f"slices of {len(shapes)} shapes", "one shape")
     try:
-        positions = np.array([[float(value) for value in _tag(h, _POSITION).split("\\")] for h in headers])
+        directions, positions = (
+            np.array([[float(value) for value in _tag(header, key).split("\\")] for header in headers])
+            for key in (_ORIENTATION, _POSITION)
+        )
     except ValueError as error:
-        raise InputError(folder, "slices without a position", "an image position in every file") from error
+        raise InputError(folder, "slices without a position", "image position and orientation in every file") from error
+    if np.ptp(directions, axis=0).max() > DIRECTION_TOLERANCE:
+        raise InputError(folder, "slices of several directions", "one direction")
     steps = np.linalg.norm(np.diff(positions, axis=0), axis=-1) if positions.shape[1:] == (3,) else np.zeros(1)
     if steps.min() <= 0:
         raise InputError(folder, "slices at the same position", "one slice a position")
     if steps.max() - steps.min() > STEP_TOLERANCE * np.median(steps):
         found = f"steps of {steps.min():.3g} to {steps.max():.3g} mm between slices"
         raise InputError(folder, found, "equal steps; a slice may be missing")
+    return positions
 
 
 def _voxels_and_grid(image: sitk.Image) -> tuple[NDArray[Any], Grid]:

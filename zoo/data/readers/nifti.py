@@ -18,6 +18,8 @@ from zoo.data.grid import Grid
 from zoo.errors import InputError
 
 SUFFIXES = (".nii", ".nii.gz")
+#: What a header may say its coordinates are in; where it does not, they are in mm.
+UNITS_MM = {"mm": 1.0, "micron": 1e-3, "meter": 1e3}
 #: Header extensions are a few kilobytes; DICOM headers that some converters keep there, a few hundred.
 MOST_EXTENSION_BYTES = 2**24
 _BROKEN = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error)
@@ -45,7 +47,8 @@ def read_nifti(path: Path) -> tuple[NDArray[Any], Grid]:
         raise InputError(path, f"no readable NIfTI ({error})", "a whole .nii or .nii.gz file") from error
     if voxels.dtype.kind not in "biuf":
         raise InputError(path, f"{voxels.dtype} voxels", "numbers")
-    return voxels, Grid(np.asarray(file.affine, np.float64), (shape[0], shape[1], shape[2]))
+    unit_mm = UNITS_MM.get(file.header.get_xyzt_units()[0], 1.0)
+    return voxels, Grid(np.asarray(file.affine, np.float64), (shape[0], shape[1], shape[2]), unit_mm)
 
 
 def _voxels(stored: Any) -> NDArray[Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageSequence
+from PIL import Image, ImageOps, ImageSequence
 
 from zoo.data.case import check_size
 from zoo.errors import InputError
@@ -17,7 +18,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 
 def read_picture(path: Path, *, labels: bool = False) -> NDArray[Any]:
-    """Pixels (H, W) or (H, W, 3) as stored, or (D, H, W) of a TIFF of several pages.
+    """Pixels (H, W) or (H, W, 3) as a viewer shows them, or (D, H, W) of a TIFF of several pages.
 
     Args:
         path: of the file.
@@ -30,9 +31,10 @@ def read_picture(path: Path, *, labels: bool = False) -> NDArray[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as file:
-                pages = getattr(file, "n_frames", 1)
+                # Behind a phone's photograph, an MPO holds smaller ones of it.
+                pages = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)
                 check_size(path, (pages, *file.size, len(file.getbands())))
-                arrays = [_pixels(page, labels) for page in ImageSequence.Iterator(file)]
+                arrays = [_pixels(page, labels) for page in islice(ImageSequence.Iterator(file), pages)]
     except InputError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever their format's code does.
@@ -65,6 +67,7 @@ def read_npy(path: Path) -> NDArray[Any]:
 
 
 def _pixels(page: Image.Image, labels: bool) -> NDArray[Any]:
+    page = ImageOps.exif_transpose(page)
     if page.mode == "P" and labels:
         return np.asarray(page)
     if page.mode in ("P", "CMYK", "YCbCr", "HSV", "LAB", "RGBA", "RGBX", "PA"):
