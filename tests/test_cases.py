@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -214,7 +215,15 @@ def test_keep_slices_takes_the_fullest_run() -> None:
     case = case_with([[0, 0, 5, 1, 1, 9], [2, 2, 6, 7, 7, 7], [0, 0, 0, 3, 3, 0]]).keep_slices(3)
     assert case.image.shape == (3, 8, 8)
     assert case.object_labels.tolist() == [1, 2]
-    assert case.boxes[:, [2, 5]].tolist() == [[0, 2], [1, 2]]
+    assert case.boxes[:, [2, 5]].tolist() == [[0, 2], [0, 1]]
+
+
+def test_of_several_fullest_runs_the_middle_one_is_kept() -> None:
+    case = case_with([[0, 0, 2, 1, 1, 8]])
+    assert case.keep_slices(1).boxes[:, [2, 5]].tolist() == [[0, 0]]
+    image = np.arange(10, dtype=np.uint8)[:, None, None] * np.ones((8, 8), np.uint8)
+    assert replace(case, image=image).keep_slices(1).image[0, 0, 0] == 5
+    assert replace(case, image=image).keep_slices(3).image[:, 0, 0].tolist() == [4, 5, 6]
 
 
 @pytest.mark.parametrize(("name", "modality"), [

@@ -183,7 +183,7 @@ def test_pairing_by_name_by_folder_and_by_being_alone(tmp_path: Path) -> None:
     touch(
         tmp_path, "b/imagesTr/x_0000.nii.gz", "b/imagesTr/y_0000.nii.gz", "b/labelsTr/x.nii.gz", "b/labelsTr/y.nii.gz"
     )
-    touch(tmp_path, "c/ct.nii.gz", "c/seg_v1.nii.gz", "c/seg_v2.nii.gz")
+    touch(tmp_path, "c/ct.nii.gz", "c/seg_v1.nii.gz")
     assert pairs(tmp_path) == {
         "a/p1.nii.gz": "a/p1_seg.nii.gz",
         "a/p2.nii.gz": "a/label_p2.nii.gz",
@@ -301,6 +301,27 @@ def test_a_volume_in_micrometres_has_its_spacing_in_mm_and_its_masks_the_same_nu
     written = nib.load(tmp_path / "out.nii.gz")
     np.testing.assert_allclose(written.affine, stored.affine)
     assert written.header.get_xyzt_units()[0] == "micron"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["ct.nii", "seg_v1.nii", "seg_v2.nii"],
+        ["p1.nii", "p1_label.nii", "p1_seg.nii"],
+        ["imgs/p1.nii", "labels/p1.nii", "masks/p1.nii"],
+    ],
+)
+def test_of_several_label_files_none_is_taken_unasked(tmp_path: Path, names: list[str]) -> None:
+    touch(tmp_path, *names)
+    (source,) = find_cases(str(tmp_path))
+    files = ", ".join(Path(name).name for name in names[1:])
+    with pytest.raises(InputError, match=f"found label files that may all be its own: {files}; expected IMAGE=LABELS"):
+        source.load()
+
+
+def test_labels_beside_an_image_come_before_those_of_other_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "a/p1.nii", "a/p1_seg.nii", "labels/p1.nii")
+    assert pairs(tmp_path)["a/p1.nii"] == "a/p1_seg.nii"
 
 
 def test_labels_alone_are_no_case_but_a_file_that_is_asked_for_is(tmp_path: Path) -> None:

@@ -143,6 +143,16 @@ def test_a_folder_of_scans_to_the_challenges_npz(tmp_path: Path) -> None:
         assert arrays["spacing"].tolist() == [1.0, 1.0, 2.0]
 
 
+def test_labels_that_are_left_out_as_too_small_are_told_of(tmp_path: Path) -> None:
+    write_pair(tmp_path / "in", "a")
+    result = run("-i", tmp_path / "in", "-o", tmp_path / "out", "--min-voxels", 100, "--min-pixels", 4)
+    assert result.exit_code == 0, result.output
+    assert "left out: 1 labels of which no part is as large as --min-voxels 100" in result.output
+    assert report(tmp_path / "out")[-1]["left_out"] == [3]
+    result = run("-i", tmp_path / "in", "-o", tmp_path / "all", "--min-voxels", 0, "--min-pixels", 0)
+    assert "left out" not in result.output
+
+
 def test_npy_to_train_with(tmp_path: Path) -> None:
     write_pair(tmp_path / "in", "a")
     assert run("-i", tmp_path / "in", "-o", tmp_path / "npz", *SMALL).exit_code == 0

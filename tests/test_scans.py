@@ -392,6 +392,12 @@ def test_ids_that_clash_get_as_many_folders_in_front_as_part_them(tmp_path: Path
     assert [source.case_id for source in distinct([*found, found[0]])] == expected
 
 
+def test_images_that_only_their_suffixes_part_have_them_in_their_ids(tmp_path: Path) -> None:
+    for name in ("x.png", "x.nii.gz", "y.png"):
+        (tmp_path / name).touch()
+    assert [source.case_id for source in find_cases(str(tmp_path))] == ["x_nii_gz", "x_png", "y"]
+
+
 def test_an_image_with_two_labels_is_refused(tmp_path: Path) -> None:
     for name in ("x.png", "x_seg.png", "other.png"):
         (tmp_path / name).touch()

@@ -25,6 +25,7 @@ from cli import main
 from compress.deploy import recipe_of
 from zoo.backends import create_backend
 from zoo.data.case import Case
+from zoo.data.cases import find_cases
 from zoo.data.modality import modality_from_name
 from zoo.data.npz import load_challenge_npz, save_challenge_npz
 from zoo.errors import InputError
@@ -279,6 +280,19 @@ def test_masks_of_another_image_or_by_other_settings_are_not_taken_for_these(tmp
     assert "1 of 1 were in" in run("-i", tmp_path / "b", *box, "-o", out).output
 
 
+def test_masks_that_a_model_made_are_nobodys_labels_and_no_images(tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    Image.fromarray(np.zeros((40, 40), np.uint8)).save(scans / "x.png")
+    for out in (tmp_path / "segs", scans / "out"):
+        for _ in range(2):
+            result = run("-i", scans, "-o", out, "--box", "5,5,20,20", "--overlay")
+            assert result.exit_code == 0, result.output
+    assert "1 of 1 were in" in result.output
+    (source,) = find_cases(str(scans))
+    assert (source.case_id, source.labels_paths) == ("x", ())
+
+
 def test_masks_that_no_index_tells_of_are_left_alone(tmp_path: Path) -> None:
     write_volume(tmp_path, "LPS")
     (tmp_path / "out").mkdir()
@@ -426,7 +440,7 @@ def test_a_graph_that_is_not_the_cards_is_refused(exported: Path, tmp_path: Path
     shutil.copytree(exported, folder)
     with (folder / "encoder.onnx").open("ab") as stream:
         stream.write(b"x")
-    with pytest.raises(InputError, match="as its card says"):
+    with pytest.raises(InputError, match=r"expected .* card"):
         OPEN_BACKEND(recipe_of(folder))
 
 

@@ -80,7 +80,7 @@ def load_prompted(
         if not len(labels):
             raise InputError(source.labels_paths[0], "no label", f"labelled objects of {source.image_path.name}")
     else:
-        raise InputError(source.image_path, "no boxes", "--boxes FILE, --box, or a label file beside the image")
+        raise source.lacks("no boxes", "--boxes FILE, --box, or a label file beside the image")
     case = case_of_boxes(scan, in_slices, labels, preparation, source.case_id)
     return Prompted(case, ".nii.gz" if scan.grid else ".png", scan.grid)
 

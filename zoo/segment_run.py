@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.backends import Backend
-from zoo.data.cases import CaseSource
+from zoo.data.cases import INDEX_FILE, CaseSource
 from zoo.data.modality import calibration_doubt
 from zoo.data.prepare import Preparation
 from zoo.errors import InputError
@@ -29,9 +29,6 @@ from zoo.segment import Labels, Prompted, finished, load_prompted, write_segment
 #: A runtime serves one case at a time, also where a cluster's worker has several threads.
 _ONE_CASE = threading.Lock()
 
-
-#: Of what a folder of segmentations holds: a line a case, and how it was made.
-INDEX_FILE = "segment.jsonl"
 
 
 class NoModelError(Exception):

@@ -34,6 +34,7 @@ class Case:
         labels: uint16, (H, W) or (D, H, W); None where nobody drew them.
         source: where it came from: a path, or `phantom`.
         affine: float64 (4, 4): voxel (x, y, z) of a volume to RAS coordinates in mm, where the file says.
+        left_out: label values of the file that no box asks for, being smaller than what was to be kept.
     """
 
     case_id: str
@@ -45,6 +46,7 @@ class Case:
     labels: NDArray[np.uint16] | None = None
     source: str | Path = "phantom"
     affine: NDArray[np.float64] | None = None
+    left_out: tuple[int, ...] = ()
 
     @property
     def is_volume(self) -> bool:
@@ -68,7 +70,8 @@ class Case:
     def keep_slices(self, count: int) -> Case:
         """The same volume cut to `count` neighbouring slices, those in which the boxes have most slices together.
 
-        Objects that none of them meets are dropped. A 2D case stays as it is.
+        Of several such runs it is the middle one: objects are largest there, and what there is at their ends shows
+        little. Objects that none of the slices meets are dropped. A 2D case stays as it is.
         """
         if not self.is_volume or count >= len(self.image):
             return self
@@ -76,7 +79,9 @@ class Case:
         reached = ((z_min <= np.arange(len(self.image))[:, None]) & (np.arange(len(self.image))[:, None] <= z_max)).sum(
             1
         )
-        first = int(np.argmax(np.convolve(reached, np.ones(count), mode="valid")))
+        together = np.convolve(reached, np.ones(count, int), mode="valid")
+        fullest = np.flatnonzero(together == together.max())
+        first = int(fullest[len(fullest) // 2])
         return self.cut_slices(first, first + count - 1)
 
     def cut_slices(self, first: int, last: int) -> Case:

@@ -19,6 +19,8 @@ from zoo.data.prepare import Preparation, load_pair
 from zoo.data.scan import SUFFIXES, is_dicom, stem
 from zoo.errors import InputError, unknown_name
 
+#: In a folder of masks that `segment` made: a line a case, and how it was made.
+INDEX_FILE = "segment.jsonl"
 #: Tokens of a file or folder name that mark labels.
 LABEL_TOKENS = {"seg", "segs", "segmentation", "label", "labels", "labelstr", "labelsts", "mask", "masks", "gt", "gts"}
 #: Names that tell nothing of a case.
@@ -37,6 +39,7 @@ class CaseSource:
         reference: what `find_cases` finds exactly this by.
         image_path: of a file or of the folder of a DICOM series; None for the phantom.
         labels_paths: of an image that is not a challenge npz: one label map, or one mask an object.
+        rivals: label files of which any may be its own, where it has none for sure.
         max_objects: keep only the largest objects.
         max_slices: keep only so many neighbouring slices.
     """
@@ -45,6 +48,7 @@ class CaseSource:
     reference: str
     image_path: Path | None = None
     labels_paths: tuple[Path, ...] = ()
+    rivals: tuple[Path, ...] = ()
     max_objects: int | None = None
     max_slices: int | None = None
 
@@ -63,12 +67,19 @@ class CaseSource:
         elif is_npz(self.image_path):
             case = load_challenge_npz(self.image_path, labels=labels)
         elif not self.labels_paths:
-            raise InputError(self.image_path, "no label file beside it", "IMAGE=LABELS, or labels in the same folder")
+            raise self.lacks("no label file beside it", "IMAGE=LABELS, or labels in the same folder")
         else:
             case = load_pair(self.image_path, self.labels_paths, preparation, self.case_id)
         case = case if self.max_slices is None else case.keep_slices(self.max_slices)
         case = case if self.max_objects is None else case.keep_objects(self.max_objects)
         return replace(case, case_id=self.case_id)
+
+    def lacks(self, found: str, expected: str) -> InputError:
+        """What to raise of an image without labels: that several files may hold them, or `found` and `expected`."""
+        if self.rivals:
+            found = f"label files that may all be its own: {', '.join(path.name for path in self.rivals)}"
+            expected = "IMAGE=LABELS, to say which"
+        return InputError(self.image_path or self.reference, found, expected)
 
     def limited(self, max_objects: int | None, max_slices: int | None) -> CaseSource:
         """The same source, whose case will be cut down."""
@@ -86,7 +97,7 @@ def find_cases(spec: str) -> list[CaseSource]:
     Args:
         spec: a file, a folder (searched with its subfolders; a folder of DICOM files is one image), a glob,
             `IMAGE=LABELS` (LABELS may be a glob of masks, one an object), `phantom` for the built-in cases or
-            `phantom:NAME` for one of them.
+            `phantom:NAME` for one of them. Folders in a folder that `segment` wrote are passed over.
 
     Raises:
         InputError: nothing is found.
@@ -132,8 +143,9 @@ def _explicit_pair(spec: str) -> CaseSource:
 def _paths(spec: str) -> list[Path]:
     """Files and DICOM folders that a file, folder or glob names."""
     root = Path(spec)
-    found = root.rglob("*") if root.is_dir() else [root] if root.exists() else _matches(spec)
-    files = {path for path in found if _is_scan(path)}
+    found = list(root.rglob("*")) if root.is_dir() else [root] if root.exists() else _matches(spec)
+    made = {path.parent for path in found if path.name == INDEX_FILE} - {root}
+    files = {path for path in found if _is_scan(path) and made.isdisjoint(path.parents)}
     dicoms = Counter(path.parent for path in files if root != path and is_dicom(path))
     series = {folder for folder, count in dicoms.items() if count > 1}
     return sorted(series | {path for path in files if path.parent not in series})
@@ -155,9 +167,9 @@ def _source(path: Path, shelves: _Shelves, *, asked_for: bool) -> CaseSource | N
         return CaseSource(path.stem, str(path), path)
     if _is_labels(path) and not asked_for:
         return None
-    labels = shelves.labels_of(path)
+    labels, rivals = shelves.labels_of(path)
     reference = f"{path}={labels[0]}" if len(labels) == 1 else str(path)
-    return CaseSource(stem(path), reference, path, labels)
+    return CaseSource(stem(path), reference, path, labels, rivals)
 
 
 def _tokens(name: str) -> list[str]:
@@ -183,9 +195,9 @@ class _Shelf:
         scans = [file for file in _listed(folder) if _is_scan(file) and not is_npz(file)]
         self.images = [file for file in scans if not _is_labels(file)]
         self.labels = [file for file in scans if _is_labels(file)]
-        self.by_tokens: dict[tuple[str, ...], Path] = {}
+        self.by_tokens: dict[tuple[str, ...], list[Path]] = {}
         for file in self.labels:
-            self.by_tokens.setdefault(_plain(file), file)
+            self.by_tokens.setdefault(_plain(file), []).append(file)
 
     def masks_of(self, images: _Shelf) -> dict[str, list[Path]]:
         """Files that carry the name of one of some images and more, one an object, by the longest such name."""
@@ -207,24 +219,30 @@ class _Shelves:
         self._beside = cache(_label_folders)
         self._masks = cache(_Shelf.masks_of)
 
-    def labels_of(self, image: Path) -> tuple[Path, ...]:
-        """The labels of an image: in its folder or one beside it, with the same name but for label tokens.
+    def labels_of(self, image: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+        """The labels of an image, or else files of which any may be that.
 
-        Else all masks of a folder of labels whose names begin with the image's, and with no longer one; else, where the
-        folder holds a single image, its first label file.
+        A file in its folder, or else in one beside it, with the same name but for label tokens; else all masks of a
+        folder of labels whose names begin with the image's, and with no longer one; else, where the folder holds a
+        single image, the label file in it.
         """
         own = self._of(image.parent)
         others = [self._of(folder) for folder in self._beside(image.parent.parent)]
         # nnU-Net's images carry a channel number that their labels do not.
         names = [_tokens(stem(image)), _tokens(re.sub(r"_0000$", "", stem(image)))]
         names.append([token for token in names[0] if token not in IMAGE_TOKENS])
-        for name in filter(None, names):
-            if same := next((s.by_tokens[tuple(name)] for s in (own, *others) if tuple(name) in s.by_tokens), None):
-                return (same,)
+        for name in map(tuple, filter(None, names)):
+            beside = [file for shelf in others for file in shelf.by_tokens.get(name, ())]
+            if same := own.by_tokens.get(name, beside):
+                return _one_or_rivals(same)
         if masks := [file for shelf in others for file in self._masks(shelf, own).get(stem(image), ())]:
-            return tuple(masks)
+            return tuple(masks), ()
         alone = own.images == [image] or (image.is_dir() and not own.images)
-        return tuple(own.labels[:1]) if alone else ()
+        return _one_or_rivals(own.labels) if alone else ((), ())
+
+
+def _one_or_rivals(files: list[Path]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    return (tuple(files), ()) if len(files) < 2 else ((), tuple(files))
 
 
 def _listed(folder: Path) -> list[Path]:
@@ -236,12 +254,15 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def _label_folders(folder: Path) -> list[Path]:
-    return [path for path in _listed(folder) if path.name.lower() in LABEL_TOKENS and path.is_dir()]
+    """Folders of labels; masks that a model made are none."""
+    named = [path for path in _listed(folder) if path.name.lower() in LABEL_TOKENS and path.is_dir()]
+    return [path for path in named if not (path / INDEX_FILE).exists()]
 
 
 def _unique(sources: list[CaseSource]) -> list[CaseSource]:
     """Ids that clash, or that tell nothing, get the names of the folders above in front, as many as part them."""
-    names = {source: _names_inwards(source) for source in sources}
+    twins = Counter(source.image_path.with_name(stem(source.image_path)) for source in sources if source.image_path)
+    names = {source: _names_inwards(source, twins) for source in sources}
     used = {source: 2 if names[source][-1].lower() in GENERIC_NAMES else 1 for source in sources}
 
     def case_id(source: CaseSource) -> str:
@@ -254,12 +275,16 @@ def _unique(sources: list[CaseSource]) -> list[CaseSource]:
     return [replace(source, case_id=case_id(source)) for source in sources]
 
 
-def _names_inwards(source: CaseSource) -> list[str]:
-    """Names of the folders that an image lies in and its own, the outermost first; the phantom's name."""
+def _names_inwards(source: CaseSource, twins: Counter[Path]) -> list[str]:
+    """Names of the folders that an image lies in and its own, the outermost first; the phantom's name.
+
+    Images that only their suffixes part have them in their names.
+    """
     if source.image_path is None:
         return [source.case_id]
     path = Path(os.path.abspath(source.image_path))  # noqa: PTH100  (it would follow links)
-    return [*path.parent.parts[1:], stem(path)]
+    is_twin = twins[source.image_path.with_name(stem(path))] > 1
+    return [*path.parent.parts[1:], path.name.replace(".", "_") if is_twin else stem(path)]
 
 
 def check_out(sources: Sequence[CaseSource], out: Path) -> None:

@@ -138,16 +138,20 @@ def prepare(
     _check_options(sources)
     console = Console(stderr=True)
     outcomes = prepare_all(sources, out, preparation, "npy" if kind == "npy" else "npz", workers)
-    failed = 0
+    failed, left_out = 0, 0
     try:
         for outcome in track(outcomes, "preparing", len(sources), console=console, transient=True):
             failed += outcome.error is not None
+            left_out += len(outcome.left_out)
             if outcome.error:
                 console.print(outcome.error, style="red", markup=False, highlight=False, soft_wrap=True)
     except KeyboardInterrupt:
         click.echo(f"stopped; what was prepared is in {out}, the same command goes on from there", err=True)
         raise SystemExit(130) from None
     click.echo(f"{len(sources) - failed} of {len(sources)} prepared in {out}; what was done: {out / REPORT_FILE}")
+    if left_out:
+        smallest = f"--min-voxels {min_voxels} and --min-pixels {min_pixels}"
+        click.echo(f"left out: {left_out} labels of which no part is as large as {smallest} ask for; 0 keeps all")
     if failed:
         raise click.ClickException(f"{failed} could not be prepared")
 

@@ -72,12 +72,15 @@ def prepare_case(scan: Scan, labels: Labels, preparation: Preparation, case_id: 
     Raises:
         InputError: no object is left.
     """
-    labels = prepare_labels(labels, preparation)
+    kept = prepare_labels(labels, preparation)
+    left_out = set(boxes_from_labels(labels)[1].tolist()) - set(boxes_from_labels(kept)[1].tolist())
+    labels = split_instances(kept) if preparation.instances else kept
     boxes, object_labels = boxes_from_labels(labels)
     if not len(boxes):
         raise InputError(scan.path, "no labelled object that is kept", "labels; see the least sizes that are asked for")
     boxes = jitter_boxes(boxes, labels.shape, preparation, case_id)
-    case = replace(case_of_boxes(scan, boxes, object_labels, preparation, case_id), labels=labels)
+    case = case_of_boxes(scan, boxes, object_labels, preparation, case_id)
+    case = replace(case, labels=labels, left_out=tuple(sorted(left_out - set(preparation.remove_labels))))
     if preparation.labelled_slices and case.is_volume:
         labelled = np.flatnonzero(labels.any(axis=(1, 2)))
         case = case.cut_slices(int(labelled[0]), int(labelled[-1]))
@@ -112,11 +115,7 @@ def image_of(scan: Scan, modality: str, preparation: Preparation) -> NDArray[np.
 
 
 def prepare_labels(labels: Labels, preparation: Preparation) -> Labels:
-    """Labels without those to remove and without small parts, split into instances if asked for.
-
-    Raises:
-        InputError: more instances than a label map can hold.
-    """
+    """Labels without those to remove and without small parts."""
     kept = np.where(np.isin(labels, preparation.remove_labels), 0, labels).astype(np.uint16)
     if labels.ndim == 3:
         kept = drop_small(kept, preparation.min_voxels)
@@ -124,7 +123,7 @@ def prepare_labels(labels: Labels, preparation: Preparation) -> Labels:
             kept[z] = drop_small(kept[z], preparation.min_pixels)
     else:
         kept = drop_small(kept, preparation.min_pixels)
-    return split_instances(kept) if preparation.instances else kept
+    return kept
 
 
 def drop_small(labels: Labels, least: int) -> Labels:

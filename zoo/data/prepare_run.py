@@ -40,8 +40,8 @@ class Outcome:
         modality: as told or given.
         shape: of the image.
         spacing_mm: by axis of the image.
-        labels: the file's label values, in the order of the labels 1 to N that they became. Others were to be removed,
-            or nothing of them was as large as asked for.
+        labels: the file's label values, in the order of the labels 1 to N that they became.
+        left_out: the file's label values of which nothing was as large as asked for.
         settings: of the preparation, and of the source's limits.
         seconds: that it took.
         error: why it failed, or None.
@@ -54,6 +54,7 @@ class Outcome:
     shape: tuple[int, ...] = ()
     spacing_mm: tuple[float, ...] = ()
     labels: tuple[int, ...] = ()
+    left_out: tuple[int, ...] = ()
     settings: str = ""
     seconds: float = 0.0
     error: str | None = None
@@ -106,6 +107,7 @@ def prepare_one(source: CaseSource, out: Path, preparation: Preparation, kind: F
         shape=case.image.shape,
         spacing_mm=case.spacing_mm,
         labels=values,
+        left_out=case.left_out,
         settings=_settings(source, preparation, kind),
         seconds=time.monotonic() - started,
     )
