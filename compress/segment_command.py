@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     "--weights", metavar="WEIGHTS", help="Checkpoint, card, or random:0 to try the way.  [default: what ships]"
 )
 @click.option("--candidate", type=click.Path(exists=True, file_okay=False, path_type=Path), help=CANDIDATE_HELP)
-@click.option("--backend", default="torch", show_default=True, metavar="NAME", help="Runtime, see `list`.")
+@click.option("--backend", metavar="NAME", help="Runtime, see `list`.  [default: that of the candidate, or torch]")
 @click.option("--precision", default="fp32", show_default=True, help="Precision of the runtime.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of one operator.  [default: cores / jobs]")
 @click.option(
@@ -72,6 +72,7 @@ if TYPE_CHECKING:
 @click.option("--overlay", is_flag=True, help="Also a picture of each case, and an animation of each volume.")
 @click.option("--dicom-seg", is_flag=True, help="Of DICOM series also a DICOM segmentation (extra `dicom`).")
 @click.option("--overwrite", is_flag=True, help="Also segment what OUT holds already.")
+@click.option("--dry-run", is_flag=True, help="Only tell which images are found, and where their boxes come from.")
 def segment(
     inputs: tuple[str, ...],
     out: Path,
@@ -80,7 +81,7 @@ def segment(
     encoder: str | None,
     weights: str | None,
     candidate: Path | None,
-    backend: str,
+    backend: str | None,
     precision: str,
     threads: int | None,
     jobs: int | None,
@@ -93,6 +94,7 @@ def segment(
     overlay: bool,
     dicom_seg: bool,
     overwrite: bool,
+    dry_run: bool,
     **rule: Any,
 ) -> None:
     """Segment what boxes ask for: npz to npz, scans to NIfTI in their own geometry, pictures to PNG.
@@ -110,6 +112,7 @@ def segment(
     from bench.machine import describe_machine
     from bench.progress import TerminalProgress
     from compress.deploy import OpenBackend
+    from zoo.data.boxes import check_boxes_file
     from zoo.data.cases import check_out, distinct, find_cases
     from zoo.data.intensity import parse_window
     from zoo.data.modality import parse_modality
@@ -124,11 +127,19 @@ def segment(
         raise click.UsageError("--dicom-seg: highdicom is not installed; pip install 'rep-medsam[dicom]'")
     sources = distinct([source.absolute() for spec in inputs for source in find_cases(spec)])
     check_out(sources, out)
+    if boxes_file:
+        check_boxes_file(boxes_file)
+    if dry_run:
+        given = " ".join(boxes) or (str(boxes_file) if boxes_file else None)
+        click.echo("\n".join(source.told(given) for source in sources))
+        return
     max_memory_bytes = parse_size(max_memory)
     unfinished = [source for source in sources if overwrite or finished(source, out) is None]
     jobs = jobs or _default_jobs(len(unfinished), threads or 1, max_memory_bytes)
     threads = threads or max(1, describe_machine()["cores"] // jobs)
     recipe = _recipe(encoder, weights, candidate, backend, precision, threads)
+    if (recipe.weights or "").startswith("random"):
+        click.echo("random weights: masks will tell nothing", err=True)
     (volumes,), images = protocols_of([protocol], **rule)
     run = SegmentRun(
         out=out.absolute(),
@@ -171,7 +182,7 @@ def _default_jobs(cases: int, threads: int, max_memory_bytes: int) -> int:
 
 
 def _recipe(
-    encoder: str | None, weights: str | None, candidate: Path | None, backend: str, precision: str, threads: int
+    encoder: str | None, weights: str | None, candidate: Path | None, backend: str | None, precision: str, threads: int
 ) -> Recipe:
     from bench.candidate import Recipe
     from compress.deploy import recipe_of
@@ -182,14 +193,16 @@ def _recipe(
     if candidate is not None:
         if encoder is not None:
             raise click.UsageError("name one of --encoder and --candidate")
-        return recipe_of(candidate.absolute(), weights, threads=threads)
+        return recipe_of(candidate.absolute(), weights, backend, threads)
     # It loads torch, which a candidate does without.
+    from zoo.registry import encoder_spec
     from zoo.weights import DEFAULT_ENCODER, RANDOM, default_weights
 
     encoder = encoder or DEFAULT_ENCODER
+    encoder_spec(encoder)
     if weights is None and default_weights(encoder) == RANDOM:
         raise click.UsageError(f"--weights: none ship for {encoder}; name trained ones, or {RANDOM} to try the way")
-    return Recipe(encoder, weights or default_weights(encoder), "reparam", backend, precision, threads)
+    return Recipe(encoder, weights or default_weights(encoder), "reparam", backend or "torch", precision, threads)
 
 
 def _executor(name: str, jobs: int, scheduler: str | None) -> Executor:

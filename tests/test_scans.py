@@ -438,6 +438,8 @@ def write(path: Path, text: str) -> Path:
         ("b.json", '[{"box":[1,2,3,4,5,6],"label":1},{"box":[0,0,0,1,1,1],"label":2}]'),
         ("b.json", '{"other":[[9,9,9,9,9,9]],"x":[[1,2,3,4,5,6],[0,0,0,1,1,1]]}'),
         ("b.csv", "x_min,y_min,z_min,x_max,y_max,z_max\n1,2,3,4,5,6\n0,0,0,1,1,1\n"),
+        ("b.csv", "x0,y0,z0,x1,y1,z1\n1,2,3,4,5,6\n0,0,0,1,1,1\n"),
+        ("b.csv", "i0,j0,k0,i1,j1,k1\n1,2,3,4,5,6\n0,0,0,1,1,1\n"),
         (
             "b.csv",
             "case,label,x_min,y_min,z_min,x_max,y_max,z_max\nx,1,1,2,3,4,5,6\ny,7,9,9,9,9,9,9\nx,2,0,0,0,1,1,1\n",

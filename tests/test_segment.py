@@ -21,6 +21,7 @@ from pydicom import dcmread
 from test_scans import AXES, grid, stored_voxels, write_dicom
 
 import compress.deploy
+from bench.candidate import Recipe
 from cli import main
 from compress.deploy import recipe_of
 from zoo.backends import create_backend
@@ -320,10 +321,43 @@ def test_options_that_cannot_be_followed_are_refused_before_any_work(
     boxes.write_text("[[2,3,1,8,9,2]]")
     both = run("-i", folder, "--box", "2,3,1,8,9,2", "--boxes", boxes, "-o", tmp_path / "out")
     assert "name one of --box and --boxes" in both.output
+    boxes.write_text("[[2,3")
+    assert "boxes.json: found boxes that cannot be read" in run("-i", folder, "--boxes", boxes, "-o", tmp_path).output
+    typo = CliRunner().invoke(main, ["segment", "-i", str(folder), "--encoder", "repvitt", "-o", str(tmp_path / "out")])
+    assert "did you mean repvit" in " ".join(typo.output.split())
+    boxes.write_text("[[2,3,1,8,9,2]]")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     lacking = run("-i", folder, "--boxes", boxes, "--dicom-seg", "-o", tmp_path / "out")
     assert "pip install 'rep-medsam[dicom]'" in " ".join(lacking.output.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_tells_what_is_used_and_does_nothing(tmp_path: Path) -> None:
+    write_volume(tmp_path, "LPS")
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "x.png")
+    result = run("-i", tmp_path, "-o", tmp_path / "out", "--dry-run")
+    labels = tmp_path / "knee_mr_seg.nii.gz"
+    expected = [f"knee_mr: {tmp_path / 'knee_mr.nii.gz'}; {labels}", f"x: {tmp_path / 'x.png'}; no labels"]
+    assert result.output.splitlines() == expected
+    assert not (tmp_path / "out").exists()
+    given = run("-i", tmp_path / "x.png", "-o", tmp_path / "out", "--dry-run", "--box", "1,1,4,4")
+    assert given.output == f"x: {tmp_path / 'x.png'}; 1,1,4,4\n"
+
+
+def test_random_weights_are_told_of(tmp_path: Path) -> None:
+    write_volume(tmp_path, "LPS")
+    assert "random weights" in run("-i", tmp_path, "-o", tmp_path / "out").output
+
+
+def test_the_runtime_of_a_candidate_may_be_named(
+    tmp_path: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_volume(tmp_path, "LPS")
+    recipes: list[Recipe] = []
+    monkeypatch.setattr(compress.deploy, "open_backend", lambda recipe: recipes.append(recipe) or BoxBackend(0))
+    words = ["segment", "-i", str(tmp_path), "-o", str(tmp_path / "out"), "--candidate", str(exported), "--jobs", "1"]
+    assert CliRunner().invoke(main, [*words, "--backend", "openvino"]).exit_code == 0
+    assert [recipe.backend for recipe in recipes] == ["openvino"]
 
 
 def test_an_empty_label_file_is_told_of_by_its_name(tmp_path: Path) -> None:

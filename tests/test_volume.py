@@ -240,3 +240,7 @@ def test_predictor_refuses(light_backend: Backend) -> None:
     for bad in (np.zeros((0, 4)), [0, 0, 1, 1], [[0, 0, 1]], [[0, 0, 1, np.nan]], [["a", "b", "c", "d"]]):
         with pytest.raises(InputError, match=r"boxes: found .*; expected finite numbers \(B, 4\)"):
             predictor.predict(boxes=bad)
+    for bad in ([3, 0, 1, 1], [0, 3, 1, 1], [5, 0, 9, 1], [-5, 0, -1, 1], [0, 4, 1, 9]):
+        with pytest.raises(InputError, match=r"box 1: found .*; expected .* the image of 4x4 pixels"):
+            predictor.predict(boxes=[[0, 0, 1, 1], bad])
+    assert predictor.predict(boxes=[[-2, 1, 9, 3]]).masks.shape == (1, 1, 4, 4)

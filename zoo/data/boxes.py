@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.data.case import validate_boxes
+from zoo.data.case import BOX_ORDER, validate_boxes
 from zoo.data.scan import Scan
 from zoo.errors import InputError
 
@@ -23,7 +23,14 @@ _EXPECTED = (
     'JSON: [[x0, y0, z0, x1, y1, z1], ...] or [{"label": 1, "box": [...]}, ...], or either by case: {"CASE": [...]}; '
     "CSV: columns x_min, y_min, z_min, x_max, y_max, z_max, and label and case where wanted (no z for pictures)"
 )
-_COLUMNS = {6: ("x_min", "y_min", "z_min", "x_max", "y_max", "z_max"), 4: ("x_min", "y_min", "x_max", "y_max")}
+#: Of a CSV: the first that the file has all of counts.
+_COLUMNS = (
+    ("x_min", "y_min", "z_min", "x_max", "y_max", "z_max"),
+    ("x0", "y0", "z0", "x1", "y1", "z1"),
+    ("i0", "j0", "k0", "i1", "j1", "k1"),
+    ("x_min", "y_min", "x_max", "y_max"),
+    ("x0", "y0", "x1", "y1"),
+)
 
 
 def read_boxes(path: Path, *names: str) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
@@ -39,16 +46,12 @@ def read_boxes(path: Path, *names: str) -> tuple[NDArray[np.int64], NDArray[np.u
     Raises:
         InputError: no boxes, or none of this case.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        rows = _csv_rows(text, names) if path.suffix.lower() == ".csv" else _json_rows(text, names)
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise InputError(path, f"boxes that cannot be read ({error})", _EXPECTED) from error
+    rows = _rows(path, names)
     if len({label is None for _, label in rows}) > 1:
         raise InputError(path, "boxes with and without a label", "a label for each, or for none")
     if not rows:
         raise InputError(path, f"no box of {' or '.join(dict.fromkeys(names))}", "boxes under the name of the case")
-    if len({len(box) for box, _ in rows}) > 1 or len(rows[0][0]) not in _COLUMNS:
+    if len({len(box) for box, _ in rows}) > 1 or len(rows[0][0]) not in BOX_ORDER:
         raise InputError(path, f"boxes of {sorted({len(box) for box, _ in rows})} numbers", "4 (pictures) or 6 numbers")
     boxes = np.array([box for box, _ in rows], np.float64)
     labels = np.array([number if label is None else label for number, (_, label) in enumerate(rows, 1)], np.float64)
@@ -57,6 +60,15 @@ def read_boxes(path: Path, *names: str) -> tuple[NDArray[np.int64], NDArray[np.u
     if not ((labels >= 1) & (labels <= np.iinfo(np.uint16).max) & (labels == np.trunc(labels))).all():
         raise InputError(path, f"labels {labels.tolist()}", "whole numbers from 1 to 65535")
     return boxes.astype(np.int64), labels.astype(np.uint16)
+
+
+def check_boxes_file(path: Path) -> None:
+    """Refuses a file that no boxes can be read from, before any case is.
+
+    Raises:
+        InputError: no such file, or boxes in another form.
+    """
+    _rows(path, ())
 
 
 def boxes_in_slices(where: Path, boxes: NDArray[np.int64], scan: Scan) -> NDArray[np.int64]:
@@ -72,6 +84,15 @@ def boxes_in_slices(where: Path, boxes: NDArray[np.int64], scan: Scan) -> NDArra
     shape = scan.grid.shape[::-1] if scan.grid else scan.spatial_shape
     boxes = validate_boxes(f"{where} for {scan.path}", boxes, shape)
     return scan.grid.boxes_to_slices(boxes) if scan.grid else boxes
+
+
+def _rows(path: Path, names: Sequence[str]) -> list[tuple[list[float], float | None]]:
+    """Boxes and labels under the first of `names` that the file knows, or all where it names no cases."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        return _csv_rows(text, names) if path.suffix.lower() == ".csv" else _json_rows(text, names)
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise InputError(path, f"boxes that cannot be read ({error})", _EXPECTED) from error
 
 
 def _json_rows(text: str, names: Sequence[str]) -> list[tuple[list[float], float | None]]:
@@ -90,7 +111,7 @@ def _json_rows(text: str, names: Sequence[str]) -> list[tuple[list[float], float
 def _csv_rows(text: str, names: Sequence[str]) -> list[tuple[list[float], float | None]]:
     reader = csv.DictReader(text.splitlines())
     headings = set(reader.fieldnames or ())
-    columns = next((columns for columns in _COLUMNS.values() if set(columns) <= headings), None)
+    columns = next((columns for columns in _COLUMNS if set(columns) <= headings), None)
     if columns is None:
         raise ValueError(f"columns {', '.join(sorted(headings))}")
     rows = list(reader)

@@ -81,6 +81,16 @@ class CaseSource:
             expected = "IMAGE=LABELS, to say which"
         return InputError(self.image_path or self.reference, found, expected)
 
+    def told(self, boxes: str | None = None) -> str:
+        """A line on what is used of it: its image, and `boxes` or what tells them."""
+        if self.image_path is None or is_npz(self.image_path):
+            own = "its own boxes"
+        elif self.rivals:
+            own = f"one of {', '.join(map(str, self.rivals))}?"
+        else:
+            own = ", ".join(map(str, self.labels_paths)) or "no labels"
+        return f"{self.case_id}: {self.image_path or self.reference}; {boxes or own}"
+
     def limited(self, max_objects: int | None, max_slices: int | None) -> CaseSource:
         """The same source, whose case will be cut down."""
         return replace(self, max_objects=max_objects, max_slices=max_slices)

@@ -78,6 +78,7 @@ OF_SCANS = (
 @click.option(
     "--workers", type=click.IntRange(min=1), default=os.cpu_count() or 1, show_default=True, help="Processes."
 )
+@click.option("--dry-run", is_flag=True, help="Only tell which images and labels are found.")
 def prepare(
     inputs: tuple[str, ...],
     out: Path,
@@ -95,6 +96,7 @@ def prepare(
     max_objects: int | None,
     max_slices: int | None,
     workers: int,
+    dry_run: bool,
 ) -> None:
     """Turn labelled scans into the challenge's npz, or into npy to train with.
 
@@ -136,6 +138,9 @@ def prepare(
     sources = distinct([source.limited(max_objects, max_slices) for spec in inputs for source in find_cases(spec)])
     check_out(sources, out)
     _check_options(sources)
+    if dry_run:
+        click.echo("\n".join(source.told() for source in sources))
+        return
     console = Console(stderr=True)
     outcomes = prepare_all(sources, out, preparation, "npy" if kind == "npy" else "npz", workers)
     failed, left_out = 0, 0

@@ -83,13 +83,13 @@ class SamPredictor:
             multimask: three masks a prompt, for an ambiguous one.
 
         Raises:
-            InputError: no image was set, or no prompt given, or boxes that are none.
+            InputError: no image was set, or no prompt given; boxes that are none, are reversed, or miss the image.
         """
         if self._embedding is None or self._fit is None:
             raise InputError("predictor", "no image", "set_image(image) first")
         fit = self._fit
         prompts = Prompts(
-            boxes=None if boxes is None else scale_boxes(_checked(boxes), fit, self.box_rounding),
+            boxes=None if boxes is None else scale_boxes(_checked(boxes, fit), fit, self.box_rounding),
             points=None if points is None else _scale_points(np.asarray(points), fit),
             point_labels=None if point_labels is None else np.asarray(point_labels, np.int64),
             masks=masks,
@@ -107,12 +107,18 @@ class SamPredictor:
         return np.concatenate(logits), np.concatenate(iou)
 
 
-def _checked(boxes: ArrayLike) -> NDArray[np.floating]:
-    """Boxes as an array (B, 4) of finite numbers, at least one."""
+def _checked(boxes: ArrayLike, fit: Fit) -> NDArray[np.floating]:
+    """Boxes as an array (B, 4) of finite numbers, at least one; each may reach past the image, but not miss it."""
     given = np.asarray(boxes)
     is_numbers = given.dtype.kind in "iuf" and np.isfinite(given).all()
     if given.ndim != 2 or given.shape[1] != 4 or not len(given) or not is_numbers:
         raise InputError("boxes", f"{given.dtype} {given.shape}", "finite numbers (B, 4), a box or more")
+    height, width = fit.image_shape
+    low, high = given[:, :2], given[:, 2:]
+    wrong = (low > high) | (high < 0) | (low >= [width, height])
+    if (bad := np.flatnonzero(wrong.any(axis=1))).size:
+        expected = f"x_min y_min x_max y_max of a box that meets the image of {width}x{height} pixels"
+        raise InputError(f"box {bad[0]}", f"{given[bad[0]].tolist()}", expected)
     return given
 
 
