@@ -26,8 +26,12 @@ COLOURS = np.array(
     np.uint8,
 )
 
-#: Boxes that are smaller have no room for the number of their label.
-NUMBERED_PX = 32
+#: Masks of fewer pixels have no room for the number of their label.
+NUMBERED_PX = 250
+#: Of more objects in a picture, frames would hide what is in them.
+MOST_FRAMED = 10
+#: What is shown of a volume around its boxes, as a share of their extent.
+MARGIN = 0.08
 
 #: Of a box, the coordinates at whose far edge it ends.
 UPPER = np.array([0, 0, 1, 1])
@@ -72,12 +76,12 @@ def draw(
     side: int,
     spacing: tuple[float, float],
 ) -> Pixels:
-    """Masks as tinted areas with outlines, boxes as thin frames with their labels, each object in its colour.
+    """Masks as tinted areas with outlines and their labels, boxes of a few objects as thin frames, each in its colour.
 
     Args:
         image: uint8 (H, W, 3) or (H, W).
         segmentation: uint16 (H, W).
-        boxes: (N, 4) xyxy of the objects to frame.
+        boxes: (N, 4) xyxy of the objects.
         labels: (N,) their labels.
         side: in pixels that the longer side is brought to.
         spacing: voxel size along (y, x), for square millimetres.
@@ -94,13 +98,21 @@ def draw(
     edges = inside & (cv2.erode(masks, np.ones((3, 3), np.uint8)) != cv2.dilate(masks, np.ones((3, 3), np.uint8)))
     picture[edges] = tint[edges]
     scale = np.array([width / image.shape[1], height / image.shape[0]] * 2)
-    for box, label in zip(boxes, labels, strict=True):
-        x0, y0, x1, y1 = np.round((box + UPPER) * scale).astype(int) - UPPER
+    for box, label in zip(boxes, labels, strict=True) if len(boxes) <= MOST_FRAMED else ():
+        x0, y0, x1, y1 = (int(end) for end in np.round((box + UPPER) * scale).astype(int) - UPPER)
         colour: Any = COLOURS[(int(label) - 1) % len(COLOURS)].tolist()
-        cv2.rectangle(picture, (int(x0), int(y0)), (int(x1), int(y1)), colour, 1)
-        if min(x1 - x0, y1 - y0) >= NUMBERED_PX:
-            _write(picture, str(label), (int(x0) + 4, int(y0) + 14), 0.4)
+        cv2.rectangle(picture, (x0, y0), (x1, y1), colour, 1)
+    for label in labels:
+        if np.count_nonzero(mask := masks == label) >= NUMBERED_PX:
+            _write(picture, str(label), _middle(mask), 0.4)
     return picture
+
+
+def _middle(mask: NDArray[np.bool_]) -> tuple[int, int]:
+    """Where to begin a number of two digits that stands in the thickest part of a mask: (x, y) of its lower left."""
+    depth = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
+    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+    return max(0, int(x) - 7), int(y) + 5
 
 
 def _write(picture: Pixels, text: str, at: tuple[int, int], size: float) -> None:
@@ -111,11 +123,21 @@ def _write(picture: Pixels, text: str, at: tuple[int, int], size: float) -> None
 
 def _slice(case: Case, segmentation: NDArray[np.uint16], z: int, side: int) -> Pixels:
     reached = (case.boxes[:, 2] <= z) & (z <= case.boxes[:, 5])
-    boxes = case.boxes[reached][:, [0, 1, 3, 4]]
+    rows, columns = _region(case)
+    boxes = case.boxes[reached][:, [0, 1, 3, 4]] - [columns.start, rows.start] * 2
     spacing = (case.spacing_mm[1], case.spacing_mm[2])
-    picture = draw(case.image[z], segmentation[z], boxes, case.object_labels[reached], side, spacing)
+    image, masks = case.image[z, rows, columns], segmentation[z, rows, columns]
+    picture = draw(image, masks, boxes, case.object_labels[reached], side, spacing)
     _write(picture, f"z {z}", (6, 18), 0.5)
     return picture
+
+
+def _region(case: Case) -> tuple[slice, slice]:
+    """Rows and columns of a volume's slices that its boxes lie in, and some around them."""
+    low, high = case.boxes[:, :2].min(0), case.boxes[:, 3:5].max(0) + 1
+    margin = np.ceil(MARGIN * (high - low).max()).astype(int)
+    (x0, y0), (x1, y1) = np.maximum(low - margin, 0), np.minimum(high + margin, case.image.shape[:0:-1])
+    return slice(int(y0), int(y1)), slice(int(x0), int(x1))
 
 
 def _shown_slices(case: Case, most: int) -> list[int]:
