@@ -18,7 +18,7 @@ from cli import main
 from zoo.data.cases import find_cases
 from zoo.data.dataset import open_source
 from zoo.data.grid import Grid
-from zoo.data.npz import load_challenge_npz
+from zoo.data.npz import load_challenge_npz, load_label_values
 from zoo.data.prepare import Preparation, drop_small, jitter_boxes, prepare_case, prepare_labels, split_instances
 from zoo.data.scan import Scan
 from zoo.errors import InputError
@@ -138,7 +138,10 @@ def test_a_folder_of_scans_to_the_challenges_npz(tmp_path: Path) -> None:
     np.testing.assert_array_equal(case.labels, np.array([0, 0, 0, 1, 0, 0, 0, 2])[original.labels])
     (line,) = report(out)
     assert line["labels"] == [3, 7]
+    assert run("-i", out, "-o", tmp_path / "again", "--max-objects", 1).exit_code == 0
+    assert load_label_values(tmp_path / "again" / "3DBox_CT_a.npz") == [7]
     with np.load(out / "3DBox_CT_a.npz") as arrays:
+        assert arrays["label_values"].tolist() == [3, 7]
         np.testing.assert_array_equal(arrays["affine"], original.affine)
         assert arrays["spacing"].tolist() == [1.0, 1.0, 2.0]
 

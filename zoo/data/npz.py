@@ -1,7 +1,8 @@
 """The challenge's npz: `imgs`, `gts`, `boxes`, `spacing` (CVPR 2024 "Segment Anything in Medical Images on Laptop").
 
-Boxes are `x_min y_min x_max y_max` or `x_min y_min z_min x_max y_max z_max`, spacing is (x, y, z) in mm. Headers are
-read before anything is inflated, so that a huge or pickled array is refused at no cost.
+Boxes are `x_min y_min x_max y_max` or `x_min y_min z_min x_max y_max z_max`, spacing is (x, y, z) in mm. `gts` are 1 to
+N, whatever they are of; `label_values`, a key of ours, has what they were in the file that the case was made of.
+Headers are read before anything is inflated, so that a huge or pickled array is refused at no cost.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +63,13 @@ def load_challenge_npz(
     return Case(path.stem, modality, image, boxes, object_labels, spacing_mm, kept, path, affine)
 
 
-def save_challenge_npz(case: Case, path: Path) -> None:
+def save_challenge_npz(case: Case, path: Path, label_values: Sequence[int] | None = None) -> None:
     """Writes a case as the challenge's npz, whole or not at all.
+
+    Args:
+        case: with labels 1 to N.
+        path: of the file.
+        label_values: what they were before, where that is known.
 
     Raises:
         InputError: boxes of other labels than 1 to N, in this order: the file has no place for them.
@@ -74,6 +81,8 @@ def save_challenge_npz(case: Case, path: Path) -> None:
         arrays["gts"] = case.labels
     if case.affine is not None:
         arrays["affine"] = case.affine
+    if label_values is not None:
+        arrays["label_values"] = np.array(label_values, np.uint16)
     with whole_file(path) as part, part.open("wb") as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
@@ -99,6 +108,16 @@ def load_label_map(path: Path) -> NDArray[np.uint16]:
         raise InputError(path, "neither segs nor gts", "a label map under one of these keys")
     key, labels = next(iter(arrays.items()))
     return _labels(f"{path}:{key}", labels, labels.shape)
+
+
+def load_label_values(path: Path) -> NDArray[np.uint16] | None:
+    """What the labels 1 to N of a challenge npz were in the file that it was made of; None where it does not say.
+
+    Raises:
+        InputError: no label values.
+    """
+    values = _read_arrays(path, ("label_values",)).get("label_values")
+    return None if values is None else _labels(f"{path}:label_values", values, (values.size,))
 
 
 def load_spacing(path: Path, dimensions: int) -> tuple[float, ...]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from zoo.data.case import Case
 from zoo.data.cases import CaseSource, is_npz
-from zoo.data.npz import save_challenge_npz
+from zoo.data.npz import load_label_values, save_challenge_npz
 from zoo.data.prepare import Preparation
 from zoo.errors import InputError
 from zoo.executors.local import LocalExecutor
@@ -98,15 +98,16 @@ def prepare_one(source: CaseSource, out: Path, preparation: Preparation, kind: F
         InputError: it cannot be used.
     """
     started = time.monotonic()
-    case, values = renumber(source.load(preparation))
+    case, labels = renumber(source.load(preparation))
+    values = _values_before(source, labels)
     return Outcome(
         case_id=source.case_id,
         source=source.reference,
-        output=_write_npz(case, out) if kind == "npz" else _write_npy(case, out),
+        output=_write_npz(case, out, values) if kind == "npz" else _write_npy(case, out),
         modality=case.modality,
         shape=case.image.shape,
         spacing_mm=case.spacing_mm,
-        labels=values,
+        labels=values or labels,
         left_out=case.left_out,
         settings=_settings(source, preparation, kind),
         seconds=time.monotonic() - started,
@@ -134,12 +135,22 @@ def _failed(source: CaseSource, error: Exception) -> Outcome:
     return Outcome(source.case_id, source.reference, error=told)
 
 
-def _write_npz(case: Case, out: Path) -> str:
+def _values_before(source: CaseSource, labels: tuple[int, ...]) -> tuple[int, ...] | None:
+    """What some labels of a file are: themselves, and of an npz what it says that they were, if it does."""
+    if source.image_path is None or not is_npz(source.image_path):
+        return labels
+    values = load_label_values(source.image_path)
+    if values is None or max(labels) > len(values):
+        return None
+    return tuple(int(values[label - 1]) for label in labels)
+
+
+def _write_npz(case: Case, out: Path, values: tuple[int, ...] | None) -> str:
     """Named as the challenge names its files, which tells modality and dimensions."""
     name = case.case_id
     if not name.startswith(("2DBox_", "3DBox_")):
         name = f"{'3DBox' if case.is_volume else '2DBox'}_{case.modality}_{name}"
-    save_challenge_npz(case, out / f"{name}.npz")
+    save_challenge_npz(case, out / f"{name}.npz", values)
     return f"{name}.npz"
 
 
