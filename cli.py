@@ -131,7 +131,8 @@ def score(
 
     A label in one of the maps only scores 0. Tables on the terminal; --out also writes scores.csv (a row a label),
     scores.md and scores.jsonl (records, as `bench` writes them). With --against, both segmentations are compared label
-    by label: mean difference with a bootstrap interval over cases, and Wilcoxon's signed-rank test.
+    by label: mean difference with a bootstrap interval over cases, and Wilcoxon's signed-rank test over the cases' mean
+    differences, from 6 cases on.
 
     \b
     Examples:
@@ -144,6 +145,7 @@ def score(
 
     if against and against.resolve() == segs.resolve():
         raise click.UsageError("--segs and --against are the same")
+    name = segs.resolve().name
     cases, failures = _scores(segs, labels, rules, tolerance_mm, workers)
     scores = score_table(row for case in cases for row in case.rows)
     text = f"{summary(scores)}\n\n{by_case(scores, skip_undefined=rules != 'cvpr24')}"
@@ -152,17 +154,19 @@ def score(
     if against:
         others, failed = _scores(against, labels, rules, tolerance_mm, workers)
         failures += failed
-        names = (segs.name, against.name) if segs.name != against.name else (str(segs), str(against))
+        names = (name, against.resolve().name)
+        if name == names[1]:
+            names = (str(segs), str(against))
         try:
             text += f"\n\n{paired(scores, score_table(row for case in others for row in case.rows), names)}"
         except ValueError as error:
             raise click.ClickException(str(error)) from error
     click.echo(text)
     if out:
-        for name, content in (("scores.csv", scores.to_csv(index=False)), ("scores.md", f"{text}\n")):
-            with whole_file(out / name) as part:
+        for file, content in (("scores.csv", scores.to_csv(index=False)), ("scores.md", f"{text}\n")):
+            with whole_file(out / file) as part:
                 part.write_text(content, encoding="utf-8")
-        write_records(out / "scores.jsonl", segs.name, cases, rules, tolerance_mm)
+        write_records(out / "scores.jsonl", name, cases, rules, tolerance_mm)
         click.echo(f"written to {out}", err=True)
     if failures:
         raise click.ClickException(f"{failures} could not be scored")
@@ -184,7 +188,7 @@ def _scores(segs: Path, labels: str, rules: Any, tolerance_mm: float, workers: i
         told = f"not scored, no segmentation in {segs}: {', '.join(missing[:10])}"
         console.print(told + (f" and {len(missing) - 10} more" if len(missing) > 10 else ""), soft_wrap=True)
     scored: list[CaseScores] = []
-    for pair, result in track(done, f"scoring {segs.name}", len(pairs), console=console, transient=True):
+    for pair, result in track(done, f"scoring {segs.resolve().name}", len(pairs), console=console, transient=True):
         if isinstance(result, Exception):
             told = str(result) if isinstance(result, InputError) else f"{pair.segmentation}: {result!r}"
             console.print(told, style="red", markup=False, highlight=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,6 +37,18 @@ class Recipe:
     cpus: tuple[int, ...] | None = None
     folder: str | None = None
     calibrated_with: tuple[str, ...] = ()
+
+    def as_record(self) -> dict[str, Any]:
+        """A candidate that could not be made, as far as a record can name it: its weights as they were asked for."""
+        return {
+            "encoder": self.encoder,
+            "weights": self.weights and {"name": Path(self.weights).name},
+            "variant": self.variant,
+            "backend": self.backend,
+            "precision": self.precision,
+            "threads": self.threads,
+            "cpus": self.cpus and list(self.cpus),
+        }
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.candidate import Candidate
-from bench.timing import calls_made, interleave
+from bench.timing import Samples, calls_made, start, time_rounds
 from zoo.backends import Backend, Floats, Prompts
 from zoo.data.case import Case
 from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE
@@ -63,39 +62,66 @@ def warm_up(backend: Backend) -> None:
     backend.decode_boxes(embedding, boxes, np.array([[0, 0, 8, 8]]))
 
 
-def measure_parts(
-    candidates: Mapping[K, Candidate], rounds: int, warmup: int, on_call: Callable[[], None] = lambda: None
-) -> dict[K, dict[str, Any]]:
-    """Latency of all candidates' parts, round by round: encoder, decoder of one box, and fast path of a batch of boxes.
+@dataclass(frozen=True)
+class StartedParts:
+    """Parts of a candidate that have been called.
+
+    Attributes:
+        calls: of each part.
+        samples: of each part, with its first call.
+        about: what else a `latency` record of parts holds.
+    """
+
+    calls: dict[str, Callable[[], object]]
+    samples: dict[str, Samples]
+    about: dict[str, Any]
+
+
+def start_parts(backend: Backend, warmup: int, on_call: Callable[[], None] = lambda: None) -> StartedParts:
+    """Calls encoder, decoder of one box, and fast path of a batch of boxes, each for the first time.
 
     Args:
-        candidates: to be timed together.
+        backend: the model in a runtime, which may fail only now.
+        warmup: unmeasured calls of each after the first.
+        on_call: called after every call.
+    """
+    embedding, prompts = decoder_input(backend)
+    boxes = np.repeat(np.asarray(prompts.boxes), BOXES_A_BATCH, axis=0)
+    calls: dict[str, Callable[[], object]] = {
+        "encode": partial(backend.encode, encoder_input(backend)),
+        "decode": partial(backend.decode, embedding, prompts),
+        "decode_boxes": partial(backend.decode_boxes, embedding, boxes),
+    }
+    samples = {part: start(call, warmup, on_call) for part, call in calls.items()}
+    return StartedParts(calls, samples, {"boxes": BOXES_A_BATCH, "warmup": warmup, "input_px": backend.spec.image_size})
+
+
+def measure_parts(
+    started: Mapping[K, StartedParts], rounds: int, on_call: Callable[[], None] = lambda: None
+) -> dict[K, dict[str, Any]]:
+    """Latency of all candidates' parts, timed together round by round.
+
+    Args:
+        started: parts of each candidate.
         rounds: measured calls of each part.
-        warmup: unmeasured calls before them, after the first.
-        on_call: called after every call, `parts_calls(...)` times in all.
+        on_call: called after every call: with those of `start_parts`, `parts_calls(...)` times in all.
 
     Returns:
         Measurements of a `latency` record of parts for each candidate.
     """
-    calls: dict[tuple[str, K], Callable[[], object]] = {}
-    for key, candidate in candidates.items():
-        backend = candidate.backend
-        embedding, prompts = decoder_input(backend)
-        boxes = np.repeat(np.asarray(prompts.boxes), BOXES_A_BATCH, axis=0)
-        calls["encode", key] = partial(backend.encode, encoder_input(backend))
-        calls["decode", key] = partial(backend.decode, embedding, prompts)
-        calls["decode_boxes", key] = partial(backend.decode_boxes, embedding, boxes)
-    samples = interleave(calls, rounds, warmup, on_call)
+    calls = {(part, key): parts.calls[part] for part in PARTS for key, parts in started.items()}
+    samples = {(part, key): started[key].samples[part] for part, key in calls}
+    time_rounds(calls, samples, rounds, on_call)
     return {
         key: {f"{part}_s": samples[part, key].seconds for part in PARTS}
         | {f"{part}_first_s": samples[part, key].first_s for part in PARTS}
-        | {"boxes": BOXES_A_BATCH, "warmup": warmup, "input_px": candidate.backend.spec.image_size}
-        for key, candidate in candidates.items()
+        | parts.about
+        for key, parts in started.items()
     }
 
 
 def parts_calls(candidates: int, rounds: int, warmup: int) -> int:
-    """How often `measure_parts` calls `on_call`."""
+    """How often `start_parts` of so many candidates and `measure_parts` call `on_call`."""
     return calls_made(len(PARTS) * candidates, rounds, warmup)
 
 

@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 import portalocker
 
+from zoo.errors import InputError
+
 #: What `bench` writes to, and what other commands read, by default.
 DEFAULT_RECORDS = Path("runs/bench.jsonl")
 SCHEMA_VERSION = 4
@@ -154,6 +156,20 @@ def append_record(path: Path, record: Record) -> None:
         os.fsync(file.fileno())
 
 
+def check_writable(path: Path) -> None:
+    """Makes the folder of `path` and, where there is none, the file, so that it is known before anything is measured.
+
+    Raises:
+        InputError: nothing can be appended.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+    except OSError as error:
+        found = f"no way to write to it ({error.strerror}: {error.filename})"
+        raise InputError(path, found, "a file that can be appended to") from error
+
+
 def read_records(paths: Iterable[Path], *, strict: bool = False) -> Iterator[Record]:
     """Records of JSON-lines files, in order.
 
@@ -191,15 +207,14 @@ def _parse_record(line: str) -> Record:
     schema = fields["schema"]
     if isinstance(schema, int) and schema > SCHEMA_VERSION:
         raise RecordError(f"found schema {schema}; this version reads up to {SCHEMA_VERSION}: update it")
-    if not isinstance(schema, int) or not isinstance(fields["candidate"], dict):
-        raise TypeError("schema and candidate: expected a whole number and an object")
+    if not isinstance(schema, int):
+        raise TypeError(f"schema: found {schema!r:.40}")
+    for name, kinds in _TYPES.items():
+        if name in fields and not isinstance(fields[name], kinds):
+            raise TypeError(f"{name}: found {fields[name]!r:.40}")
     for older in range(schema, SCHEMA_VERSION):
         MIGRATIONS[older](fields)
-    record = Record(**fields | {"schema": SCHEMA_VERSION})
-    for name, kinds in _TYPES.items():
-        if not isinstance(getattr(record, name), kinds):
-            raise TypeError(f"{name}: found {getattr(record, name)!r:.40}")
-    return record
+    return Record(**fields | {"schema": SCHEMA_VERSION})
 
 
 #: The one that schema 3 knew.

@@ -18,7 +18,7 @@ from bench.calibrate import calibration_calls, measure_peak
 from bench.candidate import Candidate, Recipe
 from bench.cost import measure_cost
 from bench.floor import ellipse_segmentation
-from bench.latency import measure_parts, parts_calls, run_case, warm_up
+from bench.latency import StartedParts, measure_parts, parts_calls, run_case, start_parts, warm_up
 from bench.machine import describe_machine, git_state, package_versions
 from bench.record import Kind, Record, append_record, finished_keys, record_key
 from zoo.data.case import Case
@@ -100,9 +100,9 @@ class Sweep:
         if self.settings.calibrate:
             for threads in sorted({recipe.threads for recipe in candidates}):
                 self._peak(threads)
-        self._parts(candidates)
+        running = self._parts(candidates)
         for number, source in enumerate(sources, start=1):
-            self._case(source, candidates, f"case {number}/{len(sources)} {source.case_id}")
+            self._case(source, running, f"case {number}/{len(sources)} {source.case_id}")
 
     def _build_all(self) -> dict[Recipe, Candidate]:
         advance = self.progress.start("building candidates", len(self.recipes))
@@ -111,7 +111,7 @@ class Sweep:
             try:
                 candidates[recipe] = self.build(recipe)
             except Exception as error:
-                self._fail("cost", error, {"encoder": recipe.encoder})
+                self._fail("cost", error, recipe.as_record())
             advance()
         return candidates
 
@@ -133,20 +133,40 @@ class Sweep:
             advance = self.progress.start(f"calibrating, {threads} threads", calibration_calls())
             self._write("peak", key, {"threads": threads}, measure_peak(threads, on_call=advance))
 
-    def _parts(self, candidates: Mapping[Recipe, Candidate]) -> None:
-        """Times all candidates together, or none: samples of different hours are no comparison."""
+    def _parts(self, candidates: Mapping[Recipe, Candidate]) -> Mapping[Recipe, Candidate]:
+        """Times all candidates together, or none: samples of different hours are no comparison.
+
+        Returns those that run: a runtime may fail at its first call only.
+        """
+        if not candidates or self._are_timed(candidates):
+            return candidates
         settings = self.settings
-        together = sorted(self._key("latency", candidate.as_record()) for candidate in candidates.values())
-        keys = {
-            recipe: self._key("latency", candidate.as_record(), rounds=settings.rounds, beside="+".join(together))
-            for recipe, candidate in candidates.items()
-        }
-        if not candidates or all(self._is_done(key) for key in keys.values()):
-            return
         calls = parts_calls(len(candidates), settings.rounds, settings.warmup)
         advance = self.progress.start("timing encoders and decoders", calls)
-        for recipe, measurements in measure_parts(candidates, settings.rounds, settings.warmup, advance).items():
-            self._write("latency", keys[recipe], candidates[recipe].as_record(), measurements)
+        started: dict[Recipe, StartedParts] = {}
+        for recipe, candidate in candidates.items():
+            try:
+                started[recipe] = start_parts(candidate.backend, settings.warmup, advance)
+            except Exception as error:
+                self._fail("latency", error, candidate.as_record())
+        running = {recipe: candidates[recipe] for recipe in started}
+        if len(running) < len(candidates) and self._are_timed(running):
+            return running
+        keys = self._parts_keys(running)
+        for recipe, measurements in measure_parts(started, settings.rounds, advance).items():
+            self._write("latency", keys[recipe], running[recipe].as_record(), measurements)
+        return running
+
+    def _are_timed(self, candidates: Mapping[Recipe, Candidate]) -> bool:
+        return all(self._is_done(key) for key in self._parts_keys(candidates).values())
+
+    def _parts_keys(self, candidates: Mapping[Recipe, Candidate]) -> dict[Recipe, str]:
+        """What was timed beside others is known by them, too."""
+        together = "+".join(sorted(self._key("latency", candidate.as_record()) for candidate in candidates.values()))
+        return {
+            recipe: self._key("latency", candidate.as_record(), rounds=self.settings.rounds, beside=together)
+            for recipe, candidate in candidates.items()
+        }
 
     def _case(self, source: CaseSource, candidates: Mapping[Recipe, Candidate], title: str) -> None:
         try:
@@ -158,7 +178,7 @@ class Sweep:
             self._warn(candidate, case.modality)
         described = describe_case(case)
         self._floor(case, described)
-        runs = [
+        runs: list[tuple[Recipe, Candidate, AnyProtocol]] = [
             (recipe, candidate, protocol)
             for recipe, candidate in candidates.items()
             for protocol in (self.settings.protocols if case.is_volume else (self.settings.image_protocol,))
@@ -166,11 +186,25 @@ class Sweep:
         if self.settings.cold:
             for recipe, candidate, protocol in runs:
                 self._cold_pass(source, case, described, recipe, candidate, protocol, title)
-        for candidate in candidates.values():
-            warm_up(candidate.backend)
+        warm = self._warmed_up(runs, described)
         for index in range(self.settings.passes):
-            for _, candidate, protocol in runs:
+            for _, candidate, protocol in warm:
                 self._warm_pass(source, case, described, candidate, protocol, title, index)
+
+    def _warmed_up(
+        self, runs: Sequence[tuple[Recipe, Candidate, AnyProtocol]], described: dict[str, Any]
+    ) -> list[tuple[Recipe, Candidate, AnyProtocol]]:
+        """Those whose runtime runs: where parts were timed in an earlier sweep nothing has been called yet."""
+        failed: dict[Recipe, Exception] = {}
+        for recipe, candidate in {recipe: candidate for recipe, candidate, _ in runs}.items():
+            try:
+                warm_up(candidate.backend)
+            except Exception as error:
+                failed[recipe] = error
+        for recipe, candidate, protocol in runs:
+            if recipe in failed:
+                self._fail("latency", failed[recipe], candidate.as_record(), described, protocol.as_record())
+        return [run for run in runs if run[0] not in failed]
 
     def _warn(self, candidate: Candidate, modality: str) -> None:
         """Tells once of a modality that a candidate was not calibrated with."""

@@ -101,13 +101,20 @@ def find_pairs(segmentations: Path, references: str) -> list[Pair]:
             images with their labels, as `zoo.data.cases.find_cases` finds them.
 
     Raises:
-        InputError: no segmentation.
+        InputError: no segmentation, no reference at all, or two segmentations of one name.
     """
     files = sorted(segmentations.iterdir()) if segmentations.is_dir() else [segmentations]
     files = [file for file in files if _is_label_map(file)]
     if not files:
         raise InputError(segmentations, "no segmentation", f"files that end in .npz, {', '.join(SUFFIXES)}")
+    named: dict[str, Path] = {}
+    for file in files:
+        if (first := named.setdefault(stem(file), file)) != file:
+            raise InputError(segmentations, f"{first.name} and {file.name}", "one segmentation a case")
     known = _known_references(references)
+    if not known:
+        found = "no label map" if Path(references).exists() else "no such file or folder"
+        raise InputError(references, found, "label maps, or images with their labels")
     if len(files) == 1 and len(known) == 1:
         return [Pair(stem(files[0]), files[0], next(iter(known.values())))]
     return [Pair(stem(file), file, known.get(_plain(file), ())) for file in files]
@@ -225,7 +232,7 @@ def write_records(path: Path, name: str, cases: Sequence[CaseScores], rules: Rul
             "case_id": scored.pair.case_id,
             "modality": modality_from_name(scored.pair.case_id),
             "shape": list(scored.shape),
-            "objects": len(scored.rows),
+            "objects": sum(row.reference_ml > 0 for row in scored.rows),
             "spacing_mm": list(scored.spacing_mm),
             "source": scored.pair.references[0].name,
             "sha256": sha256_of(scored.pair.references[0]),

@@ -31,12 +31,7 @@ def interleave(
     warmup: int,
     on_call: Callable[[], None] = lambda: None,
 ) -> dict[K, Samples]:
-    """Times all `calls` round by round, so that a drift of the machine meets them all alike.
-
-    Each is called once (kept apart as the first call), then `warmup` times unmeasured; then come the rounds, in each of
-    which every call is timed once, starting one place further on in every round. A timed call follows one of its own
-    that is not timed: right behind another's it would meet that one's caches, and threads that still spin (measured: a
-    short encoder in OpenVINO took 1.7 times as long behind ONNX Runtime).
+    """Times all `calls`: each is started, and then all are timed round by round.
 
     Args:
         calls: what to time.
@@ -44,13 +39,33 @@ def interleave(
         warmup: unmeasured calls of each after the first.
         on_call: called after every call, for progress; see `calls_made`.
     """
-    samples = {}
-    for key, call in calls.items():
-        samples[key] = Samples(_seconds(call))
+    samples = {key: start(call, warmup, on_call) for key, call in calls.items()}
+    time_rounds(calls, samples, rounds, on_call)
+    return samples
+
+
+def start(call: Callable[[], object], warmup: int, on_call: Callable[[], None] = lambda: None) -> Samples:
+    """Calls once (kept apart as the first call), then `warmup` times unmeasured; what `call` raises goes on."""
+    samples = Samples(_seconds(call))
+    on_call()
+    for _ in range(warmup):
+        call()
         on_call()
-        for _ in range(warmup):
-            call()
-            on_call()
+    return samples
+
+
+def time_rounds(
+    calls: Mapping[K, Callable[[], object]],
+    samples: Mapping[K, Samples],
+    rounds: int,
+    on_call: Callable[[], None] = lambda: None,
+) -> None:
+    """Times started `calls` round by round into `samples`, so that a drift of the machine meets them all alike.
+
+    In each round every call is timed once, starting one place further on in every round. A timed call follows one of
+    its own that is not timed: right behind another's it would meet that one's caches, and threads that still spin
+    (measured: a short encoder in OpenVINO took 1.7 times as long behind ONNX Runtime).
+    """
     order = list(calls)
     with _no_garbage_collection():
         for number in range(rounds):
@@ -60,7 +75,6 @@ def interleave(
                 on_call()
                 samples[key].seconds.append(_seconds(calls[key]))
                 on_call()
-    return samples
 
 
 def calls_made(count: int, rounds: int, warmup: int) -> int:

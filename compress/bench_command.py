@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from bench.record import DEFAULT_RECORDS
 from compress.options import CANDIDATE_HELP, PROTOCOL_HELP, PROTOCOLS, options, protocols_of, rule_options
@@ -56,7 +57,8 @@ candidate_options = options(
         "--weights",
         multiple=True,
         metavar="[NAME=]WEIGHTS",
-        help="Checkpoint or card (of encoder NAME), or random:SEED, for timing only.  [default: what ships]",
+        help="Checkpoint or card (of encoder NAME), or random:SEED, for timing only; repeat to compare.  "
+        "[default: what ships]",
     ),
     click.option(
         "--variant",
@@ -186,13 +188,16 @@ def bench(
     from bench.cold import cold_request, spawn_cold_pass
     from bench.machine import pin
     from bench.progress import TerminalProgress
+    from bench.record import RecordError, check_writable
     from bench.runner import Settings, Sweep
     from compress.build import build_candidate
     from compress.deploy import recipe_of
     from zoo.backends import runnable_here
 
-    named = list(dict.fromkeys(product(backends, precisions)))
-    runtimes = runnable_here() if sweep else named
+    source_of = click.get_current_context().get_parameter_source
+    if sweep and ParameterSource.COMMANDLINE in (source_of("backends"), source_of("precisions")):
+        raise click.UsageError("--sweep takes every runtime and precision: leave out --backend and --precision")
+    runtimes = runnable_here() if sweep else _runtimes(backends, precisions)
     compared = encoders or (() if folders and not (sweep or weights) else DEFAULT_ENCODERS)
     recipes = _recipes(compared, weights, variant, runtimes, threads)
     recipes += [recipe_of(folder, threads=threads) for folder in folders]
@@ -213,10 +218,14 @@ def bench(
         case = {"reference": source.reference, "max_objects": max_objects, "max_slices": max_slices}
         return spawn_cold_pass([sys.executable, _command_line(), "cold-pass"], cold_request(recipe, case, protocol))
 
+    sources = [source for spec in cases for source in _find_cases(spec, max_objects, max_slices)]
+    check_writable(out)
     with TerminalProgress() as progress:
-        run = Sweep(recipes, build_candidate, cold_run, settings, out, progress)
         try:
-            run.run([source for spec in cases for source in _find_cases(spec, max_objects, max_slices)])
+            run = Sweep(recipes, build_candidate, cold_run, settings, out, progress)
+            run.run(sources)
+        except RecordError as error:
+            raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:
             progress.message(f"stopped; what was measured is in {out}, the same command goes on from there")
             raise SystemExit(130) from None
@@ -247,6 +256,26 @@ def _command_line() -> str:
     return found.origin
 
 
+def _runtimes(backends: tuple[str, ...], precisions: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Each runtime with each precision.
+
+    Raises:
+        InputError: a runtime that there is not, or a precision that none of these has.
+    """
+    from zoo.backends import list_backends
+    from zoo.errors import unknown_name
+
+    offered = list_backends()
+    for name in backends:
+        if name not in offered:
+            raise unknown_name("--backend", name, offered)
+    known = {precision for name in backends for precision in offered[name]}
+    for name in precisions:
+        if name not in known:
+            raise unknown_name("--precision", name, known)
+    return list(dict.fromkeys(product(backends, precisions)))
+
+
 def _recipes(
     encoders: tuple[str, ...],
     weights: tuple[str, ...],
@@ -254,21 +283,24 @@ def _recipes(
     runtimes: list[tuple[str, str]],
     threads: int,
 ) -> list[Recipe]:
-    """One recipe for each encoder and runtime."""
+    """One recipe for each encoder, each weights of it, and each runtime."""
     from bench.candidate import Recipe
     from zoo.errors import InputError
     from zoo.registry import encoder_spec, list_encoders
 
     asked = [name for item in encoders for name in (list_encoders() if item == "all" else [item])]
     names = dict.fromkeys(asked)
-    chosen = dict(_split_weights(item, list(names)) for item in weights)
+    chosen: dict[str, list[str | None]] = {}
+    for name, path in dict.fromkeys(_split_weights(item, list(names)) for item in weights):
+        chosen.setdefault(name, []).append(path)
     if unused := chosen.keys() - names.keys() - {""}:
         raise InputError("--weights", f"weights for {', '.join(sorted(unused))}", f"one of: {', '.join(names)}")
     for name in names:
         encoder_spec(name)
     return [
-        Recipe(name, chosen.get(name, chosen.get("")), variant, backend, precision, threads)
+        Recipe(name, path, variant, backend, precision, threads)
         for name in names
+        for path in chosen.get(name) or chosen.get("") or [None]
         for backend, precision in runtimes
     ]
 

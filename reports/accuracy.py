@@ -20,6 +20,10 @@ from reports.fields import listed
 from reports.statistics import number
 from reports.tables import NOTHING, Table, flatten, significant
 
+LACKING_NOTE = (
+    "\\* other candidates were scored on labels that this one was not: the means do not compare. Rows that lack fewest "
+    "labels stand first."
+)
 RANDOM = "random weights: not an accuracy"
 #: A label of a case, scored at a tolerance in mm.
 LabelKey = tuple[CaseInfo, float, Any]
@@ -77,6 +81,7 @@ class AccuracyRow:
         dsc: Dice over labels. Empty for weights that are not trained.
         nsd: surface Dice over labels. Empty for weights that are not trained.
         over_floor: mean of DSC minus the ellipse's, over the labels that both have; NaN without an ellipse.
+        lacking: labels that other candidates of the group were scored on, and this one was not.
     """
 
     group: str
@@ -88,6 +93,7 @@ class AccuracyRow:
     dsc: Mean = field(default_factory=Mean)
     nsd: Mean = field(default_factory=Mean)
     over_floor: float = math.nan
+    lacking: int = 0
 
     @property
     def is_floor(self) -> bool:
@@ -120,6 +126,8 @@ def read_scores(records: Iterable[Reading]) -> list[Scored]:
 def accuracy_rows(scored: Sequence[Scored], group_by: Callable[[CaseInfo], str]) -> list[AccuracyRow]:
     """Rows of one machine: in each group first the ellipse, then the candidates, the best first.
 
+    Of several that were scored on different labels, those that lack fewest come first.
+
     Args:
         scored: as `read_scores` reads them.
         group_by: what cases are averaged over, such as the modality. 2D and 3D cases stay apart, as do tolerances.
@@ -132,7 +140,8 @@ def accuracy_rows(scored: Sequence[Scored], group_by: Callable[[CaseInfo], str])
         members.setdefault((one.candidate, one.label, one.protocol), {}).update(one.scores)
     rows = []
     for group, members in sorted(groups.items(), key=lambda item: item[0]):
-        of_group = [_accuracy_row(group, *member, scores, floor) for member, scores in members.items()]
+        every = {key for (who, *_), scores in members.items() if who.trained for key in _defined(scores)}
+        of_group = [_accuracy_row(group, *member, scores, floor, every) for member, scores in members.items()]
         rows += sorted(of_group, key=_best_first)
     return rows
 
@@ -195,21 +204,36 @@ def _shared(labels: Sequence[set[LabelKey]]) -> set[LabelKey]:
 
 def _keys(scored: Iterable[Scored]) -> set[LabelKey]:
     """Labels with a defined DSC."""
-    return {key for one in scored for key, (dsc, _) in one.scores.items() if math.isfinite(dsc)}
+    return {key for one in scored for key in _defined(one.scores)}
+
+
+def _defined(scores: Scores) -> set[LabelKey]:
+    return {key for key, (dsc, _) in scores.items() if math.isfinite(dsc)}
 
 
 def accuracy_tables(by_modality: Sequence[AccuracyRow], by_case: Sequence[AccuracyRow]) -> list[Table]:
     """Accuracy by modality and by case; nothing where there are no rows."""
     if not by_modality:
         return []
+    modality_notes, case_notes = (*_NOTES, *_lacking_note(by_modality)), _lacking_note(by_case)
     return [
-        Table("accuracy", "Accuracy by modality", _shown("modality", by_modality), _data(by_modality), _NOTES),
-        Table("accuracy_cases", "Accuracy by case", _shown("case", by_case), _data(by_case)),
+        Table("accuracy", "Accuracy by modality", _shown("modality", by_modality), _data(by_modality), modality_notes),
+        Table("accuracy_cases", "Accuracy by case", _shown("case", by_case), _data(by_case), case_notes),
     ]
 
 
+def _lacking_note(rows: Sequence[AccuracyRow]) -> tuple[str, ...]:
+    return (LACKING_NOTE,) if any(row.lacking for row in rows) else ()
+
+
 def _accuracy_row(
-    group: Group, candidate: Candidate, label: str, protocol: str, scores: Scores, floor: Scores
+    group: Group,
+    candidate: Candidate,
+    label: str,
+    protocol: str,
+    scores: Scores,
+    floor: Scores,
+    every: set[LabelKey],
 ) -> AccuracyRow:
     row = AccuracyRow(*group, candidate, label, protocol)
     if not row.is_accuracy:
@@ -220,6 +244,7 @@ def _accuracy_row(
         dsc=_mean(dsc for dsc, _ in scores.values()),
         nsd=_mean(nsd for _, nsd in scores.values()),
         over_floor=math.nan if row.is_floor else _mean(differences).mean,
+        lacking=0 if row.is_floor else len(every - _defined(scores)),
     )
 
 
@@ -245,9 +270,9 @@ def _mean(values: Iterable[float]) -> Mean:
     return Mean(mean, math.sqrt(squares / (len(finite) - 1)) if len(finite) > 1 else math.nan, len(finite))
 
 
-def _best_first(row: AccuracyRow) -> tuple[bool, bool, float, str]:
+def _best_first(row: AccuracyRow) -> tuple[bool, bool, int, float, str]:
     mean = row.dsc.mean
-    return not row.is_floor, not math.isfinite(mean), -mean if math.isfinite(mean) else 0.0, row.label
+    return not row.is_floor, not math.isfinite(mean), row.lacking, -mean if math.isfinite(mean) else 0.0, row.label
 
 
 def _data(rows: Sequence[AccuracyRow]) -> list[dict[str, object]]:
@@ -263,7 +288,7 @@ def _shown(group: str, rows: Sequence[AccuracyRow]) -> list[dict[str, str]]:
             "candidate": row.label,
             "protocol": row.protocol,
             "weights": row.candidate.weights_id,
-            "labels": str(row.dsc.n) if row.dsc.n else NOTHING,
+            "labels": f"{row.dsc.n}{' *' if row.lacking else ''}" if row.dsc.n else NOTHING,
             "DSC, mean ± std": _mean_cell(row.dsc),
             _nsd_heading(tolerances): _mean_cell(row.nsd),
         }

@@ -16,6 +16,8 @@ from reports.fields import integer, listed, mapped
 #: Encoder of the records of the floor: the ellipse inscribed in each box.
 FLOOR = "box ellipse"
 DEFAULT_BASELINE = "tinyvit"
+#: How names of drawn cases begin, also of those that are read from files.
+PHANTOM = "phantom_"
 #: From the published baseline to the fastest: the first that a case has is its baseline's.
 PROTOCOL_ORDER = ("per_object", "cached", "batched")
 
@@ -76,6 +78,11 @@ class CaseInfo:
     def is_volume(self) -> bool:
         """Whether this is a 3D case."""
         return len(self.shape) == 3
+
+    @property
+    def kind(self) -> str:
+        """Modality, and whether it is a phantom: a drawn image stands for no real one."""
+        return f"{self.modality} phantom" if self.case_id.startswith(PHANTOM) else self.modality
 
     @property
     def size(self) -> str:
@@ -152,6 +159,20 @@ def lasting_name(who: Candidate) -> str:
     """What stays the same between two versions of the code: not the runtime's version, nor the weights."""
     pinned = f", pinned to CPU {who.cpus}" if who.cpus else ""
     return f"{who.encoder} ({who.variant}, {who.backend} {who.precision}, {who.threads} threads{pinned})"
+
+
+def lasting_names(sides: Iterable[Iterable[Candidate]]) -> dict[Candidate, str]:
+    """`lasting_name` of candidates, with the hash of their weights where one side alone has several.
+
+    Args:
+        sides: candidates of each version of the code. Where each has weights of its own, those are what changed.
+    """
+    distinct = [dict.fromkeys(side) for side in sides]
+    weights: Counter[str] = Counter()
+    for side in distinct:
+        weights |= Counter(name for name, _ in {(lasting_name(who), who.sha256) for who in side})
+    names = {who: lasting_name(who) for side in distinct for who in side}
+    return {who: _join(name, _field(who, "sha256") if weights[name] > 1 else "") for who, name in names.items()}
 
 
 def protocol_id(protocol: Mapping[str, Any] | None) -> str:

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-from scipy.stats import wilcoxon
-
 from reports.accuracy import LabelKey
-from reports.candidates import Candidate, CaseInfo, lasting_name
+from reports.candidates import Candidate, CaseInfo, lasting_names
 from reports.load import load_records
 from reports.machine import MachineReport, machine_reports
+from reports.paired import NOT_SHOWN, Difference, difference, difference_cell, p_cell
 from reports.statistics import MIN_SAMPLES, Ratio, Samples, ratio_of_medians, spread_of
-from reports.tables import NOTHING, markdown_table, milliseconds, ratio_cell, significant
+from reports.tables import markdown_table, milliseconds, ratio_cell, significant
 
-#: Chance below which a difference of DSC is called shown.
-SIGNIFICANT = 0.05
-NOT_SHOWN = "no difference shown"
 #: Measurements of one side alone that are named; the others are counted.
 MAX_NAMED = 3
 
 Side = TypeVar("Side")
+_LabelScores = dict[LabelKey, float]
 
 
 @dataclass(frozen=True)
@@ -58,17 +53,15 @@ class Accuracy:
 
     Attributes:
         what: candidate and protocol.
-        labels: how many.
-        before: mean DSC, 0 to 1.
+        before: mean DSC over labels, 0 to 1.
         after: mean DSC.
-        p_value: of Wilcoxon's signed-rank test over the labels; NaN where all are equal.
+        difference: after minus before.
     """
 
     what: str
-    labels: int
     before: float
     after: float
-    p_value: float
+    difference: Difference
 
     @property
     def drop_points(self) -> float:
@@ -77,10 +70,8 @@ class Accuracy:
 
     @property
     def verdict(self) -> str:
-        """`worse`, `better`, or that no difference was shown."""
-        if not self.p_value < SIGNIFICANT:
-            return NOT_SHOWN
-        return "worse" if self.after < self.before else "better"
+        """`worse`, `better`, or why neither was shown."""
+        return self.difference.verdict("worse", "better")
 
 
 @dataclass(frozen=True)
@@ -137,13 +128,15 @@ def compare(before: Sequence[Path], after: Sequence[Path], *, across_machines: b
         raise ValueError(f"found records of the machines {found}; expected one machine, or --across-machines")
     latencies, accuracies, unmatched = [], [], []
     for a, b in pairs:
-        timed, scored = (_timed(a), _timed(b)), (_scores(a), _scores(b))
+        timed, scored = _timed(a, b), _scores(a, b)
         latencies += [_latency(key, *sides) for key, sides in _both(*timed)]
-        accuracies += [_accuracy(key, *sides) for key, sides in _both(*scored)]
-        unmatched += [*_alone("latencies", *timed), *_alone("DSCs", *scored)]
+        accuracies += [
+            _accuracy(key, *sides) for key, sides in _both(*scored) if not sides[0].keys().isdisjoint(sides[1])
+        ]
+        unmatched += [*_alone("latencies", *timed), *_alone("DSCs", *scored), *_labels_alone(*scored)]
     if not latencies and not accuracies:
         raise ValueError("found no candidate and case that both sides measured; expected the same bench command")
-    return Comparison(tuple(latencies), tuple(row for row in accuracies if row.labels), tuple(unmatched))
+    return Comparison(tuple(latencies), tuple(accuracies), tuple(unmatched))
 
 
 @dataclass(frozen=True)
@@ -168,51 +161,70 @@ def _both(old: Mapping[_Key, Side], new: Mapping[_Key, Side]) -> Iterable[tuple[
 def _alone(what: str, old: Mapping[_Key, object], new: Mapping[_Key, object]) -> Iterable[str]:
     for side, keys in (("before", old.keys() - new.keys()), ("after", new.keys() - old.keys())):
         if keys:
-            named = sorted(key.describe() for key in keys)
-            more = f" and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else ""
-            yield f"{len(named)} {what} only {side}, not compared: {'; '.join(named[:MAX_NAMED])}{more}."
+            yield _told(len(keys), f"{what} only {side}", sorted(key.describe() for key in keys))
 
 
-def _names(candidates: Iterable[Candidate]) -> dict[Candidate, str]:
-    """What stays the same between two versions of the code; weights only where nothing else tells candidates apart."""
-    names = {who: lasting_name(who) for who in candidates}
-    shared = {name for name, count in Counter(names.values()).items() if count > 1}
-    return {who: f"{name}, {who.weights_id}" if name in shared else name for who, name in names.items()}
+def _labels_alone(old: Mapping[_Key, _LabelScores], new: Mapping[_Key, _LabelScores]) -> Iterable[str]:
+    """Labels that one side alone has of what both scored: a case that failed there takes its labels from both."""
+    for side, these, those in (("before", old, new), ("after", new, old)):
+        alone = {key: len(these[key].keys() - those[key].keys()) for key in these if key in those}
+        named = sorted(f"{key.describe()} ({count})" for key, count in alone.items() if count)
+        if named:
+            yield _told(sum(alone.values()), f"labels only {side}", named)
 
 
-def _timed(report: MachineReport) -> dict[_Key, Samples]:
-    names = _names([*(row.candidate for row in report.encoders), *(row.candidate for row in report.cases)])
-    encoders = {_Key(f"encoder of {names[row.candidate]}"): row.encode_samples for row in report.encoders}
-    cases = {
-        _Key(names[row.candidate], row.protocol_options, row.case, row.protocol): row.samples for row in report.cases
-    }
-    return {key: samples for key, samples in (encoders | cases).items() if samples.values}
+def _told(count: int, what: str, named: Sequence[str]) -> str:
+    more = f" and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else ""
+    return f"{count} {what}, not compared: {'; '.join(named[:MAX_NAMED])}{more}."
+
+
+def _timed(*reports: MachineReport) -> list[dict[_Key, Samples]]:
+    """Samples of each side; where two candidates last as one, such as of two versions of a runtime, of the later."""
+    names = lasting_names(
+        [*(row.candidate for row in report.encoders), *(row.candidate for row in report.cases)] for report in reports
+    )
+    return [_samples(report, names) for report in reports]
+
+
+def _samples(report: MachineReport, names: Mapping[Candidate, str]) -> dict[_Key, Samples]:
+    latest = {record.run_id: place for place, record in enumerate(report.records)}
+    rows: list[tuple[_Key, Samples]] = [
+        *((_Key(f"encoder of {names[row.candidate]}"), row.encode_samples) for row in report.encoders),
+        *(
+            (_Key(names[row.candidate], row.protocol_options, row.case, row.protocol), row.samples)
+            for row in report.cases
+        ),
+    ]
+    timed = [(key, samples) for key, samples in rows if samples.values]
+    return dict(sorted(timed, key=lambda row: max(latest[run_id] for run_id, _ in row[1].rounds)))
 
 
 def _latency(key: _Key, old: Samples, new: Samples) -> Latency:
     return Latency(key.describe(), spread_of(old).median, spread_of(new).median, ratio_of_medians(new, old))
 
 
-def _scores(report: MachineReport) -> dict[_Key, dict[LabelKey, float]]:
-    """DSC of every label by candidate and protocol, of trained weights."""
-    trained = [one for one in report.scored if one.candidate.trained]
-    names = _names([one.candidate for one in trained])
-    found: dict[_Key, dict[LabelKey, float]] = {}
-    for one in trained:
-        dsc = {label: value[0] for label, value in one.scores.items() if math.isfinite(value[0])}
-        key = _Key(names[one.candidate], one.protocol_options, protocol=one.protocol)
-        found.setdefault(key, {}).update(dsc)
-    return found
+def _scores(*reports: MachineReport) -> list[dict[_Key, _LabelScores]]:
+    """Of each side the DSC of every label by candidate and protocol, of trained weights; of two the later."""
+    trained = [[one for one in report.scored if one.candidate.trained] for report in reports]
+    names = lasting_names([one.candidate for one in side] for side in trained)
+    sides: list[dict[_Key, _LabelScores]] = []
+    for side in trained:
+        found: dict[_Key, _LabelScores] = {}
+        for one in side:
+            dsc = {label: value[0] for label, value in one.scores.items() if math.isfinite(value[0])}
+            key = _Key(names[one.candidate], one.protocol_options, protocol=one.protocol)
+            found.setdefault(key, {}).update(dsc)
+        sides.append(found)
+    return sides
 
 
-def _accuracy(key: _Key, old: Mapping[LabelKey, float], new: Mapping[LabelKey, float]) -> Accuracy:
+def _accuracy(key: _Key, old: _LabelScores, new: _LabelScores) -> Accuracy:
     labels = [label for label in old if label in new]
-    before, after = (np.array([side[label] for label in labels]) for side in (old, new))
-    if not labels:
-        return Accuracy(key.describe(), 0, math.nan, math.nan, math.nan)
-    differences = after - before
-    p_value = float(wilcoxon(differences).pvalue) if differences.any() else math.nan
-    return Accuracy(key.describe(), len(labels), float(before.mean()), float(after.mean()), p_value)
+    by_case: dict[CaseInfo, list[float]] = {}
+    for label in labels:
+        by_case.setdefault(label[0], []).append(new[label] - old[label])
+    before, after = (math.fsum(side[label] for label in labels) / len(labels) for side in (old, new))
+    return Accuracy(key.describe(), before, after, difference(by_case))
 
 
 def _latency_row(row: Latency) -> dict[str, str]:
@@ -228,9 +240,11 @@ def _latency_row(row: Latency) -> dict[str, str]:
 def _accuracy_row(row: Accuracy) -> dict[str, str]:
     return {
         "DSC": row.what,
-        "labels": str(row.labels),
+        "labels": str(row.difference.labels),
+        "cases": str(row.difference.cases),
         "before": significant(row.before),
         "after": significant(row.after),
-        "p": significant(row.p_value) if math.isfinite(row.p_value) else NOTHING,
+        "after - before [95 % CI]": difference_cell(row.difference),
+        "p (Wilcoxon over cases)": p_cell(row.difference.p_value),
         "verdict": row.verdict,
     }

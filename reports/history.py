@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from reports.candidates import Reading, label_protocols, lasting_name
+from reports.candidates import Candidate, Reading, label_protocols, lasting_names
 from reports.fields import listed
 from reports.provenance import short_commit
 from reports.statistics import Samples, ratio_of_medians, run_samples, spread_of
@@ -46,11 +46,15 @@ def history(records: Iterable[Reading]) -> dict[str, list[Point]]:
     """
     latencies = list({(r.run_id, r.key): r for r in records if r.kind == "latency" and _is_warm(r)}.values())
     protocols, _ = label_protocols(latencies)
+    runs: dict[str, list[Candidate]] = {}
+    for record in latencies:
+        runs.setdefault(record.run_id, []).append(record.who)
+    lasting = lasting_names(runs.values())
     series: dict[tuple[object, ...], dict[str, list[Reading]]] = {}
     names: dict[tuple[object, ...], str] = {}
     for record in sorted(latencies, key=lambda record: record.time_utc):
         case, protocol = record.case_info, record.protocol_id
-        who = lasting_name(record.who)
+        who = lasting[record.who]
         key = (who, case, protocol)
         names[key] = f"{case.case_id} {case.size}: {who} {protocols[protocol]}".strip() if record.case else who
         series.setdefault(key, {}).setdefault(record.run_id, []).append(record)

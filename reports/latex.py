@@ -45,8 +45,11 @@ def escape(text: str) -> str:
     '50 \\% of per\\_object'
     """
     plain = text.replace("`", "").replace("\\*", "*")
-    return _SPECIAL.sub(lambda found: _ESCAPED.get(found[0], "\\" + found[0]), plain)
+    escaped = _SPECIAL.sub(lambda found: _ESCAPED.get(found[0], "\\" + found[0]), plain)
+    return re.sub("-(?=-)", "-{}", escaped)
 
 
 def _row(cells: Sequence[object]) -> str:
-    return " & ".join(escape(str(cell)) for cell in cells) + r" \\"
+    """Cells of a row. Behind the end of another one `[` and `*` would be that end's options."""
+    text = " & ".join(escape(str(cell)) for cell in cells)
+    return ("{}" if text.startswith(("[", "*")) else "") + text + r" \\"

@@ -121,7 +121,7 @@ def _machine_report(
         records=records,
         encoders=encoder_rows(records, baseline),
         cases=case_rows(records, baseline),
-        by_modality=accuracy_rows(scored, lambda case: case.modality),
+        by_modality=accuracy_rows(scored, lambda case: case.kind),
         by_case=accuracy_rows(scored, lambda case: case.case_id),
         scored=scored,
         peaks=read_peaks(records),

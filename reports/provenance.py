@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from reports.candidates import Reading, label_candidates, label_protocols
+from reports.candidates import CaseInfo, Reading, label_candidates, label_protocols, lasting_name
 from reports.fields import listed, mapped
 from reports.load import Loaded
 from reports.tables import NOTHING, Table
@@ -79,7 +79,8 @@ def error_tables(records: Sequence[Reading]) -> list[Table]:
         return []
     labels, _ = label_candidates(record.who for record in failed)
     protocols, _ = label_protocols(failed)
-    measured_s = {_subject(record): record.time_utc for record in records if record.kind != "error"}
+    measured = [record for record in records if record.kind != "error"]
+    since = {subject: record.time_utc for record in measured for subject in _subjects(record)}
     rows = [
         {
             "time (UTC)": record.time_utc[:19],
@@ -88,7 +89,7 @@ def error_tables(records: Sequence[Reading]) -> list[Table]:
             "protocol": protocols[record.protocol_id],
             "error": str(mapped(record.error).get("type", "")),
             "message": str(mapped(record.error).get("message", "")),
-            "measured since": "yes" if measured_s.get(_subject(record), "") > record.time_utc else "no",
+            "measured since": "yes" if since.get(_subject(record), "") > record.time_utc else "no",
         }
         for record in failed
     ]
@@ -115,8 +116,18 @@ def reading_notes(loaded: Loaded) -> list[str]:
 
 
 def _subject(record: Reading) -> tuple[object, ...]:
-    """What a record is about, whatever became of it."""
-    return record.who, record.case_info, record.protocol_id
+    """What a record is about, whatever became of it. What could not be made knows no hash and no version."""
+    who = record.who
+    if who.sha256:
+        return who, record.case_info, record.protocol_id
+    return lasting_name(who), who.weights, record.case_info
+
+
+def _subjects(record: Reading) -> Iterator[tuple[object, ...]]:
+    """Of a measurement: itself, and that its candidate was made, of these weights or of those by default."""
+    yield _subject(record)
+    for weights in (record.who.weights, ""):
+        yield lasting_name(record.who), weights, CaseInfo("")
 
 
 def short_commit(git: Mapping[str, Any] | None) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reports.accuracy import Mean
+from reports.accuracy import AccuracyRow, Mean
 from reports.candidates import Candidate
 from reports.encoders import timed
 from reports.load import load_records
@@ -70,6 +70,8 @@ def recommend(paths: Sequence[Path], machine: str, max_latency_s: float, min_dsc
     among = choices(reports[machine])
     best = best_choice(among, max_latency_s, min_dsc)
     table = markdown_table([_shown(choice, choice is best) for choice in among])
+    if averaged := _averaged_over(reports[machine]):
+        table += f"\n\n{averaged}"
     was_scored = any(not row.is_floor for row in reports[machine].compared)
     if was_scored and not any(math.isfinite(choice.dsc) for choice in among):
         table += f"\n\n{NOT_SHARED}"
@@ -83,11 +85,29 @@ def describe(candidate: Candidate) -> str:
 
 def _mean_dsc(report: MachineReport) -> dict[Candidate, float]:
     """Over the labels that all scored candidates have: of images and volumes, or of the one kind that all have."""
+    shared = _shared_rows(report)
+    scored = {row.candidate for row in shared}
+    return {who: _joined([row.dsc for row in shared if row.candidate == who]) for who in scored}
+
+
+def _shared_rows(report: MachineReport) -> list[AccuracyRow]:
+    """Of images and of volumes the rows, where all scored candidates have one."""
     rows = [row for row in report.compared if not row.is_floor and row.dsc.n]
     scored = {row.candidate for row in rows}
     of_kind = [[row for row in rows if row.dims == dims] for dims in ("2D", "3D")]
-    shared = [row for kind in of_kind if {row.candidate for row in kind} == scored for row in kind]
-    return {who: _joined([row.dsc for row in shared if row.candidate == who]) for who in scored}
+    return [row for kind in of_kind if {row.candidate for row in kind} == scored for row in kind]
+
+
+def _averaged_over(report: MachineReport) -> str:
+    """What the mean DSCs go over, in words; empty where there are none."""
+    shared = _shared_rows(report)
+    if not shared:
+        return ""
+    kinds = {row.dims: row.dsc.n for row in shared}
+    cases = {one.case for one in report.shared if one.scores and ("3D" if one.case.is_volume else "2D") in kinds}
+    labels = sum(kinds.values())
+    counted = f"{labels} label{'s' * (labels != 1)} of {len(cases)} case{'s' * (len(cases) != 1)}"
+    return f"DSC: mean over {counted}, which all that have one were scored on."
 
 
 def _joined(means: Sequence[Mean]) -> float:

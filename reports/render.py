@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 TITLE = "Benchmark report"
 _MARKED = re.compile(
     r"(?P<begin><!-- generated(?: tables (?P<names>[a-z0-9_ ]+?))? by:[^\n]*-->\n).*?(?P<end><!-- end)", re.DOTALL
+)
+#: Names of all tables that there may be, beside those of several files and of quoted figures, which are always there.
+TABLES = (
+    *("zoo", "runtimes", "encoders", "cases_3d", "stages_3d", "cases_2d", "stages_2d", "accuracy", "accuracy_cases"),
+    *("peak", "shares", "history", "errors", "weights", "runs", "machines"),
 )
 #: What a report's folder may hold beside its figures.
 FORMATS = ("markdown", "html", "csv", "latex")
@@ -51,7 +57,7 @@ def render_report(
     Args:
         record_paths: JSON-lines files of records.
         out_dir: where to write the figures and what `formats` ask for, too: `report.md`, `report.html`, `TABLE.csv` and
-            `TABLE.tex` for every table.
+            `TABLE.tex` for every table. What an earlier report left of these formats is removed.
         baseline: encoder that ratios are taken to; by default `tinyvit`, or the slowest where there is none.
         formats: some of `FORMATS`.
         figures: whether to draw them, which takes longer than all the rest.
@@ -154,10 +160,15 @@ def renew_page(path: Path, record_paths: Sequence[Path], *, baseline: str | None
 def _draw(reports: Sequence[MachineReport], out_dir: Path) -> dict[str, list[Picture]]:
     """Figures by machine."""
     # Imported here: tables on the terminal do not wait for matplotlib.
-    from reports.plots import draw_figures
+    from reports.plots import DRAWINGS, draw_figures
 
     out_dir.mkdir(parents=True, exist_ok=True)
-    return {report.machine: draw_figures(report, out_dir, suffix=_suffix(report, reports)) for report in reports}
+    pictures = {r.machine: draw_figures(r, out_dir, suffix=_suffix(r, reports)) for r in reports}
+    drawn = [picture for of_machine in pictures.values() for picture in of_machine]
+    names = [name for name, *_ in DRAWINGS]
+    _remove_earlier(out_dir, names, ".png", [picture.light for picture in drawn])
+    _remove_earlier(out_dir, names, "_dark.png", [picture.dark for picture in drawn])
+    return pictures
 
 
 def _suffix(report: MachineReport, reports: Sequence[MachineReport]) -> str:
@@ -220,19 +231,36 @@ def _write_csv(out_dir: Path, reports: Sequence[MachineReport], others: Sequence
             data.setdefault(table.name, []).extend({"machine": report.machine, **row} for row in table.data)
     for table in others:
         data[table.name] = [dict(row) for row in table.data]
-    for name, rows in data.items():
-        if rows:
-            _write(out_dir / f"{name}.csv", pd.DataFrame(rows).to_csv(index=False))
+    filled = {f"{name}.csv": rows for name, rows in data.items() if rows}
+    for name, rows in filled.items():
+        _write(out_dir / name, pd.DataFrame(rows).to_csv(index=False))
+    _remove_earlier(out_dir, TABLES, ".csv", filled)
 
 
 def _write_latex(out_dir: Path, reports: Sequence[MachineReport], others: Sequence[Table]) -> None:
-    """A file for each table that has rows."""
+    """A file for each table that has rows; of several machines each caption names its own."""
     from reports.latex import latex_table
 
-    named = [(f"{t.name}{_suffix(report, reports)}", t) for report in reports for t in report.tables]
-    for name, table in [*named, *((table.name, table) for table in others)]:
-        if table.shown:
-            _write(out_dir / f"{name}.tex", latex_table(table))
+    tables = [_named(table, report, reports) for report in reports for table in report.tables] + [*others]
+    shown = {f"{table.name}.tex": table for table in tables if table.shown}
+    for name, table in shown.items():
+        _write(out_dir / name, latex_table(table))
+    _remove_earlier(out_dir, TABLES, ".tex", shown)
+
+
+def _named(table: Table, report: MachineReport, reports: Sequence[MachineReport]) -> Table:
+    if len(reports) == 1:
+        return table
+    title = f"{table.title}, measured on {report.title} ({report.machine})"
+    return replace(table, name=f"{table.name}{_suffix(report, reports)}", title=title)
+
+
+def _remove_earlier(out_dir: Path, names: Iterable[str], ending: str, written: Collection[str]) -> None:
+    """Removes what a report of other records has left: it would pass for a part of this one."""
+    known = re.compile(f"({'|'.join(names)})(_[0-9a-f]{{12}})?{re.escape(ending)}")
+    for path in out_dir.iterdir():
+        if known.fullmatch(path.name) and path.name not in written:
+            path.unlink()
 
 
 def _write(path: Path, text: str) -> None:

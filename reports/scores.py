@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy.stats import wilcoxon
 
-from reports.statistics import CONFIDENCE, RESAMPLES, SEED
+from reports.paired import difference, difference_cell, p_cell
 from reports.tables import NOTHING, markdown_table, significant
 
 if TYPE_CHECKING:
@@ -20,8 +18,6 @@ if TYPE_CHECKING:
 
 #: Columns of scores, and their headings.
 METRICS = {"dsc": "DSC", "nsd": "NSD", "hd95_mm": "HD95 (mm)", "volume_difference": "volume difference"}
-#: Chance below which a difference is called shown.
-SIGNIFICANT = 0.05
 
 
 def score_table(rows: Iterable[DataclassInstance]) -> pd.DataFrame:
@@ -67,39 +63,51 @@ def by_case(scores: pd.DataFrame, *, skip_undefined: bool = True) -> str:
         skip_undefined: a label without a DSC is left out; otherwise it leaves its case without one, as in the
             challenge.
     """
-    means = {
-        str(case_id): [_mean(group[m], skip_undefined=skip_undefined or m != "dsc") for m in METRICS]
+    of_cases = {
+        str(case_id): group if skip_undefined else _without_undefined_dsc(group)
         for case_id, group in scores.groupby("case_id", sort=True)
     }
-    counts = scores.groupby("case_id").size()
-    rows = [_case_row(case_id, str(counts[case_id]), values) for case_id, values in means.items()]
-    overall = [_mean(pd.Series(column), skip_undefined=True) for column in zip(*means.values(), strict=True)]
-    return markdown_table([*rows, _case_row(f"mean of {len(rows)}", str(len(scores)), overall)])
+    rows = [{"case": case_id, "labels": str(len(group))} | _mean_cells(group) for case_id, group in of_cases.items()]
+    means = pd.DataFrame([{metric: _mean(group[metric]) for metric in METRICS} for group in of_cases.values()])
+    return markdown_table([*rows, {"case": f"mean of {len(rows)}", "labels": str(len(scores))} | _mean_cells(means)])
 
 
 def by_label(scores: pd.DataFrame) -> str:
     """Means over the cases that have a label, label by label."""
     rows = [
-        {"label": str(label), "cases": str(len(group))}
-        | {heading: significant(_mean(group[metric], skip_undefined=True)) for metric, heading in METRICS.items()}
+        {"label": str(label), "cases": str(len(group))} | _mean_cells(group)
         for label, group in scores.groupby("label", sort=True)
     ]
     return markdown_table(rows)
 
 
-def _case_row(case_id: str, labels: str, means: Sequence[float]) -> dict[str, str]:
-    cells = {heading: significant(mean) for heading, mean in zip(METRICS.values(), means, strict=True)}
-    return {"case": case_id, "labels": labels} | cells
+def _without_undefined_dsc(group: pd.DataFrame) -> pd.DataFrame:
+    """A case's rows: without any DSC where one label has none."""
+    return group if np.isfinite(group["dsc"]).all() else group.assign(dsc=math.nan)
 
 
-def _mean(column: pd.Series[float], *, skip_undefined: bool) -> float:
+def _mean_cells(scores: pd.DataFrame) -> dict[str, str]:
+    """Mean of every metric over what is defined: `1.00 (n=2)` where that is not all."""
+    cells = {}
+    for metric, heading in METRICS.items():
+        defined = int(np.isfinite(scores[metric]).sum())
+        left_out = f" (n={defined})" if 0 < defined < len(scores) else ""
+        cells[heading] = significant(_mean(scores[metric])) + left_out
+    return cells
+
+
+def _mean(column: pd.Series[float]) -> float:
+    """Of what is defined, NaN where nothing is."""
     values = column.to_numpy(np.float64)
     finite = values[np.isfinite(values)]
-    return float(finite.mean()) if len(finite) and (skip_undefined or len(finite) == len(values)) else math.nan
+    return float(finite.mean()) if len(finite) else math.nan
 
 
 def paired(scores: pd.DataFrame, others: pd.DataFrame, names: Sequence[str]) -> str:
     """Two segmentations on the labels that both were scored on: mean difference, its interval, Wilcoxon's test.
+
+    Interval and test go over cases. A pair of which only one is defined, such as the HD95 of a label that one of them
+    missed, has no difference: such pairs are counted.
 
     Args:
         scores: as in `summary`.
@@ -112,48 +120,31 @@ def paired(scores: pd.DataFrame, others: pd.DataFrame, names: Sequence[str]) -> 
     both = scores.merge(others, on=["case_id", "label"], suffixes=("", "_other"))
     if both.empty:
         raise ValueError("found no case and label that both were scored on; expected segmentations of the same cases")
-    rows = []
-    for metric, heading in METRICS.items():
-        one, other = (both[column].to_numpy(np.float64) for column in (metric, f"{metric}_other"))
-        finite = np.isfinite(one) & np.isfinite(other)
-        if finite.any():
-            cases = both["case_id"].to_numpy()[finite]
-            rows.append(_paired_row(heading, cases, one[finite], other[finite], names))
-    return markdown_table(rows)
+    return markdown_table([row for metric in METRICS for row in _paired_rows(both, metric, names)])
 
 
-def _paired_row(
-    heading: str, cases: NDArray[Any], one: NDArray[np.float64], other: NDArray[np.float64], names: Sequence[str]
-) -> dict[str, str]:
-    differences = one - other
-    by_case = pd.Series(differences).groupby(cases).agg(["sum", "count"])
-    low, high = bootstrap_interval(by_case.to_numpy(np.float64))
-    interval = f" [{low:+.4f}, {high:+.4f}]" if math.isfinite(low) else ""
-    p_value = float(wilcoxon(differences).pvalue) if differences.any() else math.nan
-    return {
-        "metric": heading,
-        "labels": str(len(differences)),
+def _paired_rows(both: pd.DataFrame, metric: str, names: Sequence[str]) -> list[dict[str, str]]:
+    """A row, or none where no pair is defined."""
+    defined = np.isfinite(both[[metric, f"{metric}_other"]].to_numpy(np.float64))
+    kept = both[defined.all(axis=1)]
+    if kept.empty:
+        return []
+    one, other = kept[metric], kept[f"{metric}_other"]
+    found = difference({str(case): of_case.tolist() for case, of_case in (one - other).groupby(kept["case_id"])})
+    alone = [
+        f"{count} of {name}"
+        for name, count in zip(names, (~defined & defined[:, ::-1]).sum(axis=0), strict=True)
+        if count
+    ]
+    row = {
+        "metric": METRICS[metric],
+        "labels": str(found.labels),
+        "cases": str(found.cases),
         names[0]: significant(float(one.mean())),
         names[1]: significant(float(other.mean())),
-        "mean difference [95 % CI]": f"{differences.mean():+.4f}{interval}",
-        "p (Wilcoxon)": significant(p_value) if math.isfinite(p_value) else NOTHING,
-        "verdict": "differs" if p_value < SIGNIFICANT else "no difference shown",
+        "mean difference [95 % CI]": difference_cell(found),
+        "p (Wilcoxon over cases)": p_cell(found.p_value),
+        "verdict": found.verdict("differs", "differs"),
+        "undefined in one alone": ", ".join(alone),
     }
-
-
-def bootstrap_interval(cases: NDArray[np.float64]) -> tuple[float, float]:
-    """Percentile interval at `CONFIDENCE` of a mean over labels. Whole cases are drawn: their labels go together.
-
-    Args:
-        cases: (N, 2): sum of the labels' values, and how many they are, of each case.
-
-    Returns:
-        NaN for a single case.
-    """
-    if len(cases) < 2:
-        return math.nan, math.nan
-    drawn = np.random.default_rng(SEED).integers(0, len(cases), (RESAMPLES, len(cases)))
-    totals = cases[drawn].sum(axis=1)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(totals[:, 0] / totals[:, 1], [tail, 1 - tail])
-    return float(low), float(high)
+    return [row]

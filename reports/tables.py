@@ -17,8 +17,8 @@ from reports.statistics import Ratio, Samples, Spread
 NOTHING = "-"
 SPEEDUP = "speed-up [95 % CI]"
 UNPAIRED = "u"
-#: How a cell of a column of numbers begins: not as `3DBox_CT_0566` does.
-_NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(x|,|\s|$)")
+#: How a cell of a column of numbers begins: not as `3DBox_CT_0566` or `16x404x488` does.
+_NUMBER = re.compile(r"[-+<]?\d+(\.\d+)?(x(?!\d)|,|\s|$)")
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from reports.accuracy import RANDOM
-from tests.record_book import FLOOR, REPVIT, SKIN, Book, candidate, rows_of
+from reports.accuracy import LACKING_NOTE, RANDOM
+from tests.record_book import CT_0860, FLOOR, REPVIT, SKIN, Book, candidate, rows_of
 
 
 @pytest.fixture
@@ -73,3 +73,27 @@ def test_accuracy_is_averaged_over_labels_by_modality_and_case(book: Book) -> No
     assert by_case[by_case.candidate_trained].set_index("group").dsc_mean.to_dict() == pytest.approx(
         {"ct": 1.0, "skin": 0.3, "skin2": 0.9}
     )
+
+
+def test_phantoms_are_no_images_of_their_modality(book: Book) -> None:
+    who = candidate("repvit", trained=True)
+    book.scores(who, [0.9], CT_0860)
+    book.scores(who, [0.5], {**CT_0860, "case_id": "scan", "sha256": "scan"})
+    rows = [row for row in rows_of(book.report(), "Accuracy by modality") if row["candidate"] == "repvit"]
+    assert [(row["modality"], row["DSC, mean ± std"]) for row in rows] == [("CT", "0.500"), ("CT phantom", "0.900")]
+
+
+def test_who_was_scored_on_fewer_labels_is_marked_and_stands_below(book: Book) -> None:
+    easy, all_of_them = candidate("easy", trained=True), candidate("all", trained=True)
+    other = {**SKIN, "case_id": "skin2", "sha256": "x"}
+    book.scores(easy, [0.9])
+    book.scores(all_of_them, [0.8])
+    book.scores(all_of_them, [0.4], other)
+    book.scores(REPVIT, [0.99], {**SKIN, "case_id": "skin3", "sha256": "y"})
+    text = book.report()
+    rows = {row["candidate"]: row["labels"] for row in rows_of(text, "Accuracy by modality")}
+    assert list(rows) == ["box ellipse", "all", "easy", "repvit"]
+    assert (rows["all"], rows["easy"]) == ("2", "1 *")
+    assert LACKING_NOTE in text
+    book.scores(easy, [0.4], other)
+    assert LACKING_NOTE not in book.report()

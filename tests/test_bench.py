@@ -199,6 +199,66 @@ def test_a_fresh_process_goes_by_the_rule_it_is_told(
     assert measured["encoded_slices"] == encoded
 
 
+def test_a_candidate_that_fails_at_its_first_call_stops_no_other(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch.compile does without a compiler; a rerun finds the others timed, and tries the one again."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("no compiler")
+
+    def build_both(recipe: Recipe) -> Candidate:
+        made = build(recipe)
+        if recipe.encoder == "late":
+            monkeypatch.setattr(made.backend, "decode", refuse)
+        return made
+
+    recipes = [Recipe("late"), Recipe("light_repvit_m0_9")]
+    sweep = replace(sweep, recipes=recipes, build=build_both, settings=replace(sweep.settings, cold=False))
+    sweep.run(small_sources("mr2d"))
+    records = list(read_records([sweep.out], strict=True))
+    (failed,) = [record for record in records if record.error]
+    assert (failed.candidate["encoder"], failed.error["message"]) == ("late", "no compiler")
+    timed = {record.candidate["encoder"] for record in records if record.kind == "latency"}
+    assert timed == {"light_repvit_m0_9"}
+    again = replace(sweep, run_id="again", failures=0)
+    again.run(small_sources("mr2d"))
+    more = list(read_records([sweep.out]))[len(records) :]
+    assert [record.kind for record in more] == ["error"]
+    assert again.failures == 1
+
+
+def test_a_candidate_that_no_longer_runs_is_told_of_case_by_case(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its parts were timed in an earlier run."""
+    sweep.run([])
+    made = build(sweep.recipes[0])
+    monkeypatch.setattr(made.backend, "encode", lambda images: 1 / 0)
+    again = replace(sweep, build=lambda recipe: made, settings=replace(sweep.settings, cold=False))
+    again.run(small_sources("mr2d"))
+    (failed,) = [record for record in read_records([sweep.out]) if record.error]
+    assert failed.case is not None
+    assert failed.case["case_id"] == "phantom_mr2d"
+
+
+def test_what_cannot_be_made_is_told_apart(sweep: Sweep) -> None:
+    recipes = [
+        Recipe("broken"),
+        Recipe("broken", threads=1),
+        Recipe("broken", "folder/w.pth"),
+        Recipe("broken", cpus=(0,)),
+    ]
+    replace(sweep, recipes=recipes).run([])
+    records = list(read_records([sweep.out]))
+    assert len({record.key for record in records}) == 4
+    assert records[2].candidate == {
+        "encoder": "broken",
+        "weights": {"name": "w.pth"},
+        "variant": "reparam",
+        "backend": "torch",
+        "precision": "fp32",
+        "threads": 2,
+        "cpus": None,
+    }
+
+
 def test_failures_are_records_and_the_sweep_goes_on(sweep: Sweep, tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_bytes(b"no archive")
     sources = find_cases(str(tmp_path / "bad.npz")) + small_sources("mr2d")

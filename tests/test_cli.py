@@ -94,7 +94,10 @@ def test_one_bad_case_does_not_stop_the_others(tmp_path: Path) -> None:
         (["--encoder", "repvit", "--encoder", "tinyvit", "--weights", "w.pth"], "NAME=PATH"),
         (["--encoder", "repvit", "--weights", "tinyvit=w.pth"], "weights for tinyvit"),
         (["--cases", "nowhere/*.npz"], "nowhere"),
-        (["--precision", "int3", "--encoder", "repvit", "--cases", "phantom:ct2d"], "failed"),
+        (["--precision", "int3"], "--precision: found unknown name 'int3'; expected one of: bf16, fp32"),
+        (["--backend", "torhc"], "--backend: found unknown name 'torhc'; expected did you mean torch"),
+        (["--sweep", "--backend", "torch"], "leave out --backend and --precision"),
+        (["--sweep", "--precision", "fp32"], "leave out --backend and --precision"),
         (["--threads", "0"], "--threads"),
     ],
 )
@@ -103,6 +106,26 @@ def test_bad_options_are_named(tmp_path: Path, arguments: list[str], message: st
     assert result.exit_code != 0
     assert message in result.output
     assert "Traceback" not in result.output
+
+
+def test_nothing_is_made_for_records_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compress.build.build_candidate", lambda recipe: pytest.fail("made all the same"))
+    newer, file = tmp_path / "newer.jsonl", tmp_path / "file"
+    fields = ("kind", "candidate", "measurements", "machine", "run_id", "key")
+    newer.write_text(json.dumps(dict.fromkeys(fields) | {"schema": 99}) + "\n")
+    file.touch()
+    for out, message in ((newer, "newer.jsonl:1: found schema 99"), (file / "a.jsonl", "found no way to write to it")):
+        result = invoke("bench", "--encoder", "light_repvit_m0_9", "--cases", "phantom:ct2d", "--out", out)
+        assert result.exit_code == 1
+        assert message in result.output
+        assert not isinstance(result.exception, ValueError | OSError)
+
+
+def test_a_format_needs_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").touch()
+    result = invoke("report", tmp_path / "a.jsonl", "--format", "html")
+    assert result.exit_code == 2
+    assert "--format needs --out" in result.output
 
 
 def test_report_without_records_is_told(tmp_path: Path) -> None:
@@ -156,6 +179,8 @@ def test_random_weights_for_all_or_for_one() -> None:
     assert [recipe.weights for recipe in recipes] == ["random:3", "random:3"]
     recipes = _recipes(("repvit", "tinyvit"), ("tinyvit=a.pth",), "train", [("torch", "fp32")], 2)
     assert [recipe.weights for recipe in recipes] == [None, "a.pth"]
+    recipes = _recipes(("repvit", "tinyvit"), ("tinyvit=a.pth", "tinyvit=b.pth", "random:1"), "train", [("t", "p")], 2)
+    assert [recipe.weights for recipe in recipes] == ["random:1", "a.pth", "b.pth"], "each of an encoder's"
     assert len(_recipes(("all", "timm:resnet18"), (), "train", [("torch", "fp32"), ("openvino", "fp32")], 1)) > 20
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from scipy.stats import wilcoxon
 
 from cli import main
-from reports.compare import NOT_SHOWN, compare
-from tests.record_book import CT_0860, Book, candidate, protocol
+from reports.compare import compare
+from reports.paired import MIXED, NOT_SHOWN, TOO_FEW_CASES
+from tests.record_book import CT_0860, SKIN, Book, candidate, protocol
 
 WHO = candidate("repvit", trained=True)
 STEADY = [1.00, 1.01, 0.99, 1.02, 0.98, 1.00, 1.01, 0.99]
@@ -20,8 +22,22 @@ NOISY = [0.6, 1.5, 0.9, 1.2, 0.7, 1.4, 1.1, 0.8]
 def side(tmp_path: Path, name: str, encode_s: list[float], dsc: list[float], **fields: str) -> Path:
     book = Book(tmp_path / f"{name}.jsonl")
     book.parts(WHO, list(encode_s), run_id=name, **fields)
-    book.scores(WHO, list(dsc), run_id=name, **fields)
+    for number, value in enumerate(dsc):
+        book.scores(WHO, [value], numbered(number), run_id=name, **fields)
     return book.path
+
+
+def numbered(number: int) -> dict[str, Any]:
+    """A case of its own."""
+    return {**SKIN, "case_id": f"skin{number}", "sha256": str(number)}
+
+
+def scored(path: Path, dsc: list[list[float]]) -> Path:
+    """Records of cases with several labels."""
+    book = Book(path)
+    for number, labels in enumerate(dsc):
+        book.scores(WHO, list(labels), numbered(number))
+    return path
 
 
 DSC = [0.80, 0.70, 0.90, 0.60, 0.85, 0.75, 0.65, 0.95]
@@ -59,12 +75,71 @@ def test_dsc_is_compared_label_by_label(tmp_path: Path) -> None:
     before, after = side(tmp_path, "before", STEADY, DSC), side(tmp_path, "after", STEADY, worse)
     result = compare([before], [after])
     (row,) = result.accuracies
-    assert row.labels == 8
+    assert (row.difference.labels, row.difference.cases) == (8, 8)
     assert row.drop_points == pytest.approx(4.5)
-    assert row.p_value == pytest.approx(float(wilcoxon(DSC, worse).pvalue))
+    assert row.difference.p_value == pytest.approx(float(wilcoxon(DSC, worse).pvalue))
     assert row.verdict == "worse"
     assert result.failures(None, 0.5) == ["repvit (reparam, torch fp32, 2 threads): 4.50 points of DSC lost"]
     assert compare([before], [before]).accuracies[0].verdict == NOT_SHOWN
+
+
+def test_a_case_counts_once_however_many_labels_it_has(tmp_path: Path) -> None:
+    """Five cases became worse, label for label; the labels of a case are no witnesses of each other."""
+    before = scored(tmp_path / "before.jsonl", [[0.8] * 20] * 8)
+    five = scored(tmp_path / "five.jsonl", [[0.7 - 0.01 * n] * 20 for n in range(5)] + [[0.8] * 20] * 3)
+    six = scored(tmp_path / "six.jsonl", [[0.7 - 0.01 * n] * 20 for n in range(6)] + [[0.8] * 20] * 2)
+    (row,) = compare([before], [five]).accuracies
+    assert (row.difference.labels, row.difference.cases, row.verdict) == (160, 8, TOO_FEW_CASES)
+    assert compare([before], [six]).accuracies[0].verdict == "worse"
+    one = scored(tmp_path / "one.jsonl", [[0.1] * 20])
+    assert compare([before], [one]).accuracies[0].verdict == TOO_FEW_CASES
+
+
+def test_many_small_gains_and_few_collapses_are_neither_better_nor_worse(tmp_path: Path) -> None:
+    before = side(tmp_path, "before", STEADY, [0.9] * 40)
+    after = side(tmp_path, "after", STEADY, [0.91 + 0.0001 * n for n in range(38)] + [0.1, 0.1])
+    result = compare([before], [after])
+    (row,) = result.accuracies
+    assert row.difference.p_value < 0.001
+    assert row.drop_points > 2
+    assert row.verdict == MIXED
+    assert "<0.001" in result.to_markdown()
+    assert result.failures(None, 0.5), "the mean is judged all the same"
+    assert compare([after], [before]).accuracies[0].verdict == MIXED
+
+
+def test_labels_of_one_side_alone_are_told(tmp_path: Path) -> None:
+    before = scored(tmp_path / "before.jsonl", [[0.8, 0.7, 0.6], [0.9]])
+    after = scored(tmp_path / "after.jsonl", [[0.8, 0.7]])
+    result = compare([before], [after])
+    assert result.accuracies[0].difference.labels == 2
+    assert result.unmatched == ("2 labels only before, not compared: repvit (reparam, torch fp32, 2 threads) (2).",)
+    with pytest.raises(ValueError, match="no candidate and case that both sides measured"):
+        compare([before], [scored(tmp_path / "none.jsonl", [[None]])])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("latest_first", [False, True])
+def test_of_two_versions_of_a_runtime_the_later_run_counts(tmp_path: Path, latest_first: bool) -> None:
+    before, after = Book(tmp_path / "before.jsonl"), Book(tmp_path / "after.jsonl")
+    for version, day, factor in sorted([("2", 1, 4.0), ("3", 2, 1.0)], reverse=latest_first):
+        who, when = {**WHO, "backend_version": version}, f"2026-01-0{day}T00:00:00.000+00:00"
+        before.parts(who, [factor * s for s in STEADY], run_id=f"run{version}", time_utc=when)
+        before.one_pass(who, factor, protocol("cached"), run_id=f"run{version}", time_utc=when)
+    after.parts({**WHO, "backend_version": "4"}, STEADY, run_id="after")
+    after.one_pass(WHO, 1.0, protocol("cached"), run_id="after")
+    assert [row.ratio.value for row in compare([before.path], [after.path]).latencies] == [1.0, 1.0]
+    assert [row.ratio.value for row in compare([after.path], [before.path]).latencies] == [1.0, 1.0]
+
+
+def test_weights_are_named_on_both_sides_where_one_has_several(tmp_path: Path) -> None:
+    before, after = Book(tmp_path / "before.jsonl"), Book(tmp_path / "after.jsonl")
+    of_weights = [{**WHO, "weights": {"name": "w", "sha256": letter * 64, "trained": True}} for letter in "ab"]
+    for who in of_weights:
+        before.parts(who, STEADY)
+    renamed = {**of_weights[1], "weights": {**of_weights[1]["weights"], "name": "another name"}}
+    after.parts(renamed, STEADY)
+    (row,) = compare([before.path], [after.path]).latencies
+    assert row.what.endswith("bbbbbbbbbbbb")
 
 
 def test_cases_are_paired_with_their_protocol(tmp_path: Path) -> None:
@@ -115,7 +190,7 @@ def test_undefined_scores_are_no_drop(tmp_path: Path) -> None:
     before.scores(WHO, [0.8, None, 0.6])
     after.scores(WHO, [0.8, 0.1, None])
     (row,) = compare([before.path], [after.path]).accuracies
-    assert (row.labels, row.before, row.after, row.verdict) == (1, 0.8, 0.8, NOT_SHOWN)
+    assert (row.difference.labels, row.before, row.after, row.verdict) == (1, 0.8, 0.8, NOT_SHOWN)
 
 
 def test_other_machines_are_refused(tmp_path: Path) -> None:
@@ -141,6 +216,14 @@ def test_command(tmp_path: Path) -> None:
     assert "20.0 % slower" in result.output
     assert "| slower" in result.output
     assert CliRunner().invoke(main, ["compare", before, after, "--fail-if-slower", "30"]).exit_code == 0
-    assert (
-        "expected a percentage" in CliRunner().invoke(main, ["compare", before, after, "--fail-if-slower", "x"]).output
-    )
+    for option, value, expected in (
+        ("--fail-if-slower", "x", "a percentage such as 5%"),
+        ("--fail-if-slower", "nan", "a percentage such as 5%"),
+        ("--fail-if-slower", "-5%", "a percentage such as 5%"),
+        ("--fail-if-dsc-drop", "nan", "a number of points such as 5"),
+        ("--fail-if-dsc-drop", "inf", "a number of points such as 5"),
+    ):
+        refused = CliRunner().invoke(main, ["compare", before, after, option, value])
+        assert refused.exit_code == 2
+        assert f"found '{value}'; expected {expected}" in refused.output
+    assert CliRunner().invoke(main, ["compare", before, after, "--fail-if-dsc-drop", "0.5"]).exit_code == 0

@@ -14,7 +14,15 @@ from reports.machine import MachineReport, machine_reports
 from reports.plots import DRAWINGS
 from reports.plots.accuracy import MAX_STRIPS, accuracy_figure, distribution_figure, pareto_front
 from reports.plots.cases import MAX_BARS, scaling_figure, stages_figure
-from reports.plots.style import Entry, by_column, fingerprint
+from reports.plots.style import (
+    OTHER_MARKER,
+    PRECISION_MARKER,
+    RUNTIME_MARKERS,
+    Entry,
+    by_column,
+    fingerprint,
+    plain_log,
+)
 from tests.record_book import CT_0860, FLOOR, REPVIT, SKIN, Book, candidate, protocol
 from tests.test_peak import peak
 
@@ -84,18 +92,92 @@ def test_too_many_bars_are_left_to_the_table(crowd: MachineReport) -> None:
 
 
 def test_scaling_is_a_slices_seconds_against_objects(crowd: MachineReport) -> None:
+    """Cases of more objects have more slices here: what slices alone do to seconds cannot be told."""
     figure = scaling_figure(crowd)
     assert figure is not None
-    objects, slices = figure.axes
+    (objects,) = figure.axes
     line = objects.lines[0].get_xydata().tolist()  # type: ignore[union-attr]
     number = crowd.cases[0].median_s - 10.0
-    assert line != slices.lines[0].get_xydata().tolist()  # type: ignore[union-attr]
     assert [place for place, _ in line] == [1, 2, 4]
     assert any(
         [tuple(point) for point in each.get_xydata()]  # type: ignore[union-attr]
         == [(1, (10 + number) / 16), (2, (20 + number) / 32), (4, (40 + number) / 64)]
         for each in objects.lines
     )
+
+
+def sized(objects: int, slices: int) -> dict[str, object]:
+    return {**CT_0860, "shape": [slices, 64, 64], "objects": objects, "sha256": f"{objects} {slices}"}
+
+
+def legend_of(figure: Figure) -> list[str]:
+    (legend,) = figure.legends
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def test_seconds_against_slices_are_of_cases_with_as_many_objects(book: Book) -> None:
+    for objects, slices in ((2, 4), (2, 6), (5, 40)):
+        book.one_pass(REPVIT, 0.1 * slices * objects, protocol("cached"), sized(objects, slices))
+    (report,) = machine_reports(load_records([book.path]))
+    figure = scaling_figure(report)
+    assert figure is not None
+    _, slices_axes = figure.axes
+    assert slices_axes.lines[0].get_xdata().tolist() == [4, 6]  # type: ignore[union-attr]
+
+
+def test_encoders_are_compared_in_the_runtime_that_most_were_timed_in(book: Book) -> None:
+    """Of two of three encoders another runtime has more cases."""
+    for encoder in ("one", "two", "three"):
+        for objects in (1, 2):
+            book.one_pass(candidate(encoder), 1.0 * objects, protocol("cached"), sized(objects, 4))
+        for objects in (1, 2, 3) if encoder != "three" else ():
+            who = candidate(encoder, backend="openvino", precision="int8")
+            book.one_pass(who, 0.1 * objects, protocol("cached"), sized(objects, 4))
+    (report,) = machine_reports(load_records([book.path]))
+    figure = scaling_figure(report)
+    assert figure is not None
+    assert "torch fp32; n = " in texts(figure)
+    assert sorted(legend_of(figure)) == ["cached", "one", "three", "two"]
+    for objects in (1, 2):
+        book.one_pass(candidate("four", backend="cuda"), 1.0 * objects, protocol("cached"), sized(objects, 4))
+    (report,) = machine_reports(load_records([book.path]))
+    figure = scaling_figure(report)
+    assert figure is not None
+    assert {"one, torch", "four, cuda"} <= set(legend_of(figure))
+
+
+@pytest.mark.parametrize("limits", [(4.1, 4.9), (4, 6), (0.19, 0.21), (1, 1000)])
+def test_a_logarithmic_axis_has_two_numbers_or_more(limits: tuple[float, float]) -> None:
+    axes = Figure().subplots()
+    axes.set_xlim(*limits)
+    plain_log(axes, "x")
+    assert sum(limits[0] <= tick <= limits[1] for tick in axes.get_xticks()) >= 2
+
+
+def test_every_runtime_shows_its_precision() -> None:
+    """A star's halves cannot be told apart; and no runtime looks like another one, or like a precision's sample."""
+    marks = [*RUNTIME_MARKERS.values(), OTHER_MARKER, PRECISION_MARKER]
+    assert len(set(marks)) == len(marks)
+    assert "*" not in marks
+
+
+def test_strips_of_a_modality_hold_the_same_labels(book: Book) -> None:
+    """One of two candidates was also scored on a phantom and on a cut of the case."""
+    cases = [{**CT_0860, "case_id": "whole", "sha256": "w"}, {**CT_0860, "case_id": "whole", "sha256": "cut"}, CT_0860]
+    for case in cases:
+        book.scores(FLOOR, [0.5, 0.6], case)
+    for name, count in (("first", 1), ("second", 3)):
+        who = candidate(name, trained=True)
+        book.parts(who, [0.01, 0.011])
+        for case in cases[:count]:
+            book.scores(who, [0.8, 0.9], case)
+    (report,) = machine_reports(load_records([book.path]))
+    figure = distribution_figure(report)
+    assert figure is not None
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["CT 3D"]
+    assert [len(line.get_xdata()) for line in axes.lines if line.get_marker() == "o"] == [2, 2, 2]  # type: ignore[arg-type]
+    assert "n = 2 labels a candidate" in texts(figure)
 
 
 def test_strips_are_few(crowd: MachineReport) -> None:

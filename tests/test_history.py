@@ -60,3 +60,14 @@ def test_a_record_in_two_files_is_one_run(book: Book) -> None:
     parts(book, "a", 1.0)
     book.path.write_text(book.path.read_text() * 2)
     assert history_of(book) is None
+
+
+def test_weights_of_one_encoder_have_a_history_each(book: Book) -> None:
+    of_weights = [candidate("repvit", weights={"name": "w", "sha256": letter * 64}) for letter in "ab"]
+    for run, factors in (("a", (1.0, 4.0)), ("b", (2.0, 4.0))):
+        for who, factor in zip(of_weights, factors, strict=True):
+            parts(book, run, factor, who)
+    table = history_of(book)
+    assert table is not None
+    assert [row.get("value") for row in table.data] == [None, pytest.approx(2.0), None, pytest.approx(1.0)]
+    assert [row["what"].split()[-1][:2] for row in table.shown] == ["aa", "aa", "bb", "bb"]

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from reports.html import mark_code
 from reports.render import render_report
-from tests.record_book import REPVIT, TINYVIT, Book, candidate
+from tests.record_book import CT_0860, REPVIT, TINYVIT, Book, candidate, protocol
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 #: Containers run as root, where Chromium's sandbox does not start; the page is our own file.
@@ -73,6 +73,19 @@ def test_columns_sort_as_numbers_and_as_text(page: Page) -> None:
     page.locator("[data-table=encoders]").get_by_role("button", name="encoder", exact=True).click()
     assert _column(page, "encoder") == ["edge<sam>", "repvit", "tinyvit", "untimed"]
     assert page.locator("[data-table=encoders] th[aria-sort]").count() == 1
+
+
+@needs_browser
+def test_shapes_sort_number_by_number(browser: Browser, tmp_path: Path) -> None:
+    book = Book(tmp_path / "records.jsonl")
+    for shape in ([4, 512, 512], [16, 64, 64], [4, 64, 64]):
+        book.one_pass(REPVIT, 1.0, protocol("cached"), case={**CT_0860, "shape": shape, "sha256": str(shape)})
+    render_report([book.path], tmp_path, formats=["html"], figures=False)
+    page = browser.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    table = page.locator("[data-table=cases_3d]")
+    table.get_by_role("button", name="shape").click()
+    assert table.locator("tbody td:nth-child(2)").all_text_contents() == ["4x64x64", "4x512x512", "16x64x64"]
 
 
 @needs_browser

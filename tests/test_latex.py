@@ -11,7 +11,7 @@ import pytest
 from reports.latex import escape, latex_table
 from reports.load import load_records
 from reports.machine import machine_reports
-from reports.render import render_report
+from reports.render import TABLES, render_report
 from reports.tables import Table
 from tests.record_book import FLOOR, REPVIT, TINYVIT, Book, candidate, protocol
 from tests.test_peak import peak
@@ -38,6 +38,7 @@ def test_every_table_is_there_as_csv_and_latex(book: Book) -> None:
     render_report([book.path], out, figures=False)
     (report,) = machine_reports(load_records([book.path]))
     names = {table.name for table in report.tables}
+    assert names <= {*TABLES}
     assert names >= {"runtimes", "encoders", "cases_3d", "stages_3d", "accuracy", "peak", "shares", "errors", "runs"}
     assert names < {path.stem for path in out.glob("*.csv")} == {path.stem for path in out.glob("*.tex")}
     stages = pd.read_csv(out / "stages_3d.csv")
@@ -70,3 +71,24 @@ def test_columns_of_numbers_are_set_right_and_repeated_cells_left_out() -> None:
     assert "a & 1.5 (3) \\\\\n & 2.5 (3) \\\\" in text
     assert r"\label{tab:t}" in text
     assert "A note." in text
+
+
+def test_dashes_stay_two_and_no_cell_is_an_option_of_the_rule_above() -> None:
+    assert escape("--weights a---b") == "-{}-weights a-{}-{}-b"
+    rows = [{"what": "[INFO] x", "n": "1"}, {"what": r"\* y", "n": "2"}]
+    lines = latex_table(Table("t", "Title", rows, rows)).splitlines()
+    assert r"{}[INFO] x & 1 \\" in lines
+    assert r"{}* y & 2 \\" in lines
+
+
+def test_tables_of_several_machines_are_told_apart(tmp_path: Path) -> None:
+    book = Book(tmp_path / "records.jsonl")
+    for machine in ("m1", "m2"):
+        book.parts(REPVIT, [1.0], machine=machine)
+    out = tmp_path / "report"
+    render_report([book.path], out, formats=["latex"], figures=False)
+    texts = [path.read_text() for path in out.glob("*.tex")]
+    labels = [label for text in texts for label in re.findall(r"\\label\{(.*?)\}", text)]
+    assert len(set(labels)) == len(labels) == len(texts)
+    for name, machine in (("encoders", "m2"), ("encoders_m1", "m1")):
+        assert f"Encoders, measured on Test CPU, 2 cores, 8 GiB ({machine})" in (out / f"{name}.tex").read_text()

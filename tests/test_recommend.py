@@ -41,8 +41,14 @@ def test_the_most_accurate_within_the_limit(book: Book) -> None:
 
 def test_the_table_tells_what_is_dominated(book: Book) -> None:
     _, table = recommend([book.path], "m1", float("inf"), 0.0)
-    on_front = {line.split("|")[2].strip(): "yes" in line for line in table.splitlines()[2:]}
+    on_front = {line.split("|")[2].strip(): "yes" in line for line in table.splitlines()[2:] if "|" in line}
     assert on_front == {"fast": True, "worse": False, "slow": True}
+
+
+def test_the_table_says_what_its_means_go_over(book: Book) -> None:
+    book.scores(WORSE, [1.0] * 20, CT_0860, protocol=protocol("batched"))
+    _, table = recommend([book.path], "m1", float("inf"), 0.0)
+    assert table.endswith("DSC: mean over 2 labels of 1 case, which all that have one were scored on.")
 
 
 def test_random_weights_are_chosen_by_speed_alone(tmp_path: Path) -> None:

@@ -16,11 +16,13 @@ from bench.record import (
     Record,
     RecordError,
     append_record,
+    check_writable,
     finished_keys,
     read_records,
     record_key,
 )
 from reports.render import render_report
+from zoo.errors import InputError
 
 
 def record(key: str = "k", **changes: object) -> Record:
@@ -72,6 +74,27 @@ def test_a_newer_schema_is_named(tmp_path: Path) -> None:
     append_record(path, record(schema=99))
     with pytest.raises(RecordError, match="found schema 99"):
         list(read_records([path]))
+
+
+@pytest.mark.parametrize("part", ["case", "protocol", "candidate"])
+def test_an_older_line_of_other_types_is_no_record(part: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    append_record(path, record("one"))
+    older = json.loads(path.read_text()) | {"schema": 3, "candidate": {"encoder": "a", "threads": 2}, part: "x"}
+    path.write_text(json.dumps(older) + "\n" + path.read_text())
+    assert [r.key for r in read_records([path])] == ["one"]
+    with pytest.raises(RecordError, match=rf"{part}: found 'x'"):
+        list(read_records([path], strict=True))
+
+
+def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file/a\.jsonl: found no way to write to it \(.*/file\)"):
+        check_writable(tmp_path / "file" / "a.jsonl")
+    check_writable(tmp_path / "new" / "a.jsonl")
+    append_record(tmp_path / "new" / "a.jsonl", record())
+    check_writable(tmp_path / "new" / "a.jsonl")
+    assert len(list(read_records([tmp_path / "new" / "a.jsonl"]))) == 1
 
 
 def test_nan_is_refused(tmp_path: Path) -> None:

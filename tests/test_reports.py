@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from bench.candidate import Recipe
 from reports.cases import PROCESS_NOTE
 from reports.published import HEADING, read_published
 from reports.render import readme_block, render_report
-from reports.tables import markdown_table, significant
+from reports.tables import is_numeric, markdown_table, significant
 from tests.record_book import CT_0860, REPVIT, SKIN, TINYVIT, Book, candidate, protocol, rows_of
 
 ROOT = Path(__file__).parent.parent
@@ -318,6 +319,19 @@ def test_failures_are_listed_and_do_not_break_a_table(book: Book) -> None:
     )
 
 
+def test_what_could_not_be_made_was_measured_since(book: Book) -> None:
+    """A candidate that could not be made has no hash of its weights, and no version of its runtime."""
+    told = {"type": "RuntimeError", "message": "no such thing"}
+    unmade = Recipe("repvit").as_record()
+    asked = Recipe("repvit", "lost.pth", backend="openvino").as_record()
+    for who in (unmade, asked):
+        book.add("error", who, {}, error=told)
+    assert [row["measured since"] for row in rows_of(book.report(), "Failures")] == ["no", "no"]
+    book.parts(REPVIT, [1.0])
+    book.parts(candidate("repvit", backend="openvino"), [1.0])
+    assert [row["measured since"] for row in rows_of(book.report(), "Failures")] == ["yes", "no"]
+
+
 def test_provenance_names_machine_packages_commit_and_runs(book: Book) -> None:
     book.parts(REPVIT, [1.0], packages={"torch": "2.6"})
     book.parts(TINYVIT, [1.0], packages={"torch": "2.7"}, git=None, run_id="run2")
@@ -374,6 +388,34 @@ def test_three_significant_digits_without_exponents(value: float, text: str) -> 
 
 def test_undefined_numbers_show_as_nothing() -> None:
     assert significant(math.nan) == "-"
+
+
+def test_shapes_are_no_numbers() -> None:
+    assert is_numeric(["2.31x [2.25, 2.38]", "1.00x (baseline)", "<0.001"])
+    assert not is_numeric(["4x512x512"])
+
+
+def test_a_report_leaves_no_table_of_an_earlier_one(book: Book) -> None:
+    """Tables of its own names are removed, where these records do not give them; all else in the folder stays."""
+    out = book.path.parent / "report"
+    book.parts(REPVIT, [1.0])
+    machine = "0123456789ab"
+    book.add("error", REPVIT, {}, machine=machine, error={"type": "E", "message": "m"})
+    book.parts(TINYVIT, [1.0], machine=machine, time_utc="2025-01-01T00:00:00.000+00:00")
+    book.report(out)
+    earlier = [out / name for name in ("errors.csv", f"encoders_{machine}.tex", f"encoders_{machine}.csv")]
+    earlier[2].touch()
+    own = [out / name for name in ("encoders_mine.csv", "notes.csv", "errors.txt")]
+    for path in own:
+        path.touch()
+    assert earlier[0].exists()
+    other = Book(book.path.parent / "other.jsonl")
+    other.parts(REPVIT, [1.0])
+    render_report([other.path], out, formats=["markdown"])
+    assert earlier[0].exists(), "not asked for"
+    render_report([other.path], out)
+    assert not any(path.exists() for path in earlier)
+    assert all(path.exists() for path in (*own, out / "encoders.csv", out / "encoders.tex"))
 
 
 def test_markdown_aligns_numbers_right_and_drops_empty_columns() -> None:

@@ -22,7 +22,8 @@ from bench.metrics import hd95_mm
 from bench.record import read_records
 from bench.score import Pair, find_pairs, score_pair, unsegmented
 from cli import main
-from reports.scores import bootstrap_interval, paired
+from reports.paired import TOO_FEW_CASES, bootstrap_interval
+from reports.scores import by_case, by_label, paired
 from zoo.errors import InputError
 
 
@@ -240,6 +241,41 @@ def test_no_difference_is_said_to_be_none() -> None:
         paired(scores, scores.assign(case_id="c"), ("one", "other"))
 
 
+def table(**columns: list[object]) -> pd.DataFrame:
+    """Scores of labels: every metric is the DSC, or what is given."""
+    dsc = columns["dsc"]
+    frame = {"modality": "CT", "dims": "3D", "nsd": dsc, "hd95_mm": dsc, "volume_difference": dsc} | columns
+    return pd.DataFrame(frame)
+
+
+def test_a_case_of_many_labels_is_one_case() -> None:
+    one, other = (table(case_id=["a"] * 100, label=list(range(100)), dsc=[dsc] * 100) for dsc in (0.9, 0.5))
+    rows = paired(one, other, ("one", "other"))
+    assert rows.count(TOO_FEW_CASES) == 4
+    assert "| 100 " in " ".join(rows.split())
+
+
+def test_labels_that_all_share_a_case_effect_show_no_difference() -> None:
+    """Half of the cases gain and half lose, each with all of its labels."""
+    cases = [f"case{n // 20}" for n in range(160)]
+    labels = list(range(160))
+    effect = [0.02 if n // 20 < 5 else -0.015 for n in labels]
+    one = table(case_id=cases, label=labels, dsc=[0.7 + e + 0.0001 * (n % 20) for n, e in enumerate(effect)])
+    other = table(case_id=cases, label=labels, dsc=[0.7] * 160)
+    assert paired(one, other, ("one", "other")).count("| no difference shown ") == 4
+
+
+def test_a_missed_label_is_counted_where_it_has_no_distance() -> None:
+    cases = list("aabb")
+    missed = table(case_id=cases, label=[1, 2, 1, 2], dsc=[0.8, 0.0, 0.8, 0.0], hd95_mm=[1.0, np.inf, 1.0, np.inf])
+    found = table(case_id=cases, label=[1, 2, 1, 2], dsc=[0.8] * 4, hd95_mm=[1.0, 9.0, 1.0, 9.0])
+    row = next(line for line in paired(missed, found, ("missed", "found")).splitlines() if "HD95" in line)
+    assert row.rstrip("| ").endswith("2 of missed")
+    assert "1.00 (n=1)" in by_case(missed)
+    assert "(n=" not in by_case(found)
+    assert "4.00 (n=1)" in by_label(missed.assign(hd95_mm=[1.0, np.inf, 1.0, 4.0]))
+
+
 def test_the_interval_draws_whole_cases() -> None:
     assert bootstrap_interval(np.array([[2.0, 2.0], [6.0, 6.0]])) == (1.0, 1.0)
     low, high = bootstrap_interval(np.array([[0.0, 1.0], [9.0, 3.0]]))
@@ -256,6 +292,39 @@ def test_masks_of_pictures(tmp_path: Path) -> None:
     Image.fromarray(mask // 255).save(tmp_path / "s" / "x.png")
     rows = score_pair(find_pairs(tmp_path / "s", str(tmp_path / "g"))[0]).rows
     assert [(row.label, row.dsc) for row in rows] == [(1, 1.0)]
+
+
+def test_a_case_is_the_same_whatever_was_segmented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A label that was invented is no object of the case; and a folder has a name even where it is called `.`."""
+    pair(tmp_path)
+    write_npz(tmp_path / "own", "3DBox_CT_a", segs=volumes()[1])
+    cases = []
+    for folder in ("segs", "own"):
+        monkeypatch.chdir(tmp_path / folder)
+        run("-s", ".", "-g", tmp_path / "gts", "-o", tmp_path / "out", "--workers", 1)
+        record = list(read_records([tmp_path / "out" / "scores.jsonl"]))[-1]
+        assert record.candidate["encoder"] == f"segmentations {folder}"
+        cases.append(record.case)
+    assert cases[0] == cases[1]
+    assert cases[0]
+    assert cases[0]["objects"] == 2
+
+
+def test_two_files_of_one_case_are_refused(tmp_path: Path) -> None:
+    pair(tmp_path)
+    (tmp_path / "segs" / "3DBox_CT_a.nii.gz").touch()
+    with pytest.raises(InputError, match=r"3DBox_CT_a.nii.gz and 3DBox_CT_a.npz; expected one segmentation a case"):
+        find_pairs(tmp_path / "segs", str(tmp_path / "gts"))
+
+
+def test_labels_that_are_nowhere_are_told_of_once(tmp_path: Path) -> None:
+    pair(tmp_path)
+    write_npz(tmp_path / "segs", "3DBox_CT_b", segs=volumes()[0])
+    result = run("-s", tmp_path / "segs", "-g", tmp_path / "gtt")
+    assert result.exit_code == 1
+    assert result.output.count("gtt: found no such file or folder") == 1
+    (tmp_path / "void").mkdir()
+    assert "void: found no label map" in run("-s", tmp_path / "segs", "-g", tmp_path / "void").output
 
 
 @pytest.mark.parametrize("name", ["empty", "shape", "keys"])

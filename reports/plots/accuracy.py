@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports.accuracy import AccuracyRow, Scored, under_one_protocol
+from reports.accuracy import AccuracyRow, Scored
 from reports.candidates import FLOOR, Candidate
 from reports.encoders import EncoderRow, timed
 from reports.machine import MachineReport
@@ -75,11 +75,14 @@ def accuracy_figure(report: MachineReport) -> Figure | None:
 
 
 def distribution_figure(report: MachineReport) -> Figure | None:
-    """The DSC of every label by modality: that of the best trained candidates beside the ellipse's."""
+    """The DSC of every label by modality: that of the best trained candidates beside the ellipse's.
+
+    All strips of a modality hold the same labels, those that candidates are compared on, see `on_shared_labels`.
+    """
     chosen = _best(report)
     if not chosen:
         return None
-    shown = [one for one in under_one_protocol(report.scored) if one.candidate in (Candidate(FLOOR), *chosen)]
+    shown = [one for one in report.shared if one.candidate in (Candidate(FLOOR), *chosen)]
     strips = _strips(shown, chosen)
     modalities = list(dict.fromkeys(modality for strip in strips.values() for modality in strip))
     figure = new_figure(1.9 + len(modalities) * (0.2 + 0.19 * len(strips)))
@@ -122,7 +125,7 @@ def _strips(scored: Sequence[Scored], chosen: Sequence[Candidate]) -> dict[str, 
     unique = {(one.candidate, one.case, one.tolerance_mm): one for one in ordered}
     strips: dict[str, dict[str, list[float]]] = {}
     for one in unique.values():
-        modality = f"{one.case.modality} {'3D' if one.case.is_volume else '2D'}"
+        modality = f"{one.case.kind} {'3D' if one.case.is_volume else '2D'}"
         if dsc := [dsc for dsc, _ in one.scores.values() if math.isfinite(dsc)]:
             strips.setdefault(one.label, {}).setdefault(modality, []).extend(dsc)
     return strips

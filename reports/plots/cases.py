@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports.candidates import PROTOCOL_ORDER, Candidate
+from reports.candidates import PROTOCOL_ORDER, Candidate, label_candidates
 from reports.cases import MAX_ROWS, STAGES, CaseRow, compared_rows, main_rows
 from reports.machine import MachineReport
 from reports.plots.style import (
@@ -28,10 +31,55 @@ from reports.tables import significant
 
 #: A figure stays readable up to so many bars, panels and lines; the tables hold all.
 MAX_BARS, MAX_PANELS, MAX_ENCODERS = 40, 10, 5
-#: Seconds a case, drawn against a size of it; of objects a slice's, so that cases of all lengths stand on one line.
-SIZES: tuple[tuple[str, str, Callable[[CaseRow], float], Callable[[CaseRow], float]], ...] = (
-    ("objects of the case", "seconds a slice", lambda row: row.case.objects, lambda row: row.median_s / _slices(row)),
-    ("slices of the case", "seconds a case", lambda row: _slices(row), lambda row: row.median_s),
+#: Two names of encoders with all that tells them apart fit a legend's row, or four of so many characters.
+SHORT_LABEL = 20
+
+
+@dataclass(frozen=True)
+class Size:
+    """What seconds are drawn against.
+
+    Attributes:
+        label: of the axis.
+        title: what the seconds are.
+        of: the size of a case.
+        seconds: that are drawn.
+        alike: what cases on one line have alike.
+    """
+
+    label: str
+    title: str
+    of: Callable[[CaseRow], int]
+    seconds: Callable[[CaseRow], float]
+    alike: Callable[[CaseRow], int]
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is drawn as a line: cases of one candidate under one protocol."""
+
+    candidate: Candidate
+    protocol: str
+    rows: list[CaseRow]
+
+
+#: Against objects a slice's seconds are drawn, so that cases of all lengths stand on one line; against slices those of
+#: cases with as many objects.
+SIZES = (
+    Size(
+        "objects of the case",
+        "seconds a slice (median)",
+        of=lambda row: row.case.objects,
+        seconds=lambda row: row.median_s / _slices(row),
+        alike=lambda _: 0,
+    ),
+    Size(
+        "slices of the case",
+        "seconds a case, equal objects (median)",
+        of=lambda row: _slices(row),
+        seconds=lambda row: row.median_s,
+        alike=lambda row: row.case.objects,
+    ),
 )
 
 
@@ -60,52 +108,80 @@ def stages_figure(report: MachineReport) -> Figure | None:
 
 
 def scaling_figure(report: MachineReport) -> Figure | None:
-    """Latency against objects and slices: a colour an encoder, a marker a protocol, in one runtime."""
+    """Latency against objects and slices: a colour an encoder, a marker a protocol, in one runtime if all have one."""
     lines = _lines(report.cases)
-    panels = [size for size in SIZES if any(len({size[2](row) for row in rows}) > 1 for rows in lines.values())]
+    panels = {size: found for size in SIZES if (found := _of_several_sizes(lines, size))}
     if not panels:
         return None
     figure = new_figure(4.6)
     grid = figure.subplots(1, len(panels), squeeze=False)
-    encoders = list(dict.fromkeys(candidate.encoder for candidate, _ in lines))
-    protocols = list(dict.fromkeys(protocol for _, protocol in lines))
-    colours = dict(zip(encoders, palette(len(encoders)), strict=True))
+    drawn = [line for found in panels.values() for line in found]
+    labels, _ = label_candidates(line.candidate for line in drawn)
+    protocols = list(dict.fromkeys(line.protocol for line in drawn))
+    colours = dict(zip(labels, palette(len(labels)), strict=True))
     markers = {protocol: MARKERS[place % len(MARKERS)] for place, protocol in enumerate(protocols)}
-    for axes, (size_label, label, size, seconds) in zip(grid[0], panels, strict=True):
-        for (candidate, protocol), rows in lines.items():
-            colour, marker = colours[candidate.encoder], markers[protocol]
-            by_size: dict[float, list[float]] = {}
-            for row in rows:
-                by_size.setdefault(size(row), []).append(seconds(row))
-            middle = sorted((place, median(values)) for place, values in by_size.items())
-            axes.plot(*zip(*middle, strict=True), color=colour, linewidth=1.2, alpha=0.7)
-            axes.plot(*_points(by_size), marker, color=colour, markersize=6, alpha=0.8)
+    for axes, (size, found) in zip(grid[0], panels.items(), strict=True):
+        for line in found:
+            _draw_line(axes, size, line.rows, colours[line.candidate], markers[line.protocol])
         plain_log(axes, "x", "y")
         axes.grid(visible=True, axis="both")
-        axes.set_xlabel(size_label)
-        axes.set_title(f"{label} (median)")
-    legend = [Entry(encoder, {"color": colour, "linestyle": "-"}) for encoder, colour in colours.items()]
+        axes.set_xlabel(size.label)
+        axes.set_title(size.title)
+    legend = [Entry(labels[candidate], {"color": colour, "linestyle": "-"}) for candidate, colour in colours.items()]
     legend += [Entry(protocol, {"color": ink(), "marker": marker}) for protocol, marker in markers.items()]
-    rows = [row for several in lines.values() for row in several]
-    runtimes = ", ".join(sorted({f"{who.backend} {who.precision}" for who, _ in lines}))
+    rows = [row for line in drawn for row in line.rows]
+    runtimes = ", ".join(sorted({" ".join(_runtime(candidate)) for candidate in labels}))
     n = f"{runtimes}; n = {_passes(rows)} a point; line: median of equal sizes"
-    finish(figure, "3D cases: latency against objects and slices", report, rows, n, legend, 4)
+    columns = 4 if max(map(len, labels.values())) <= SHORT_LABEL else 2
+    finish(figure, "3D cases: latency against objects and slices", report, rows, n, legend, columns)
     return figure
 
 
-def _lines(cases: Sequence[CaseRow]) -> dict[tuple[Candidate, str], list[CaseRow]]:
-    """Timed volumes by candidate and protocol: of each encoder the candidate with most of them, torch fp32 first."""
+def _lines(cases: Sequence[CaseRow]) -> list[Line]:
+    """Timed volumes by candidate and protocol: of each encoder one candidate.
+
+    It is one in the runtime and precision that most encoders were timed in, if there is such, torch fp32 before others;
+    of several the one with most volumes.
+    """
     by_candidate: dict[Candidate, list[CaseRow]] = {}
-    for row in cases:
-        if row.case.is_volume and math.isfinite(row.median_s):
-            by_candidate.setdefault(row.candidate, []).append(row)
-    ordered = sorted(by_candidate, key=lambda who: (-len(by_candidate[who]), who.backend != "torch", who.precision))
+    for row in _volumes(cases):
+        by_candidate.setdefault(row.candidate, []).append(row)
+    users = Counter(runtime for _, runtime in {(who.encoder, _runtime(who)) for who in by_candidate})
+    common = max(users, key=lambda runtime: (users[runtime], runtime == ("torch", "fp32"), runtime), default=None)
+    ordered = sorted(
+        by_candidate,
+        key=lambda who: (_runtime(who) != common, -len(by_candidate[who]), who.backend != "torch", who.precision),
+    )
     chosen = {who.encoder: who for who in reversed(ordered)}
     lines: dict[tuple[Candidate, str], list[CaseRow]] = {}
     for who in [who for who in ordered if chosen[who.encoder] == who][:MAX_ENCODERS]:
         for row in sorted(by_candidate[who], key=_protocol_place):
             lines.setdefault((who, row.protocol), []).append(row)
-    return lines
+    return [Line(*who, rows) for who, rows in lines.items()]
+
+
+def _runtime(who: Candidate) -> tuple[str, str]:
+    return who.backend, who.precision
+
+
+def _of_several_sizes(lines: Sequence[Line], size: Size) -> list[Line]:
+    """Of each line the cases that are alike, where they are of several sizes."""
+    found = []
+    for line in lines:
+        alike: dict[int, list[CaseRow]] = {}
+        for row in line.rows:
+            alike.setdefault(size.alike(row), []).append(row)
+        found += [replace(line, rows=rows) for rows in alike.values() if len(set(map(size.of, rows))) > 1]
+    return found
+
+
+def _draw_line(axes: Axes, size: Size, rows: Sequence[CaseRow], colour: Any, marker: str) -> None:
+    by_size: dict[float, list[float]] = {}
+    for row in rows:
+        by_size.setdefault(size.of(row), []).append(size.seconds(row))
+    middle = sorted((place, median(values)) for place, values in by_size.items())
+    axes.plot(*zip(*middle, strict=True), color=colour, linewidth=1.2, alpha=0.7)
+    axes.plot(*_points(by_size), marker, color=colour, markersize=6, alpha=0.8)
 
 
 def _protocol_place(row: CaseRow) -> int:

@@ -19,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -37,13 +37,13 @@ HEADING_IN, SMALL_LINE_IN, LEGEND_ROW_IN = 0.48, 0.16, 0.24
 LINE = 130
 #: Okabe and Ito's palette as seaborn has it: apart for colour-blind eyes, in grey, and on both grounds.
 PALETTE = "colorblind"
-#: A runtime is a marker and a precision a filling, so that neither needs its colour to be told.
+#: A runtime is a marker and a precision a filling, so that neither needs its colour to be told. A star is too thin.
 RUNTIME_MARKERS = {
     "torch": "o",
     "compile": "s",
     "onnxruntime": "D",
     "openvino": "^",
-    "cuda": "*",
+    "cuda": "v",
     "onnxruntime_cuda": "X",
 }
 OTHER_MARKER, PRECISION_MARKER = "P", "h"
@@ -202,13 +202,23 @@ def speedup_text(row: EncoderRow | CaseRow) -> str:
     return f"{significant(row.speedup.value)}x" if math.isfinite(row.speedup.value) else ""
 
 
+class PlainLogLocator(LogLocator):
+    """Ticks of a logarithmic axis; evenly spaced ones where fewer than two of these are in view."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        """Where ticks are, from somewhere below `vmin` to somewhere above `vmax`."""
+        ticks = super().tick_values(vmin, vmax)
+        in_view = sum(vmin <= tick <= vmax for tick in ticks)
+        return ticks if in_view > 1 else MaxNLocator(4, steps=(1, 2, 5, 10)).tick_values(vmin, vmax)
+
+
 def plain_log(axes: Axes, *which: str) -> None:
     """Logarithmic axes with plain numbers on them."""
     for each in which:
         (axes.set_xscale if each == "x" else axes.set_yscale)("log")
         axis = axes.xaxis if each == "x" else axes.yaxis
         low, high = axes.get_xlim() if each == "x" else axes.get_ylim()
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < MANY_TIMES * low else (1, 3)))
+        axis.set_major_locator(PlainLogLocator(subs=(1, 2, 5) if high < MANY_TIMES * low else (1, 3)))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
         axis.set_minor_formatter(NullFormatter())
 
