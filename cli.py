@@ -14,6 +14,8 @@ from bench.record import DEFAULT_RECORDS
 from reports.commands import record_files
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bench.score import CaseScores
 
 #: Commands that live beside what they command, imported when they are asked for.
@@ -140,7 +142,7 @@ def score(
       repmedsam score -s outputs/ -g npz/ --rules cvpr24 --against baseline/ -o runs/scores
     """
     from bench.score import write_records
-    from reports.scores import by_case, by_label, paired, score_table, summary
+    from reports.scores import by_case, by_label, paired, score_table, shortened, summary
     from zoo.files import whole_file
 
     if against and against.resolve() == segs.resolve():
@@ -148,9 +150,9 @@ def score(
     name = segs.resolve().name
     cases, failures = _scores(segs, labels, rules, tolerance_mm, workers)
     scores = score_table(row for case in cases for row in case.rows)
-    text = f"{summary(scores)}\n\n{by_case(scores, skip_undefined=rules != 'cvpr24')}"
-    if scores["label"].nunique() > 1:
-        text += f"\n\n{by_label(scores)}"
+    tables = {"Over labels": summary(scores), "By case": by_case(scores, skip_undefined=rules != "cvpr24")}
+    if of_labels := by_label(scores):
+        tables["By label"] = of_labels
     if against:
         others, failed = _scores(against, labels, rules, tolerance_mm, workers)
         failures += failed
@@ -158,11 +160,13 @@ def score(
         if name == names[1]:
             names = (str(segs), str(against))
         try:
-            text += f"\n\n{paired(scores, score_table(row for case in others for row in case.rows), names)}"
+            tables["Compared"] = paired(scores, score_table(row for case in others for row in case.rows), names)
         except ValueError as error:
             raise click.ClickException(str(error)) from error
-    click.echo(text)
+    notes = _notes(cases)
+    click.echo("\n\n".join([f"{title}:\n\n{shortened(table)}" for title, table in tables.items()] + notes))
     if out:
+        text = "\n\n".join([f"## {title}\n\n{table}" for title, table in tables.items()] + notes)
         for file, content in (("scores.csv", scores.to_csv(index=False)), ("scores.md", f"{text}\n")):
             with whole_file(out / file) as part:
                 part.write_text(content, encoding="utf-8")
@@ -170,6 +174,19 @@ def score(
         click.echo(f"written to {out}", err=True)
     if failures:
         raise click.ClickException(f"{failures} could not be scored")
+
+
+def _notes(cases: Sequence[CaseScores]) -> list[str]:
+    """What the tables do not say by themselves."""
+    notes = []
+    unknown = sum(row.original is None and row.reference_ml > 0 for case in cases for row in case.rows)
+    if unknown:
+        notes.append(
+            f"By label: without {unknown} labels of npz, which number anew in each case and do not say of what."
+        )
+    if any(case.spacing_mm == (1.0, 1.0) for case in cases):
+        notes.append("Of pictures that say no size a pixel counts as 1 mm: NSD, HD95 and volumes are in pixels.")
+    return notes
 
 
 def _scores(segs: Path, labels: str, rules: Any, tolerance_mm: float, workers: int) -> tuple[list[CaseScores], int]:

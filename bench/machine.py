@@ -68,6 +68,11 @@ def _first_cpu(text: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in lines}
 
 
+def busy_share(seconds: float = 0.5) -> float:
+    """Share of all CPUs that is in use while this process waits for so long, 0 to 1."""
+    return psutil.cpu_percent(interval=seconds) / 100
+
+
 def pin(cpus: Iterable[int]) -> None:
     """Keeps this process and its children on some logical CPUs. The machine stays the same in records."""
     describe_machine()

@@ -1,4 +1,4 @@
-"""Progress of a sweep in a terminal; in a pipe, one line for each task."""
+"""Progress of a sweep in a terminal; in a pipe, a line for each task, and more where it takes long."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+#: Where there is no bar, a long task says so often how far it is.
+LINE_EVERY_S = 20.0
 
 
 class TerminalProgress:
@@ -40,11 +43,24 @@ class TerminalProgress:
         """Begins a task of `total` steps in place of the one before."""
         if self._task is not None:
             self._bar.remove_task(self._task)
-        if not self._console.is_terminal:
-            line = f"[{time.monotonic() - self._started:5.0f} s] {description}"
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
         task = self._task = self._bar.add_task(description, total=total)
-        return lambda: self._bar.advance(task)
+        if self._console.is_terminal:
+            return lambda: self._bar.advance(task)
+        self._print(description)
+        done, told = 0, time.monotonic()
+
+        def advance() -> None:
+            nonlocal done, told
+            done += 1
+            if (now := time.monotonic()) - told >= LINE_EVERY_S and done < total:
+                told = now
+                self._print(f"{description}: {done} of {total}")
+
+        return advance
+
+    def _print(self, text: str) -> None:
+        line = f"[{time.monotonic() - self._started:5.0f} s] {text}"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def message(self, text: str) -> None:
         """Prints a line above the bar."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from bench.metrics import hd95_mm, score_labels
 from bench.record import Record, append_record, finite, record_key
 from zoo.data.cases import LABEL_TOKENS, find_cases
 from zoo.data.modality import modality_from_name
-from zoo.data.npz import load_label_map, load_spacing
+from zoo.data.npz import load_label_map, load_label_values, load_spacing
 from zoo.data.scan import SUFFIXES, Scan, read_labels, read_scan, stem
 from zoo.errors import InputError
 from zoo.files import sha256_of
@@ -55,6 +55,7 @@ class LabelRow:
         modality: as the name tells it.
         dims: `2D` or `3D`.
         label: its value.
+        original: its value in the scan's labels, where that is known: an npz may number them anew, case by case.
         dsc: Dice, 0 to 1; NaN where the label is in neither map.
         nsd: surface Dice at the tolerance.
         hd95_mm: robust Hausdorff distance; infinite where one map lacks the label.
@@ -67,6 +68,7 @@ class LabelRow:
     modality: str
     dims: str
     label: int
+    original: int | None
     dsc: float
     nsd: float
     hd95_mm: float
@@ -168,7 +170,10 @@ def score_pair(pair: Pair, rules: Rules = "plain", tolerance_mm: float = 2.0) ->
     Raises:
         InputError: a file that cannot be read, or maps that do not fit together.
     """
+    if pair.segmentation.resolve() in {path.resolve() for path in pair.references}:
+        raise InputError(pair.segmentation, "the same file as its labels", "labels of another origin")
     reference, spacing_mm, scan = _read_reference(pair)
+    originals = _originals(pair.references[0])
     segmentation = _read_segmentation(pair.segmentation, reference, scan)
     if rules == "cvpr24":
         spacing_mm = spacing_mm if reference.ndim == 3 else (1.0, 1.0)
@@ -184,6 +189,7 @@ def score_pair(pair: Pair, rules: Rules = "plain", tolerance_mm: float = 2.0) ->
             modality=modality,
             dims=dims,
             label=score.label,
+            original=originals(score.label),
             dsc=score.dsc,
             nsd=score.nsd,
             hd95_mm=hd95_mm(segmentation == score.label, reference == score.label, spacing_mm),
@@ -196,6 +202,15 @@ def score_pair(pair: Pair, rules: Rules = "plain", tolerance_mm: float = 2.0) ->
     return CaseScores(pair, reference.shape, spacing_mm, rows)
 
 
+def _originals(reference: Path) -> Callable[[int], int | None]:
+    """What a label of a reference was in the scan's labels: itself, and in an npz what that says that it was."""
+    if reference.suffix.lower() != ".npz":
+        return lambda label: label
+    values = load_label_values(reference)
+    known = {} if values is None else dict(enumerate(values.tolist(), start=1))
+    return known.get
+
+
 def _relative(found: int, expected: int) -> float:
     return (found - expected) / expected if expected else math.nan
 
@@ -204,7 +219,7 @@ def _read_reference(pair: Pair) -> tuple[Labels, tuple[float, ...], Scan | None]
     if not pair.references:
         raise InputError(pair.segmentation, "no labels of that name", "a label map or image of the same name")
     first = pair.references[0]
-    if first.suffix == ".npz":
+    if first.suffix.lower() == ".npz":
         labels = load_label_map(first)
         return labels, load_spacing(first, labels.ndim), None
     scan = read_scan(first)
@@ -212,7 +227,7 @@ def _read_reference(pair: Pair) -> tuple[Labels, tuple[float, ...], Scan | None]
 
 
 def _read_segmentation(path: Path, reference: Labels, scan: Scan | None) -> Labels:
-    if path.suffix != ".npz":
+    if path.suffix.lower() != ".npz":
         return _of_shape(path, read_labels([path], scan if scan and scan.grid else None), reference)
     return _of_shape(path, load_label_map(path), reference)
 

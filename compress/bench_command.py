@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from zoo.sam.rule import AnyProtocol
 
 
+#: Share of the CPUs in use by others, from which on a person is warned.
+BUSY = 0.2
 #: What is compared where nobody says what.
 DEFAULT_ENCODERS = ("repvit", "tinyvit", "light_repvit_m0_9")
 
@@ -186,7 +188,7 @@ def bench(
       repmedsam bench --encoder repvit --sweep --candidate runs/repvit-int8
     """
     from bench.cold import cold_request, spawn_cold_pass
-    from bench.machine import pin
+    from bench.machine import busy_share, pin
     from bench.progress import TerminalProgress
     from bench.record import RecordError, check_writable
     from bench.runner import Settings, Sweep
@@ -221,6 +223,8 @@ def bench(
     sources = [source for spec in cases for source in _find_cases(spec, max_objects, max_slices)]
     check_writable(out)
     with TerminalProgress() as progress:
+        if (busy := busy_share()) > BUSY:
+            progress.message(f"other programs use {busy:.0%} of the CPUs: seconds will be too long, and ratios noisy")
         try:
             run = Sweep(recipes, build_candidate, cold_run, settings, out, progress)
             run.run(sources)

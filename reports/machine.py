@@ -115,11 +115,14 @@ def _machine_report(
     sources: Mapping[str, tuple[str, ...]],
 ) -> MachineReport:
     scored = read_scores(records)
+    encoders = encoder_rows(records, baseline)
+    # One baseline for all tables, unless it was not timed on a case.
+    baseline = baseline or next((row.candidate.encoder for row in encoders if row.is_baseline), None)
     return MachineReport(
         machine=machine,
         title=describe_machine(records[-1].machine),
         records=records,
-        encoders=encoder_rows(records, baseline),
+        encoders=encoders,
         cases=case_rows(records, baseline),
         by_modality=accuracy_rows(scored, lambda case: case.kind),
         by_case=accuracy_rows(scored, lambda case: case.case_id),

@@ -21,7 +21,7 @@ METRICS = {"dsc": "DSC", "nsd": "NSD", "hd95_mm": "HD95 (mm)", "volume_differenc
 
 
 def score_table(rows: Iterable[DataclassInstance]) -> pd.DataFrame:
-    """A row a label: `case_id modality dims label` and the columns of `METRICS`."""
+    """A row a label: `case_id modality dims label original` and the columns of `METRICS`."""
     return pd.DataFrame([asdict(row) for row in rows])
 
 
@@ -56,7 +56,7 @@ def _row(name: str, group: pd.DataFrame, metric: str) -> dict[str, str]:
 
 
 def by_case(scores: pd.DataFrame, *, skip_undefined: bool = True) -> str:
-    """Means over the labels of each case, and the mean of these over the cases.
+    """The mean over the cases, and of each case the mean over its labels.
 
     Args:
         scores: as `score_table` makes it.
@@ -69,16 +69,25 @@ def by_case(scores: pd.DataFrame, *, skip_undefined: bool = True) -> str:
     }
     rows = [{"case": case_id, "labels": str(len(group))} | _mean_cells(group) for case_id, group in of_cases.items()]
     means = pd.DataFrame([{metric: _mean(group[metric]) for metric in METRICS} for group in of_cases.values()])
-    return markdown_table([*rows, {"case": f"mean of {len(rows)}", "labels": str(len(scores))} | _mean_cells(means)])
+    mean = {"case": f"mean of {len(rows)} cases", "labels": str(len(scores))} | _mean_cells(means)
+    return markdown_table([mean, *rows])
 
 
-def by_label(scores: pd.DataFrame) -> str:
-    """Means over the cases that have a label, label by label."""
+def by_label(scores: pd.DataFrame) -> str | None:
+    """Means over the cases that have a label, label by label; None where the same number is not the same thing."""
     rows = [
-        {"label": str(label), "cases": str(len(group))} | _mean_cells(group)
-        for label, group in scores.groupby("label", sort=True)
+        {"label": f"{label:.0f}", "cases": str(len(group))} | _mean_cells(group)
+        for label, group in scores.groupby("original", sort=True)
     ]
-    return markdown_table(rows)
+    return markdown_table(rows) if rows else None
+
+
+def shortened(table: str, most: int = 20) -> str:
+    """The first rows of a markdown table, and how many more there are."""
+    heading, rule, *rows = table.splitlines()
+    if len(rows) <= most:
+        return table
+    return "\n".join([heading, rule, *rows[:most], "", f"{len(rows) - most} more rows: --out writes them"])
 
 
 def _without_undefined_dsc(group: pd.DataFrame) -> pd.DataFrame:

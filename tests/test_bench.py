@@ -20,6 +20,7 @@ from bench.cold import MARK, cold_request, run_cold_pass
 from bench.cost import count_macs, count_parameters
 from bench.latency import warm_up
 from bench.machine import describe_machine, git_state, package_versions, peak_rss_mib
+from bench.progress import TerminalProgress
 from bench.record import read_records
 from bench.runner import Settings, Sweep, describe_case
 from bench.timing import interleave
@@ -224,6 +225,18 @@ def test_a_candidate_that_fails_at_its_first_call_stops_no_other(sweep: Sweep, m
     more = list(read_records([sweep.out]))[len(records) :]
     assert [record.kind for record in more] == ["error"]
     assert again.failures == 1
+
+
+def test_a_task_that_takes_long_says_where_it_is_where_there_is_no_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bench.progress.LINE_EVERY_S", 0.0)
+    with TerminalProgress() as progress:
+        advance = progress.start("segmenting a", 3)
+        for _ in range(3):
+            advance()
+    lines = [line.split("] ")[1] for line in capsys.readouterr().err.splitlines() if "]" in line]
+    assert lines == ["segmenting a", "segmenting a: 1 of 3", "segmenting a: 2 of 3"]
 
 
 def test_a_candidate_that_no_longer_runs_is_told_of_case_by_case(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:

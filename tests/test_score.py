@@ -145,9 +145,10 @@ def test_the_challenges_rules(tmp_path: Path) -> None:
     assert score_pair(Pair("2DBox_US_b", seg, (gt,)), rules="cvpr24").rows[1].nsd == 0
     assert score_pair(Pair("2DBox_US_b", seg, (gt,))).rows[0].nsd > 0
     result = run("-s", seg, "-g", gt, "--rules", "cvpr24")
-    (by_case,) = [part for part in result.output.split("\n\n") if part.startswith("| case ")]
-    assert "DSC" not in by_case  # as label 1 has none
-    assert "DSC" in run("-s", seg, "-g", gt).output.split("\n\n")[1]
+    (of_case,) = [part for part in result.output.split("\n\n") if part.startswith("| case ")]
+    assert "DSC" not in of_case  # as label 1 has none
+    (of_case,) = [part for part in run("-s", seg, "-g", gt).output.split("\n\n") if part.startswith("| case ")]
+    assert "DSC" in of_case
 
 
 def test_nifti_in_two_orientations_and_another_geometry(tmp_path: Path) -> None:
@@ -162,7 +163,7 @@ def test_nifti_in_two_orientations_and_another_geometry(tmp_path: Path) -> None:
     nib.save(turned, tmp_path / "a.nii.gz")
     (found,) = find_pairs(tmp_path / "a.nii.gz", str(tmp_path / "g"))
     assert score_pair(found).rows == tuple(
-        row.__class__(**{**row.__dict__, "case_id": "a", "modality": "unknown"})
+        row.__class__(**{**row.__dict__, "case_id": "a", "modality": "unknown", "original": row.label})
         for row in score_pair(pair(tmp_path)).rows
     )
     nib.save(nib.Nifti1Image(segmentation.transpose(2, 1, 0), np.diag([-0.5, -1.0, 3.0, 1.0])), tmp_path / "a.nii.gz")
@@ -273,7 +274,41 @@ def test_a_missed_label_is_counted_where_it_has_no_distance() -> None:
     assert row.rstrip("| ").endswith("2 of missed")
     assert "1.00 (n=1)" in by_case(missed)
     assert "(n=" not in by_case(found)
-    assert "4.00 (n=1)" in by_label(missed.assign(hd95_mm=[1.0, np.inf, 1.0, 4.0]))
+    assert "4.00 (n=1)" in str(by_label(missed.assign(original=[1, 2, 1, 2], hd95_mm=[1.0, np.inf, 1.0, 4.0])))
+
+
+def test_labels_that_an_npz_numbers_anew_are_averaged_by_what_they_were(tmp_path: Path) -> None:
+    labels = np.zeros((20, 20), np.uint16)
+    labels[2:8, 2:8], labels[10:18, 10:18] = 1, 2
+    for name, keys in (("a", {"label_values": [3, 7]}), ("b", {"label_values": [7, 9]}), ("c", {})):
+        write_npz(tmp_path / "s", name, segs=labels)
+        write_npz(tmp_path / "g", name, gts=labels, **{key: np.array(value) for key, value in keys.items()})
+    result = run("-s", tmp_path / "s", "-g", tmp_path / "g", "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    of_labels = result.output.split("By label:\n\n")[1].split("\n\n")[0]
+    cells = [[cell.strip() for cell in line.split("|")[1:3]] for line in of_labels.splitlines()[2:]]
+    assert cells == [["3", "1"], ["7", "2"], ["9", "1"]]
+    assert "By label: without 2 labels of npz" in result.output
+    assert "a pixel counts as 1 mm" in result.output
+    assert "## By label" in (tmp_path / "out" / "scores.md").read_text()
+
+
+def test_a_segmentation_is_not_scored_against_itself(tmp_path: Path) -> None:
+    write_npz(tmp_path / "s", "a", segs=np.ones((4, 4), np.uint8))
+    result = run("-s", tmp_path / "s", "-g", tmp_path / "s")
+    assert result.exit_code == 1
+    assert "found the same file as its labels" in " ".join(result.output.split())
+
+
+def test_long_tables_are_cut_on_the_terminal_alone(tmp_path: Path) -> None:
+    for number in range(30):
+        write_npz(tmp_path / "s", f"c{number}", segs=np.ones((4, 4), np.uint8))
+        write_npz(tmp_path / "g", f"c{number}", gts=np.ones((4, 4), np.uint8))
+    result = run("-s", tmp_path / "s", "-g", tmp_path / "g", "-o", tmp_path / "out")
+    assert "mean of 30 cases" in result.output
+    assert "11 more rows" in result.output
+    assert result.output.count("| c") < 25
+    assert (tmp_path / "out" / "scores.md").read_text().count("| c") > 30
 
 
 def test_the_interval_draws_whole_cases() -> None:

@@ -30,7 +30,6 @@ from zoo.segment import Labels, Prompted, finished, load_prompted, write_segment
 _ONE_CASE = threading.Lock()
 
 
-
 class NoModelError(Exception):
     """The model cannot be opened, whatever the case; its argument is the `InputError` that says why."""
 

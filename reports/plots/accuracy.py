@@ -55,15 +55,17 @@ def accuracy_figure(report: MachineReport) -> Figure | None:
     marks = mark_entries(encoder.candidate for _, encoder in points)
     figure = new_figure(5.0)
     grid = figure.subplots(1, len(dims), squeeze=False, sharey=True)
+    has_front = False
     for axes, kind in zip(grid[0], dims, strict=True):
         floor = next(row for row in rows if row.is_floor and row.dims == kind)
-        _accuracy_panel(axes, [point for point in points if point[0].dims == kind], floor, colours)
+        has_front |= _accuracy_panel(axes, [point for point in points if point[0].dims == kind], floor, colours)
     grid[0, 0].set_ylabel("mean DSC over labels")
     several = len({encoder for encoder, _ in models}) < len(models)
     names = [f"{encoder} {sha256[:8]}" if several else encoder for encoder, sha256 in models]
     legend = [Entry(name, {"marker": "s", "color": c}) for name, c in zip(names, colours.values(), strict=True)]
     legend += [*marks, Entry("ellipse in the box", {"color": ink(), "linestyle": "--"})]
-    legend.append(Entry("Pareto front", {"color": ink(), "linestyle": "-", "alpha": 0.4}))
+    if has_front:
+        legend.append(Entry("Pareto front", {"color": ink(), "linestyle": "-", "alpha": 0.4}))
     calls = counts(encoder.encode_s.n for _, encoder in points)
     labels = counts(row.dsc.n for row, _ in points)
     n = f"DSC: n = {labels} labels; latency: median of n = {calls} calls, bar: quartiles"
@@ -147,8 +149,8 @@ def _model(candidate: Candidate) -> tuple[str, str]:
 
 def _accuracy_panel(
     axes: Axes, points: Sequence[Point], floor: AccuracyRow, colours: Mapping[tuple[str, str], Any]
-) -> None:
-    """Points of one kind of cases."""
+) -> bool:
+    """Points of one kind of cases; whether their front is a line."""
     for row, encoder in points:
         colour = colours[_model(encoder.candidate)]
         quartiles_ms = [1e3 * encoder.encode_s.q1, 1e3 * encoder.encode_s.q3]
@@ -164,6 +166,7 @@ def _accuracy_panel(
     axes.grid(visible=True, axis="both")
     axes.set_title(f"{floor.dims} cases")
     axes.set_xlabel("encoder latency of one image (ms)")
+    return len(front) > 1
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
