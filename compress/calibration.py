@@ -3,32 +3,55 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from zoo.backends import Floats
 from zoo.data.case import Case
-from zoo.data.cases import CaseSource
 from zoo.errors import InputError
 from zoo.registry import EncoderSpec
 from zoo.transforms import preprocess_image
 
+T = TypeVar("T")
 
-def calibration_inputs(sources: Sequence[CaseSource], spec: EncoderSpec, most: int) -> list[Floats]:
-    """At most `most` normalised inputs (1, 3, S, S), spread evenly over the cases and over the slices that boxes reach.
+
+def evenly(items: Sequence[T], most: int) -> list[T]:
+    """All items, or `most` of them, spread evenly."""
+    return [items[i] for i in np.linspace(0, len(items) - 1, min(most, len(items))).astype(int)]
+
+
+def calibration_cases(cases: Sequence[Case], most: int) -> list[Case]:
+    """At most `most` cases: of each modality as many as of any other, or all, spread evenly over its cases."""
+    if len(cases) <= most:
+        return list(cases)
+    by_modality: dict[str, list[Case]] = {}
+    for case in cases:
+        by_modality.setdefault(case.modality, []).append(case)
+    turns = sorted((turn, name) for name, alike in by_modality.items() for turn in range(len(alike)))
+    shares = Counter(name for _, name in turns[:most])
+    return [case for name, alike in by_modality.items() for case in evenly(alike, shares[name])]
+
+
+def calibration_inputs(cases: Sequence[Case], spec: EncoderSpec, most: int) -> list[Floats]:
+    """At most `most` normalised inputs (1, 3, S, S) of at most as many cases, the same number of each.
+
+    Of a volume these are slices, spread evenly over those that boxes reach.
 
     Raises:
         InputError: no case at all.
     """
-    if not sources:
+    if not cases:
         raise InputError("calibration", "no case", "images or volumes like those that will be segmented")
-    share = max(1, -(-most // len(sources)))
-    inputs = [preprocess_image(image, spec) for source in sources[:most] for image in _images_of(source.load(), share)]
-    return inputs[:most]
+    share, left = divmod(most, len(cases))
+    shares = [share + (place < left) for place in range(len(cases))]
+    images = (image for case, count in zip(cases, shares, strict=True) for image in _images_of(case, count))
+    return [preprocess_image(image, spec) for image in images]
 
 
-def check_modalities(sources: Sequence[CaseSource], wanted: Sequence[str]) -> None:
+def check_modalities(cases: Sequence[Case], wanted: Sequence[str]) -> None:
     """Makes sure that calibration shows what will be segmented: all of `wanted`, and nothing else.
 
     Raises:
@@ -38,10 +61,10 @@ def check_modalities(sources: Sequence[CaseSource], wanted: Sequence[str]) -> No
         return
     names = {name.lower(): name for name in wanted}
     found: set[str] = set()
-    for source in sources:
-        modality = source.load().modality
+    for case in cases:
+        modality = case.modality
         if modality.lower() not in names:
-            raise InputError(f"calibration case {source.case_id}", f"modality {modality}", f"only {', '.join(wanted)}")
+            raise InputError(f"calibration case {case.case_id}", f"modality {modality}", f"only {', '.join(wanted)}")
         found.add(modality.lower())
     if missing := sorted(names.keys() - found):
         told = ", ".join(names[name] for name in missing)
@@ -53,8 +76,8 @@ def _images_of(case: Case, most: int) -> Iterator[np.ndarray[tuple[int, ...], np
         yield case.image
         return
     low, high = int(case.boxes[:, 2].min()), int(case.boxes[:, 5].max())
-    reached = np.arange(max(0, low), min(high, case.image.shape[0] - 1) + 1)
-    for z in reached[np.linspace(0, len(reached) - 1, min(most, len(reached))).astype(int)]:
+    reached = range(max(0, low), min(high, case.image.shape[0] - 1) + 1)
+    for z in evenly(reached, most):
         yield case.image[z]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import InputError
-from zoo.files import sha256_of, whole_file
+from zoo.files import sha256_of, whole_file, writing
 from zoo.registry import EncoderSpec
 
 CARD_FILE, GRAPH_FILE = "candidate.json", "encoder.onnx"
@@ -17,7 +17,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class CandidateCard:
-    """What `export` and `quantize` write beside the encoder's graph.
+    """What `export` and `quantize` write beside the graphs.
 
     Attributes:
         encoder: name in the registry.
@@ -26,7 +26,7 @@ class CandidateCard:
         variant: `reparam`, or `int8-METHOD`.
         backend: runtime that it was made for.
         precision: of the encoder.
-        file_sha256: of the graph.
+        file_sha256: of the encoder's graph.
         spec: what surrounds the encoder.
         opset: of the graph.
         inputs: shape by name; a string is a dimension of any size.
@@ -34,6 +34,7 @@ class CandidateCard:
         versions: of the packages that made it.
         checks: figures of the comparison with the model it was made of.
         quantisation: how it was quantised and whether that was worth it; empty for float graphs.
+        decoder_sha256: of the other graphs, by name; empty on cards of before they were noted.
         schema: of this card.
     """
 
@@ -51,12 +52,28 @@ class CandidateCard:
     versions: dict[str, str]
     checks: dict[str, float]
     quantisation: dict[str, Any] = field(default_factory=dict)
+    decoder_sha256: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA
 
 
+def withdraw_card(folder: Path) -> None:
+    """Makes a candidate's folder ready to be written: what it holds is no candidate before it has its card again.
+
+    Raises:
+        InputError: no room or no right to write.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CARD_FILE).unlink(missing_ok=True)
+
+
 def write_card(card: CandidateCard, folder: Path) -> None:
-    """Writes the card into a candidate's folder."""
-    with whole_file(folder / CARD_FILE) as part:
+    """Writes the card into a candidate's folder.
+
+    Raises:
+        InputError: no room or no right to write.
+    """
+    with writing(folder / CARD_FILE), whole_file(folder / CARD_FILE) as part:
         part.write_text(json.dumps(asdict(card), indent=2) + "\n", encoding="utf-8")
 
 
@@ -78,14 +95,16 @@ def read_card(folder: Path) -> CandidateCard:
 
 
 def checked_graph(folder: Path, card: CandidateCard) -> Path:
-    """The graph of a candidate's folder.
+    """The encoder's graph of a candidate's folder.
 
     Raises:
-        InputError: it is missing, or not the one that the card was written for.
+        InputError: it is missing; it or another graph there is not the one that the card was written for.
     """
     path = folder / GRAPH_FILE
     if not path.is_file():
         raise InputError(path, "no such file", "the graph beside its card")
-    if (digest := sha256_of(path)) != card.file_sha256:
-        raise InputError(path, f"sha256 {digest}", f"{card.file_sha256}, as its card says")
+    decoder = {folder / f"{name}.onnx": expected for name, expected in card.decoder_sha256.items()}
+    for graph, expected in {path: card.file_sha256, **decoder}.items():
+        if graph.is_file() and (digest := sha256_of(graph)) != expected:
+            raise InputError(graph, f"sha256 {digest}", f"{expected}, as its card says")
     return path

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from bench.candidate import Candidate
 from bench.machine import package_versions
-from compress.card import GRAPH_FILE, CandidateCard, write_card
+from compress.card import GRAPH_FILE, CandidateCard, withdraw_card, write_card
 from zoo.backends import Floats, Prompts
 from zoo.backends.graphs import GRAPHS, GraphName, prompt_inputs
 from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.errors import InputError
-from zoo.files import sha256_of, whole_file
+from zoo.files import sha256_of, whole_file, writing
 from zoo.graphs import OPSET, onnx_file
 from zoo.registry import EMBEDDING_SIZE
 from zoo.sam.model import Sam
@@ -49,8 +49,9 @@ def export_candidate(candidate: Candidate, folder: Path, images: Sequence[Floats
         images: normalised inputs (1, 3, S, S) to check with, beside random ones.
 
     Raises:
-        InputError: the graphs do not compute what the model does.
+        InputError: the graphs do not compute what the model does; no room or no right to write.
     """
+    withdraw_card(folder)
     copy_graphs(candidate.sam, folder, GRAPHS)
     checks = check_graphs(candidate, folder, images)
     card = describe(candidate, folder, candidate.recipe.variant, "onnxruntime", "fp32", checks)
@@ -59,10 +60,15 @@ def export_candidate(candidate: Candidate, folder: Path, images: Sequence[Floats
 
 
 def copy_graphs(sam: Sam, folder: Path, names: Sequence[GraphName]) -> None:
-    """Writes the float graphs `names` of a model into `folder`, which is made if it is not there."""
+    """Writes the float graphs `names` of a model into `folder`, which is made if it is not there.
+
+    Raises:
+        InputError: no room or no right to write.
+    """
     for name in names:
-        with whole_file(folder / f"{name}.onnx") as part:
-            shutil.copyfile(onnx_file(sam, name), part)
+        source, target = onnx_file(sam, name), folder / f"{name}.onnx"
+        with writing(target), whole_file(target) as part:
+            shutil.copyfile(source, part)
 
 
 def describe(
@@ -74,7 +80,7 @@ def describe(
     checks: Mapping[str, float],
     quantisation: Mapping[str, Any] | None = None,
 ) -> CandidateCard:
-    """The card of the encoder's graph in `folder`."""
+    """The card of the graphs in `folder`."""
     graph = onnx.load(folder / GRAPH_FILE, load_external_data=False).graph
     return CandidateCard(
         encoder=candidate.recipe.encoder,
@@ -84,6 +90,7 @@ def describe(
         backend=backend,
         precision=precision,
         file_sha256=sha256_of(folder / GRAPH_FILE),
+        decoder_sha256={name: sha256_of(folder / f"{name}.onnx") for name in GRAPHS if name != "encoder"},
         spec=candidate.sam.spec,
         opset=OPSET,
         inputs={value.name: _shape(value) for value in graph.input},

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from bench.candidate import Candidate
     from zoo.data.cases import CaseSource
 
+#: That an export is checked with.
+REAL_IMAGES = 4
+
 
 def _model_options(command: Any) -> Any:
     """Which model, and where the result goes."""
@@ -39,11 +42,12 @@ def export(encoder: str, weights: str | None, threads: int, out: Path, variant: 
     Example:
       repmedsam export --encoder repvit --weights rep_medsam -o runs/rep_medsam-onnx
     """
-    from compress.calibration import calibration_inputs
+    from compress.calibration import calibration_inputs, evenly
     from compress.export import export_candidate
 
     candidate = _candidate(encoder, weights, threads, variant)
-    images = calibration_inputs(_sources(cases), candidate.sam.spec, most=4)
+    real = [source.load() for source in evenly(_sources(cases), REAL_IMAGES)]
+    images = calibration_inputs(real, candidate.sam.spec, REAL_IMAGES)
     card = export_candidate(candidate, out, images)
     for name, error in card.checks.items():
         click.echo(f"{name:15} relative error {error:.1e}")
@@ -71,10 +75,8 @@ def export(encoder: str, weights: str | None, threads: int, out: Path, variant: 
 @click.option(
     "--ranges",
     type=click.Choice(["minmax", "percentile", "entropy", "mse"]),
-    default="minmax",
-    show_default=True,
     help="How static calibration chooses them: all values seen, 99.999 % of them, the nearest distribution, or the "
-    "least squared error of rounding and clipping.",
+    "least squared error of rounding and clipping.  [default: minmax]",
 )
 @click.option(
     "--modality",
@@ -104,7 +106,7 @@ def quantize(
     max_objects: int | None,
     max_slices: int | None,
     method: str,
-    ranges: str,
+    ranges: str | None,
     modalities: tuple[str, ...],
     backend: str,
     max_dsc_drop: float,
@@ -124,9 +126,11 @@ def quantize(
     from compress.quantize import needs_reduced_range
     from compress.quantize_run import Options, quantise_candidate
 
+    if ranges and method != "static":
+        raise click.UsageError(f"--ranges: --method {method} chooses them itself")
     candidate = _candidate(encoder, weights, threads, "reparam")
     sources = [source.limited(max_objects, max_slices) for source in _sources(cases)]
-    chosen: Any = ranges if method == "static" else method
+    chosen: Any = ranges or ("minmax" if method == "static" else method)
     options = Options(chosen, backend, calib_images, max_dsc_drop, min_cosine, modalities)
     if needs_reduced_range():
         click.echo("This CPU lacks VNNI: weights of 7 bits, and int8 may be slower than float, which will be timed.")

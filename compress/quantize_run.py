@@ -14,8 +14,8 @@ from bench.accuracy import measure_accuracy
 from bench.candidate import Candidate
 from bench.timing import interleave
 from compress.by_nncf import check_nncf
-from compress.calibration import calibration_inputs, check_modalities, digest_of
-from compress.card import GRAPH_FILE, CandidateCard, write_card
+from compress.calibration import calibration_cases, calibration_inputs, check_modalities, digest_of
+from compress.card import GRAPH_FILE, CandidateCard, withdraw_card, write_card
 from compress.export import copy_graphs, describe
 from compress.quantize import Gate, Method, OnStep, Result, Trial, needs_reduced_range, quantise_within
 from zoo.backends import Backend, check_backend, create_backend
@@ -59,19 +59,23 @@ def quantise_candidate(
     """Writes the quantised encoder, the float decoder's graphs, and the card into `folder`.
 
     Raises:
-        InputError: no cases, or of other modalities; a runtime or quantiser that is not there; nothing to quantise.
+        InputError: no cases, or of other modalities; a runtime or quantiser that is not there; nothing to quantise; no
+            room or no right to write.
     """
     check_backend(options.backend, "int8")
     if options.method == "nncf":
         check_nncf()
-    check_modalities(sources, options.modalities)
-    inputs = calibration_inputs(sources, candidate.sam.spec, options.calibration_images)
+    cases = [source.load() for source in sources]
+    shown = calibration_cases(cases, options.calibration_images)
+    check_modalities(shown, options.modalities)
+    inputs = calibration_inputs(shown, candidate.sam.spec, options.calibration_images)
+    withdraw_card(folder)
     on_step("exporting the decoder")
     copy_graphs(candidate.sam, folder, [name for name in GRAPHS if name != "encoder"])
     target = folder / GRAPH_FILE
     on_step("exporting the float graph")
     graph = onnx_file(candidate.sam, "encoder")
-    gate = Gate(options.max_dsc_drop, options.min_cosine, _scorer(candidate, options.backend, sources, on_step))
+    gate = Gate(options.max_dsc_drop, options.min_cosine, _scorer(candidate, options.backend, cases, on_step))
     result = quantise_within(graph, target, inputs, options.method, options.backend, gate, on_step)
     on_step("timing against float")
     threads = candidate.recipe.threads
@@ -80,7 +84,7 @@ def quantise_candidate(
         "int8": create_backend(options.backend, candidate.sam, "int8", threads, target),
     }
     latency = _latency(backends, inputs[0])
-    told = _told(candidate, sources, options, result, latency) | {"calibration_sha256": digest_of(inputs)}
+    told = _told(candidate, shown, options, result, latency) | {"calibration_sha256": digest_of(inputs)}
     checks = {"embedding_cosine": result.trials[-1].cosine}
     card = describe(candidate, folder, f"int8-{options.method}", options.backend, "int8", checks, told)
     write_card(card, folder)
@@ -88,20 +92,19 @@ def quantise_candidate(
 
 
 def _scorer(
-    candidate: Candidate, backend: str, sources: Sequence[CaseSource], on_step: OnStep
+    candidate: Candidate, backend: str, cases: Sequence[Case], on_step: OnStep
 ) -> Callable[[Path], dict[str, float]]:
     """Mean DSC (0 to 100) with a graph as encoder over the labels of each modality's images and volumes.
 
     Nothing for random weights, which have no accuracy.
     """
-    labelled = [case for case in (source.load() for source in sources) if case.labels is not None]
-    cases = labelled if candidate.weights.trained else []
+    scored = [case for case in cases if case.labels is not None and candidate.weights.trained]
 
     def mean_dsc(graph: Path) -> dict[str, float]:
         runtime = create_backend(backend, candidate.sam, "fp32", candidate.recipe.threads, graph)
         scores: dict[str, list[float]] = {}
-        for number, case in enumerate(cases, start=1):
-            on_step(f"scoring case {number} of {len(cases)}, {case.case_id}")
+        for number, case in enumerate(scored, start=1):
+            on_step(f"scoring case {number} of {len(scored)}, {case.case_id}")
             found = measure_accuracy(case, segment_case(case, runtime))["dsc"]
             scores.setdefault(_set_of(case), []).extend(dsc for dsc in found if dsc is not None)
         return {name: 100 * float(np.mean(found)) for name, found in scores.items() if found}
@@ -120,19 +123,19 @@ def _latency(backends: dict[str, Backend], image: Any) -> dict[str, float]:
 
 def _told(
     candidate: Candidate,
-    sources: Sequence[CaseSource],
+    shown: Sequence[Case],
     options: Options,
     result: Result,
     latency: dict[str, float],
 ) -> dict[str, Any]:
-    """What the card says of the quantisation."""
+    """What the card says of the quantisation, `shown` being the cases that it was calibrated with."""
     last = result.trials[-1]
     speedup = latency["fp32"] / latency["int8"]
     return {
         "method": options.method,
         "reduced_range": needs_reduced_range(),
-        "calibration_cases": [source.case_id for source in sources],
-        "modalities": sorted({source.load().modality for source in sources}),
+        "calibration_cases": [case.case_id for case in shown],
+        "modalities": sorted({case.modality for case in shown}),
         "layers": result.layers,
         "excluded": list(last.excluded),
         "sensitivity": result.sensitivity,

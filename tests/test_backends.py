@@ -16,8 +16,9 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from tests.fill import smooth_image
-from zoo import cache
+from zoo import cache, graphs
 from zoo.backends import Backend, Prompts, create_backend, runnable_here, torch_cuda
+from zoo.backends.graphs import GRAPHS
 from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.errors import InputError
 from zoo.graphs import Graph, onnx_file, write_onnx
@@ -153,6 +154,26 @@ def test_files_are_made_once_for_what_they_are_made_of(tmp_path: Path, monkeypat
     of_another_fact = cache.cached_file("encoder.onnx", module, make, 21)
     assert len({first, of_other_weights, of_another_fact}) == 3
     assert set(tmp_path.iterdir()) == {first, of_other_weights, of_another_fact}, "no part is left"
+
+
+def test_equal_weights_for_another_size_have_graphs_of_their_own(
+    sam: Sam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Size and prompt frame are constants of the graphs, which no weight and no layer tells."""
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(graphs, "write_onnx", lambda graph, path: path.touch())
+    larger = create_sam("timm:mobilenetv4_conv_small@128")
+    for name in GRAPHS:
+        assert onnx_file(sam, name) == onnx_file(create_sam(ENCODER), name) != onnx_file(larger, name)
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(tmp_path / "file"))
+    with pytest.raises(InputError, match=r"no right to write .* REPMEDSAM_CACHE may name another"):
+        cache.cached_file("encoder.onnx", nn.Linear(2, 2), Path.touch)
+    with pytest.raises(InputError, match=r"file.openvino: .* REPMEDSAM_CACHE may name another"):
+        cache.cached_folder("openvino")
 
 
 def test_precisions_that_the_machine_lacks(sam: Sam, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from bench.candidate import Recipe
@@ -19,10 +19,13 @@ from tests.checkpoints import filled
 from zoo.errors import InputError
 from zoo.files import sha256_of
 from zoo.registry import create_sam
+from zoo.weights import convert as conversion
 from zoo.weights import read_checkpoint
+from zoo.weights.cards import weight_card
 from zoo.weights.convert import convert
 
 VARIANTS = {"reparam": reparameterise}
+SHIPPED = weight_card("light_repvit_m0_9").path
 
 
 def same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -90,6 +93,19 @@ def test_weights_that_fit_nothing_leave_no_file(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "nearest is" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["other.pth"]
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_target_that_cannot_be_written(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise RuntimeError("disk") if suffix == ".pth" else SafetensorError("disk")
+
+    for target, name in ((torch, "save"), (conversion, "save_file")):
+        monkeypatch.setattr(target, name, full)
+    (tmp_path / "file").touch()
+    for folder in (tmp_path, tmp_path / "file"):
+        with pytest.raises(InputError, match=f"w{suffix}: found no room or no right to write"):
+            convert(SHIPPED, folder / f"w{suffix}", "light_repvit_m0_9")
 
 
 def test_other_suffixes_are_refused(tmp_path: Path) -> None:

@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from cli import main
 from compress.training.config import TrainConfig
 from compress.training.distill import Distillation, draw_clicks, reframe
-from compress.training.embed import EmbeddingStore, shard_paths, write_store
+from compress.training.embed import EmbeddingStore, images_of, shard_paths, write_store
 from compress.training.finetune import Finetuning, training_geometry
 from compress.training.stored import NpyEmbeddings, StoredPairs, open_embeddings
 from tests.descend import descend
-from zoo.data.dataset import PairedImages, Prompting, SyntheticImages
+from zoo.data.dataset import PairedImages, Prompting, SyntheticImages, open_source
 from zoo.errors import InputError
 from zoo.registry import create_sam
 
@@ -75,6 +77,31 @@ def test_stored_embeddings_are_the_teachers(tmp_path: Path) -> None:
         torch.testing.assert_close(stored["teacher_embedding"].float(), expected, rtol=1e-2, atol=1e-2)
     task = Distillation(create_sam("light_repvit_m0_9", "random:1"), teacher).eval()
     assert task({key: value[None] for key, value in pairs[3].items()})["loss"].item() < 1e-4
+
+
+def test_splitting_a_batch_changes_nothing() -> None:
+    """Images of unlike shape, one of which fills a quarter of its frame: each counts the same, as in `--accumulate`."""
+    student, teacher = (create_sam("light_repvit_m0_9", f"random:{seed}") for seed in (1, 2))
+    task, images = Distillation(student, teacher).eval(), torch.rand(2, 3, 256, 256)
+    batch = {"image": images, "teacher_image": images, "content": torch.tensor([[1.0, 1.0], [0.25, 1.0]])}
+    with torch.inference_mode():
+        whole, *parts = (task({k: v[part] for k, v in batch.items()})["loss"].item() for part in ([0, 1], [0], [1]))
+    assert whole == pytest.approx(np.mean(parts), rel=1e-5)
+    assert parts[0] != pytest.approx(parts[1], rel=1e-3)
+
+
+def test_distil_has_no_loss_to_choose() -> None:
+    result = CliRunner().invoke(main, ["distill", "--loss", "sum"])
+    assert "No such option" in result.output
+
+
+def test_files_are_embedded_once(tmp_path: Path) -> None:
+    teacher, told = create_sam("light_repvit_m0_9", "random:1"), []
+    files = str(npy_folder(tmp_path))
+    card = write_store(teacher, [files], 0, 0, 1000, tmp_path / "all", told=lambda *done: told.append(done))
+    assert (card.count, told) == (2, [(2, 2)])
+    assert images_of(open_source([files, files], 0)) == 4
+    assert images_of(open_source([files, "synthetic"], 64)) == np.inf
 
 
 def test_a_store_of_another_teacher_is_refused(tmp_path: Path) -> None:

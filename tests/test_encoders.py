@@ -163,6 +163,18 @@ def test_size_of_an_encoder_that_has_one() -> None:
         encoder_spec("repvit@512")
 
 
+@pytest.mark.parametrize(("name", "told"), [
+    ("light_repvit@0", "0 px; expected 16 to 4096 px"),
+    ("vit_b@8", "8 px; expected 16 to 4096 px"),
+    ("light_repvit@99999", "99999 px; expected 16 to 4096 px"),
+    ("vit_b@100", "100 px; expected a multiple of 16 px"),
+    ("light_repvit@²", "NAME@SIZE with a size in pixels"),
+])  # fmt: skip
+def test_sizes_that_none_can_be_built_for(name: str, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        create_encoder(name)
+
+
 def test_size_follows_the_name() -> None:
     assert encoder_spec("vit_b@256").prompt_frame == 256
     assert encoder_spec("vit_b@1024") == encoder_spec("vit_b")

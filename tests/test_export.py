@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,15 +23,16 @@ from torch import nn
 from bench.candidate import Candidate, Recipe
 from cli import main
 from compress.build import build_candidate
-from compress.calibration import calibration_inputs, check_modalities, digest_of
+from compress.calibration import calibration_cases, calibration_inputs, check_modalities, digest_of
 from compress.card import CARD_FILE, GRAPH_FILE, read_card
-from compress.deploy import recipe_of
+from compress.deploy import open_backend, recipe_of
 from compress.export import check_graphs, cosine, export_candidate, relative_error
 from compress.quantize import Gate, Result, Trial, quantise_within
-from compress.quantize_run import verdict
+from compress.quantize_run import Options, quantise_candidate, verdict
 from tests.fill import smooth_image
 from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.backends.graphs.openvino_runtime import load_compiled
+from zoo.data.case import Case
 from zoo.data.cases import find_cases
 from zoo.errors import InputError
 from zoo.graphs import Graph, write_onnx
@@ -122,6 +125,56 @@ def test_a_damaged_candidate_is_named(exported: Path, tmp_path: Path) -> None:
         recipe_of(tmp_path)
 
 
+def test_graphs_of_two_models_are_no_candidate(exported: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(exported, tmp_path / "mixed")
+    recipe = recipe_of(folder)
+    open_backend(recipe)
+    (folder / "boxes.onnx").write_bytes(b"another model's")
+    for opened in (open_backend, build_candidate):
+        with pytest.raises(InputError, match=r"boxes\.onnx: found sha256 .* as its card says"):
+            opened(recipe)
+    card = json.loads((folder / CARD_FILE).read_text())
+    del card["decoder_sha256"]
+    (folder / CARD_FILE).write_text(json.dumps(card))
+    open_backend(recipe)
+
+
+def export_again(candidate: Candidate, folder: Path) -> None:
+    export_candidate(candidate, folder, [])
+
+
+def quantise_again(candidate: Candidate, folder: Path) -> None:
+    quantise_candidate(candidate, folder, find_cases("phantom:rgb2d"), Options(), lambda step: None)
+
+
+@pytest.mark.parametrize("write", [export_again, quantise_again])
+def test_a_folder_that_was_not_written_to_its_end_is_no_candidate(
+    candidate: Candidate,
+    exported: Path,
+    tmp_path: Path,
+    write: Callable[[Candidate, Path], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever candidate it was before."""
+
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    folder = shutil.copytree(exported, tmp_path / "cut")
+    monkeypatch.setattr("compress.export.check_graphs", interrupt)
+    monkeypatch.setattr("compress.quantize_run.quantise_within", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write(candidate, folder)
+    with pytest.raises(InputError, match=r"candidate\.json: found no such file"):
+        recipe_of(folder)
+
+
+def test_a_folder_that_cannot_be_written(candidate: Candidate, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file.onnx: found no room or no right to write"):
+        export_candidate(candidate, tmp_path / "file" / "onnx", [])
+
+
 def quantise(graph: Path, target: Path, gate: Gate) -> Result:
     return quantise_within(graph, target, INPUTS, "minmax", "onnxruntime", gate, lambda step: None)
 
@@ -204,24 +257,49 @@ def test_nothing_to_calibrate_with(graph: Path, tmp_path: Path) -> None:
         quantise_within(graph, tmp_path / "q.onnx", [], "minmax", "onnxruntime", Gate(0.5, 0.9), lambda step: None)
 
 
+def loaded(phantom: str) -> Case:
+    return find_cases(f"phantom:{phantom}")[0].load()
+
+
 def test_calibration_inputs_are_those_that_boxes_reach(candidate: Candidate) -> None:
-    sources = [*find_cases("phantom:ct3d"), *find_cases("phantom:rgb2d")]
-    inputs = calibration_inputs(sources, candidate.sam.spec, most=5)
+    cases = [loaded("ct3d"), loaded("rgb2d")]
+    inputs = calibration_inputs(cases, candidate.sam.spec, most=5)
     assert [image.shape for image in inputs] == [(1, 3, 64, 64)] * 4, "three slices of five, and the image"
-    assert digest_of(inputs) == digest_of(calibration_inputs(sources, candidate.sam.spec, most=5))
+    assert digest_of(inputs) == digest_of(calibration_inputs(cases, candidate.sam.spec, most=5))
     assert digest_of(inputs) != digest_of(inputs[::-1])
     with pytest.raises(InputError, match="no case"):
         calibration_inputs([], candidate.sam.spec, most=5)
 
 
+def test_every_case_gives_as_many_images(candidate: Candidate) -> None:
+    ct, mr = loaded("ct3d"), loaded("mr3d")
+    inputs = calibration_inputs([ct] * 4 + [mr], candidate.sam.spec, most=16)
+    counts = [(ct, 4), (ct, 3), (ct, 3), (ct, 3), (mr, 3)]
+    parts = [calibration_inputs([case], candidate.sam.spec, count) for case, count in counts]
+    assert digest_of(inputs) == digest_of([image for part in parts for image in part])
+
+
+@pytest.mark.parametrize(("most", "chosen"), [
+    (8, "ct0 ct5 ct10 ct15 mr0 mr1 mr2 mr3"),
+    (10, "ct0 ct3 ct6 ct9 ct12 ct15 mr0 mr1 mr2 mr3"),
+    (1, "ct0"),
+])  # fmt: skip
+def test_of_many_cases_some_of_every_modality_are_taken(most: int, chosen: str) -> None:
+    image = loaded("rgb2d")
+    names = [f"{modality}{i}" for modality, count in (("ct", 16), ("mr", 4)) for i in range(count)]
+    cases = [replace(image, case_id=name, modality=name[:2].upper()) for name in names]
+    assert [case.case_id for case in calibration_cases(cases, most)] == chosen.split()
+    assert calibration_cases(cases, 20) == cases
+
+
 def test_calibration_of_another_modality() -> None:
-    sources = [*find_cases("phantom:ct3d"), *find_cases("phantom:rgb2d")]
-    check_modalities(sources, ())
-    check_modalities(sources, ("ct", "dermoscopy"))
+    cases = [loaded("ct3d"), loaded("rgb2d")]
+    check_modalities(cases, ())
+    check_modalities(cases, ("ct", "dermoscopy"))
     with pytest.raises(InputError, match=r"calibration case .*: found modality Dermoscopy; expected only CT"):
-        check_modalities(sources, ("CT",))
+        check_modalities(cases, ("CT",))
     with pytest.raises(InputError, match="found no case of modality MR"):
-        check_modalities(sources, ("CT", "MR", "Dermoscopy"))
+        check_modalities(cases, ("CT", "MR", "Dermoscopy"))
 
 
 @pytest.mark.parametrize(("holds", "speedup", "told"), [
@@ -236,13 +314,15 @@ def test_verdict(holds: bool, speedup: float, told: str) -> None:
 def test_quantize_then_bench(tmp_path: Path) -> None:
     """The whole way by command: a card, a verdict, records of the candidate beside the float one."""
     folder, records = tmp_path / "int8", tmp_path / "bench.jsonl"
-    arguments = ["--encoder", ENCODER, "--calib", "phantom:rgb2d", "--min-cosine", "0", "-o", str(folder)]
+    calib = ["--calib", "phantom:mr2d", "--calib", "phantom:rgb2d", "--calib-images", "1"]
+    arguments = ["--encoder", ENCODER, *calib, "--min-cosine", "0", "-o", str(folder)]
     result = CliRunner().invoke(main, ["quantize", *arguments])
     assert result.exit_code == 0, result.output
     assert "DSC was not gated: the weights are random" in result.output
     assert "worth it" in result.output
     card = read_card(folder)
     assert card.precision == "int8"
+    assert card.quantisation["calibration_cases"] == ["phantom_rgb2d"], "what was used, not what was there"
     assert card.quantisation["modalities"] == ["Dermoscopy"]
     assert len(card.quantisation["calibration_sha256"]) == 64
     bench = ["bench", "--encoder", ENCODER, "--backend", "onnxruntime", "--candidate", str(folder), "--no-cold"]
@@ -291,6 +371,14 @@ def test_what_quantize_refuses(
     assert result.exit_code == 1
     assert told in result.output
     assert not (tmp_path / "int8").exists(), "refused before any work"
+
+
+@pytest.mark.parametrize("method", ["dynamic", "nncf"])
+def test_ranges_are_of_static_calibration(method: str, tmp_path: Path) -> None:
+    arguments = ["--calib", "phantom:rgb2d", "--method", method, "--ranges", "mse", "-o", str(tmp_path)]
+    result = CliRunner().invoke(main, ["quantize", "--encoder", ENCODER, *arguments])
+    assert result.exit_code == 2
+    assert f"--ranges: --method {method} chooses them itself" in result.output
 
 
 def test_a_cpu_without_vnni_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

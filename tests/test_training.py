@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -17,16 +18,20 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from cli import main
+from compress.training import loop
 from compress.training.batches import StepBatches
-from compress.training.config import TrainConfig, learning_rate
+from compress.training.config import RunOptions, TrainConfig, learning_rate
 from compress.training.finetune import Finetuning, training_geometry
 from compress.training.loop import fit, validation_on
 from compress.training.losses import LOSSES, boxed_cross_entropy, cross_entropy, dice, dice_loss, iou_loss
 from compress.training.optim import clip_gradients, update_average
 from compress.training.pictures import LABEL
+from compress.training.run import process_count, run_training
 from compress.training.state import BEST, LAST, LOG
 from zoo.data.dataset import (
     PromptedImages,
@@ -172,6 +177,13 @@ SMALL = TrainConfig(
 )
 
 
+def small_task(config: TrainConfig) -> tuple[Finetuning, Sam, PromptedImages]:
+    """A task, the model in it, and its images."""
+    sam = create_sam("light_repvit_m0_9", "random:0")
+    prompting, side = training_geometry(sam, config)
+    return Finetuning(sam, config.loss, side), sam, PromptedImages(SyntheticImages(64), prompting)
+
+
 def run(out: Path, config: TrainConfig = SMALL, task_of: object = Finetuning) -> list[float]:
     """The losses that the log holds after a run."""
     sam = create_sam("light_repvit_m0_9", "random:0")
@@ -247,16 +259,22 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_good(tmp_path: Path)
 
 
 def test_patience_and_best(tmp_path: Path) -> None:
-    sam = create_sam("light_repvit_m0_9", "random:0")
+    """A run that has stopped early has stopped for good, unless it is told to be more patient."""
     config = TrainConfig(**{**vars(SMALL), "validate_every": 1, "patience": 2, "schedule": "plateau"})
-    prompting, side = training_geometry(sam, config)
     scores = iter([0.1, 0.3, 0.2, 0.3, 0.9])
-    data = PromptedImages(SyntheticImages(64), prompting)
     validate = lambda task: {"dsc": next(scores)}  # noqa: E731
-    progress = fit(
-        Finetuning(sam, "sum", side), sam, data, validate, config, tmp_path, Fabric(accelerator="cpu", devices=1)
-    )
-    assert (progress.step, progress.best_step, progress.plateau_factor) == (4, 2, 0.25)
+    notes: list[str] = []
+    listen = lambda kind, what: notes.append(what["text"]) if kind == "note" else None  # noqa: E731
+    for patience, steps in ((2, 4), (2, 4), (3, 6)):
+        config = replace(config, patience=patience)
+        fabric = Fabric(accelerator="cpu", devices=1)
+        scores = itertools.chain(scores, [0.1])
+        progress = fit(*small_task(config), validate, config, tmp_path, fabric, listen)
+        assert progress.step == steps
+        if steps == 4:
+            assert (progress.best_step, progress.plateau_factor) == (2, 0.25)
+            assert notes[-1] == "stopped early: no gain in 2 validations"
+    assert progress.best_step == 5
 
 
 def test_a_run_ends_with_its_time(tmp_path: Path) -> None:
@@ -305,6 +323,60 @@ def test_frozen_parts_stay(tmp_path: Path) -> None:
     changed = {key for key, value in sam.state_dict().items() if not torch.equal(value, before[key])}
     assert not any(key.startswith("mask_decoder") or "running" in key for key in changed)
     assert any(key.startswith("image_encoder") for key in changed)
+
+
+@pytest.mark.parametrize("part", ["image_encoder", "mask_decoder"])
+def test_a_frozen_part_stays_bit_by_bit(tmp_path: Path, part: str) -> None:
+    """Its statistics, too: in training mode BatchNorms would move."""
+    config = replace(SMALL, steps=2, freeze=(part,))
+    task, sam, data = small_task(config)
+    before = {key: value.clone() for key, value in sam.state_dict().items()}
+    fit(task, sam, data, lambda task: {"dsc": 0.5}, config, tmp_path, Fabric(accelerator="cpu", devices=1))
+    kept = create_sam("light_repvit_m0_9", tmp_path / BEST).state_dict()
+    for state in (sam.state_dict(), kept):
+        changed = {key for key, value in state.items() if not torch.equal(value, before[key])}
+        assert changed
+        assert not any(key.startswith(part) for key in changed)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_something_must_be_left_to_learn(tmp_path: Path, optimizer: Literal["adamw", "muon"]) -> None:
+    everything = ("image_encoder", "prompt_encoder", "mask_decoder")
+    with pytest.raises(InputError, match="--freeze: found all that could be trained"):
+        run(tmp_path, replace(SMALL, freeze=everything, optimizer=optimizer))
+
+
+def test_an_optimiser_is_resumed_where_the_weights_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU its state would stay on the CPU if it were loaded before the weights move."""
+    order: list[str] = []
+    setup, load = Fabric.setup, loop.load_state
+    monkeypatch.setattr(Fabric, "setup", lambda *args: (order.append("moved"), setup(*args))[1])
+    monkeypatch.setattr(loop, "load_state", lambda *args: (order.append("loaded"), load(*args))[1])
+    config = replace(SMALL, steps=1)
+    assert run(tmp_path, config) == run(tmp_path, config)
+    assert order == ["moved", "moved", "loaded"]
+
+
+def test_scores_on_other_images_are_not_compared(tmp_path: Path) -> None:
+    config = replace(SMALL, steps=1)
+    options = RunOptions(("synthetic",), 1, 1, tmp_path)
+    run_training(*small_task(config), config, options, {})
+    with pytest.raises(InputError, match="validation_count 1 instead of 2"):
+        run_training(*small_task(config), config, replace(options, validation_count=2), {})
+
+
+def test_as_many_processes_as_torchrun_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert [process_count(devices) for devices in (None, 1, 2)] == [1, 1, 2]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert [process_count(devices) for devices in (None, 2)] == [2, 2]
+    with pytest.raises(InputError, match="--devices: found 1 under torchrun with 2; expected 2, or leave it out"):
+        process_count(1)
+
+
+def test_a_size_of_nothing() -> None:
+    result = CliRunner().invoke(main, ["train", "--size", "0"])
+    assert "'--size': 0 is not in the range x>=1" in result.output
 
 
 COMMAND = [sys.executable, "cli.py", "train", "--encoder", "light_repvit_m0_9", "--size", "64", "--batch-size", "2"]

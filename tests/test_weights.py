@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import random
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from zoo.errors import InputError
 from zoo.registry import create_sam
-from zoo.weights import load_weights, read_checkpoint
+from zoo.weights import load_weights, random_seed_of, read_checkpoint, seeded
 
 
 @pytest.fixture
@@ -94,11 +95,38 @@ def test_nan_weights_are_refused(tmp_path: Path, state: dict[str, Tensor]) -> No
         read_checkpoint(tmp_path / "nan.pth")
 
 
-@pytest.mark.parametrize("content", [{}, {"epoch": 3}, [torch.zeros(2)]])
+@pytest.mark.parametrize("content", [{}, {"epoch": 3}, [torch.zeros(2)], {0: torch.zeros(2)},
+                                     {"model": {1: torch.zeros(2)}}])  # fmt: skip
 def test_a_file_without_a_state_dict(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "none.pth")
     with pytest.raises(InputError, match="without a state dict"):
         read_checkpoint(tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize("tensor", [
+    torch.eye(3).to_sparse(), torch.zeros(2, device="meta"), torch.zeros(2, dtype=torch.float8_e4m3fn)
+])  # fmt: skip
+def test_tensors_that_are_not_dense(tmp_path: Path, tensor: Tensor) -> None:
+    torch.save({"fine": torch.zeros(2), "odd": tensor}, tmp_path / "odd.pth")
+    with pytest.raises(InputError, match=r"odd\.pth: found odd, torch\.float.*; expected dense tensors"):
+        read_checkpoint(tmp_path / "odd.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_damage_anywhere_is_told_in_one_line(tmp_path: Path, zipped: bool) -> None:
+    path, rng = tmp_path / "damaged.pth", random.Random(0)
+    torch.save({f"a.{i}": torch.randn(4) for i in range(5)}, path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    refused = 0
+    for _ in range(200):
+        damaged = bytearray(whole)
+        damaged[rng.randrange(len(whole))] = rng.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            read_checkpoint(path)
+        except InputError:
+            refused += 1
+    assert refused > 10
 
 
 def test_missing_file_is_named() -> None:
@@ -118,6 +146,9 @@ def test_equal_seeds_give_equal_decoders_behind_different_encoders() -> None:
     assert not one.weights.trained
 
 
-def test_random_needs_a_number() -> None:
-    with pytest.raises(InputError, match="whole number"):
-        create_sam("repvit", "random:x")
+@pytest.mark.parametrize("seed", ["x", "²", "-1", str(2**64)])
+def test_random_needs_a_number_that_torch_takes(seed: str) -> None:
+    with pytest.raises(InputError, match=f"whole number up to {2**64 - 1}"):
+        random_seed_of(f"random:{seed}")
+    with seeded(random_seed_of(f"random:{2**64 - 1}") or 0):
+        assert torch.initial_seed() == 2**64 - 1

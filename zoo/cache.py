@@ -9,13 +9,14 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.files import whole_file
+from zoo.files import whole_file, writing
 
 if TYPE_CHECKING:
     from torch import nn
 
 #: Folder of the cache, instead of the user's own.
 FOLDER_VARIABLE = "REPMEDSAM_CACHE"
+EXPECTED = f"a folder with space left; {FOLDER_VARIABLE} may name another"
 
 
 def cache_folder() -> Path:
@@ -23,6 +24,18 @@ def cache_folder() -> Path:
     if folder := os.environ.get(FOLDER_VARIABLE):
         return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rep-medsam"
+
+
+def cached_folder(name: str) -> Path:
+    """A folder of the cache for what a runtime keeps of its own; made if it is not there.
+
+    Raises:
+        InputError: the cache cannot be written.
+    """
+    path = cache_folder() / name
+    with writing(path, expected=EXPECTED):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def cached_file(name: str, module: nn.Module, make: Callable[[Path], None], *facts: object) -> Path:
@@ -33,6 +46,9 @@ def cached_file(name: str, module: nn.Module, make: Callable[[Path], None], *fac
         module: what it is made of.
         make: writes the file to the path it is given.
         facts: whatever else the file depends on.
+
+    Raises:
+        InputError: the cache cannot be written.
     """
     import torch
 
@@ -42,7 +58,7 @@ def cached_file(name: str, module: nn.Module, make: Callable[[Path], None], *fac
         digest.update(value.detach().contiguous().numpy().tobytes())
     path = cache_folder() / f"{Path(name).stem}-{digest.hexdigest()[:20]}{Path(name).suffix}"
     if not path.is_file():
-        with whole_file(path) as part:
+        with writing(path, expected=EXPECTED), whole_file(path) as part:
             make(part)
     return path
 

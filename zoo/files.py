@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from zoo.errors import InputError
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -48,3 +50,23 @@ def sha256_of(path: Path) -> str:
     """Hex sha256 of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def writing(
+    path: Path, failures: tuple[type[Exception], ...] = (OSError,), expected: str = "a folder with space left"
+) -> Iterator[None]:
+    """Tells in one line of a file that cannot be written.
+
+    Args:
+        path: of the file.
+        failures: that say so.
+        expected: what would do.
+
+    Raises:
+        InputError: no room or no right to write.
+    """
+    try:
+        yield
+    except failures as error:
+        raise InputError(path, f"no room or no right to write ({error})", expected) from error

@@ -131,8 +131,11 @@ def graph_of(sam: Sam, name: GraphName) -> Graph:
 
 def onnx_file(sam: Sam, name: GraphName) -> Path:
     """ONNX file of one of a model's graphs, exported once for these weights."""
-    graph = graph_of(sam, name)
-    return cached_file(f"{name}.onnx", graph.module, lambda path: write_onnx(graph, path), OPSET)
+    graph, spec = graph_of(sam, name), sam.spec
+    # Constants of the graph that no weight of the module tells.
+    shapes = {key: tuple(example.shape) for key, example in graph.examples.items()}
+    facts = (OPSET, spec.image_size, spec.prompt_frame, shapes)
+    return cached_file(f"{name}.onnx", graph.module, lambda path: write_onnx(graph, path), *facts)
 
 
 def write_onnx(graph: Graph, path: Path) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Side of the image embedding in positions, and its channels: the contract between encoder and decoder.
 EMBEDDING_SIZE, EMBEDDING_CHANNELS = 64, 256
+#: Sides of the input in pixels that `NAME@SIZE` may ask for.
+LEAST_SIZE, GREATEST_SIZE = 16, 4096
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def encoder_spec(name: str, image_size: int | None = None) -> EncoderSpec:
         InputError: unknown name, or a size that this encoder cannot be built for.
     """
     base, _, suffix = name.partition("@")
-    if suffix and not suffix.isdigit():
+    if suffix and not suffix.isdecimal():
         raise InputError("encoder", f"{name!r}", "NAME or NAME@SIZE with a size in pixels")
     spec = _entry(base)[0]
     size = image_size or int(suffix or spec.image_size)
@@ -150,6 +152,8 @@ def encoder_spec(name: str, image_size: int | None = None) -> EncoderSpec:
         return spec
     if not spec.adaptable:
         raise InputError(f"encoder {base}", f"input size {size} px", f"{spec.image_size} px, the only one it has")
+    if not LEAST_SIZE <= size <= GREATEST_SIZE:
+        raise InputError(f"encoder {base}", f"input size {size} px", f"{LEAST_SIZE} to {GREATEST_SIZE} px")
     return replace(spec, name=f"{base}@{size}", image_size=size, prompt_frame=size, reference_cost=None)
 
 

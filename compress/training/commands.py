@@ -38,7 +38,9 @@ with_settings = options(
     setting("accumulate", "Parts that a step's images are computed in, to save memory.", type=click.IntRange(min=1)),
     setting("objects", "Prompts an image.", type=click.IntRange(min=1)),
     setting(
-        "size", "Side of the input while training; convolutional encoders only.  [default: the encoder's]", type=int
+        "size",
+        "Side of the input while training; convolutional encoders only.  [default: the encoder's]",
+        type=click.IntRange(min=1),
     ),
     setting("box_jitter_px", "How loose boxes may be, in a frame of 256 px.", type=click.FloatRange(min=0)),
     setting(
@@ -46,7 +48,6 @@ with_settings = options(
         "Of the boxes, that fit as badly as those that a volume's neighbouring slice gives.",
         type=click.FloatRange(0, 1),
     ),
-    setting("loss", "How Dice, cross-entropy and IoU add up.", type=click.Choice(["squared_sum", "sum", "boxed"])),
     setting("optimizer", "muon learns faster from nothing.", type=click.Choice(["adamw", "muon"])),
     setting("lr", "Highest learning rate.", type=click.FloatRange(min=0, min_open=True)),
     setting("weight_decay", "Of matrices and kernels.", type=click.FloatRange(min=0)),
@@ -70,6 +71,9 @@ with_settings = options(
     setting("workers", "Processes that make data.", type=click.IntRange(min=0)),
 )
 
+with_loss = options(
+    setting("loss", "How Dice, cross-entropy and IoU add up.", type=click.Choice(["squared_sum", "sum", "boxed"]))
+)
 
 with_run_options = options(
     click.option(
@@ -93,10 +97,8 @@ with_run_options = options(
     ),
     click.option(
         "--devices",
-        default=1,
-        show_default=True,
         type=click.IntRange(min=1),
-        help="Processes or GPUs; under torchrun, its --nproc-per-node.",
+        help="Processes or GPUs.  [default: 1; under torchrun, its --nproc-per-node]",
     ),
     click.option(
         "--wandb",
@@ -150,6 +152,7 @@ def _carry_out(
     help="What to begin with: checkpoint, card, or random:SEED.",
 )
 @with_run_options
+@with_loss
 @with_settings
 def train(
     encoder: str,
@@ -157,7 +160,7 @@ def train(
     data: tuple[str, ...],
     validation: tuple[str, ...],
     validation_count: int,
-    devices: int,
+    devices: int | None,
     wandb: str | None,
     find_lr: int | None,
     out: Path,
@@ -177,12 +180,12 @@ def train(
       torchrun --nproc-per-node 2 cli.py train --devices 2 --encoder tinyvit -o runs/two
     """
     from compress.training.finetune import Finetuning, training_geometry
-    from compress.training.run import training_seed
+    from compress.training.run import process_count, training_seed
     from zoo.data.dataset import PromptedImages, open_source
     from zoo.registry import create_sam
 
     config = TrainConfig(**settings)
-    run_options = RunOptions(validation, validation_count, devices, out, wandb)
+    run_options = RunOptions(validation, validation_count, process_count(devices), out, wandb)
     sam = create_sam(encoder, weights)
     prompting, side = training_geometry(sam, config)
     assert sam.weights is not None
@@ -246,7 +249,7 @@ def distill(
     data: tuple[str, ...],
     validation: tuple[str, ...],
     validation_count: int,
-    devices: int,
+    devices: int | None,
     wandb: str | None,
     find_lr: int | None,
     out: Path,
@@ -267,14 +270,14 @@ def distill(
     from compress.training.distill import Distillation
     from compress.training.finetune import training_geometry
     from compress.training.int8 import simulate_int8
-    from compress.training.run import training_seed
+    from compress.training.run import process_count, training_seed
     from compress.training.stored import StoredPairs, open_embeddings
     from zoo.data.dataset import PairedImages, open_source
     from zoo.errors import InputError
     from zoo.registry import create_sam
 
     config = TrainConfig(**settings)
-    run_options = RunOptions(validation, validation_count, devices, out, wandb)
+    run_options = RunOptions(validation, validation_count, process_count(devices), out, wandb)
     sam, master = create_sam(student, weights), create_sam(teacher, teacher_weights)
     if config.size not in (None, sam.spec.image_size):
         raise InputError("--size", f"{config.size} px", f"{sam.spec.image_size}: embeddings are compared at full size")
@@ -313,7 +316,7 @@ def distill(
 @click.option(
     "--data", multiple=True, default=["synthetic"], show_default=True, metavar="SOURCE", help="As in `train`."
 )
-@click.option("--count", default=1000, show_default=True, type=click.IntRange(min=1), help="Images.")
+@click.option("--count", default=1000, show_default=True, type=click.IntRange(min=1), help="Images at most.")
 @click.option("--size", default=256, show_default=True, type=click.IntRange(min=64), help="Of synthetic images, in px.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the images and their order.")
 @click.option(
@@ -341,5 +344,14 @@ def embed(
     master = create_sam(teacher, teacher_weights).to("cuda" if torch.cuda.is_available() else "cpu")
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("embedding", total=count)
-        write_store(master, data, size, 2 * seed, count, out, told=lambda done: progress.update(task, completed=done))
-    click.echo(f"embeddings: {out}")
+        card = write_store(
+            master,
+            data,
+            size,
+            2 * seed,
+            count,
+            out,
+            told=lambda done, count: progress.update(task, completed=done, total=count),
+        )
+    only = f", all {card.count} images that there are" if card.count < count else ""
+    click.echo(f"embeddings: {out}{only}")

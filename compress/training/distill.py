@@ -66,7 +66,9 @@ class Distillation(nn.Module):
                 target = reframe(target, batch["teacher_content"], batch["content"])
         found = self.sam.image_encoder(batch["image"])
         inside = content_mask(batch["content"], found.shape[-1])
-        embedding_loss = (self.distance(found, target) * inside).sum() / inside.sum()
+        # Image by image, so that splitting a batch does not change the mean.
+        distances = (self.distance(found, target) * inside).sum((1, 2)) / inside.sum((1, 2))
+        embedding_loss = distances.mean()
         numbers = {"embedding": embedding_loss.detach()}
         loss = embedding_loss
         if self.mask_weight:

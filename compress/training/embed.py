@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -15,13 +16,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from compress.training.state import writing
-from zoo.data.dataset import ImageSource, LabelledImage, open_source
+from zoo.data.dataset import FileImages, ImageSource, LabelledImage, Mixture, open_source
 from zoo.errors import InputError
-from zoo.files import whole_file
+from zoo.files import whole_file, writing
 from zoo.registry import EncoderSpec
 from zoo.sam.model import Sam
 from zoo.transforms import preprocess_image
+from zoo.weights.convert import SAVE_FAILURES
 
 CARD = "store.json"
 
@@ -149,7 +150,7 @@ def write_store(
     count: int,
     folder: Path,
     shard_size: int = 256,
-    told: Callable[[int], None] = lambda done: None,
+    told: Callable[[int, int], None] = lambda done, count: None,
 ) -> StoreCard:
     """Writes the embeddings of images 0 to `count` - 1, as float16; files that are there already are kept.
 
@@ -158,16 +159,18 @@ def write_store(
         data: as in `open_source`.
         size: of synthetic images.
         seed: of the sources.
-        count: of images.
+        count: of images; of files no more are taken than there are.
         folder: of the store.
         shard_size: embeddings a file, 2 MiB each.
-        told: hears how many are done.
+        told: hears how many are done, and of how many.
 
     Raises:
         InputError: a folder that holds another store, an image that cannot be read, or no room to write.
     """
     if teacher.weights is None:
         raise InputError("teacher", "weights without identity", "a model of create_sam")
+    source = open_source(data, size, seed)
+    count = int(min(count, images_of(source)))
     card = StoreCard(
         teacher.spec.name,
         teacher.weights.sha256,
@@ -182,15 +185,21 @@ def write_store(
         raise InputError(
             folder, "a store of another teacher, other images or another count", "the same, or another --out"
         )
-    source = open_source(data, size, seed)
     with writing(folder / CARD), whole_file(folder / CARD) as part:
         part.write_text(json.dumps(asdict(card), indent=2) + "\n")
     for shard, path in enumerate(shard_paths(folder, card)):
         indices = range(shard * shard_size, min(count, (shard + 1) * shard_size))
         if not path.exists():
             _write_shard(path, teacher, source, indices)
-        told(indices.stop)
+        told(indices.stop, count)
     return card
+
+
+def images_of(source: ImageSource) -> float:
+    """How many images a source gives until it has given each of them; infinite where it draws them."""
+    if isinstance(source, Mixture):
+        return len(source.sources) * max(map(images_of, source.sources))
+    return len(source.items) if isinstance(source, FileImages) else math.inf
 
 
 def _write_shard(path: Path, teacher: Sam, source: ImageSource, indices: range) -> None:
@@ -200,7 +209,7 @@ def _write_shard(path: Path, teacher: Sam, source: ImageSource, indices: range) 
         drawn = source.image(index)
         embeddings.append(embed_image(teacher, drawn))
         images.append(fingerprint(drawn.image))
-    with writing(path), whole_file(path) as part:
+    with writing(path, SAVE_FAILURES), whole_file(path) as part:
         save_file({"embeddings": torch.stack(embeddings), "images": torch.tensor(images)}, part)
 
 

@@ -21,9 +21,9 @@ from torch.utils.data import Dataset
 from compress.training.batches import stream_batches
 from compress.training.config import TrainConfig
 from compress.training.optim import copied, create_optimizer, freeze
-from compress.training.state import Progress, writing
+from compress.training.state import Progress
 from compress.training.step import NotFiniteError, take_step
-from zoo.files import whole_file
+from zoo.files import whole_file, writing
 from zoo.sam.model import Sam
 
 #: Ends of the ramp.

@@ -22,9 +22,10 @@ from compress.training.config import TrainConfig, learning_rate, time_used
 from compress.training.losses import dice
 from compress.training.optim import copied, create_optimizer, freeze, update_average
 from compress.training.pictures import save_predictions
-from compress.training.state import BEST, LAST, LOG, Progress, cut_log, load_state, save_best, save_state, writing
+from compress.training.state import BEST, LAST, LOG, Progress, cut_log, load_state, save_best, save_state
 from compress.training.step import take_step
 from zoo.data.dataset import PromptedImages
+from zoo.files import writing
 from zoo.sam.model import Sam
 
 #: A score must rise by this much to count as better.
@@ -97,15 +98,17 @@ def fit(
     average, average_sam = copied(task, sam)
     average.requires_grad_(False).eval()
     optimizer: Any = create_optimizer(task, config.optimizer, config.lr, config.weight_decay)
+    model, optimizer = fabric.setup(task, optimizer)
+    average.to(fabric.device)
     progress = Progress()
+    # Only now, as the optimiser's state is loaded to where the weights are.
     if (out / LAST).exists():
         progress = load_state(out / LAST, average_sam, sam, optimizer, identity)
         listen("note", {"text": f"going on from step {progress.step} of {out / LAST}"})
-    out.mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     if fabric.is_global_zero:
         cut_log(out / LOG, progress.step)
-    model, optimizer = fabric.setup(task, optimizer)
-    average.to(fabric.device)
 
     def save() -> None:
         if fabric.is_global_zero:
@@ -118,11 +121,14 @@ def fit(
                 lines.write(json.dumps({"kind": kind, "step": progress.step, **numbers}) + "\n")
             listen(kind, {"step": progress.step, **numbers})
 
+    def goes_on() -> bool:
+        return progress.step < config.steps and used < 1 and not (config.patience and progress.stale >= config.patience)
+
     stream = stream_batches(dataset, config, progress.step, fabric)
     stopped = False
     begun, used = time.monotonic() - progress.trained_s, time_used(config, progress.trained_s)
     with Stop() as stop:
-        while progress.step < config.steps and used < 1 and not (stopped := bool(_highest(fabric, stop.asked))):
+        while goes_on() and not (stopped := bool(_highest(fabric, stop.asked))):
             rate = learning_rate(config, progress.step, progress.plateau_factor, used)
             numbers = take_step(fabric, model, sam, optimizer, stream, config, progress, rate)
             progress.trained_s = time.monotonic() - begun
@@ -141,13 +147,12 @@ def fit(
                     training = {**identity, "step": progress.step, **scores}
                     save_best(out / BEST, average_sam, sam.spec, training)
                 save()
-                if config.patience and progress.stale >= config.patience:
-                    listen("note", {"text": f"stopped early: no gain in {progress.stale} validations"})
-                    break
         if stopped:
             save()
             listen("note", {"text": f"stopped at step {progress.step}; the same command goes on from there"})
             raise KeyboardInterrupt
+    if progress.step < config.steps and used < 1:
+        listen("note", {"text": f"stopped early: no gain in {progress.stale} validations"})
     return progress
 
 

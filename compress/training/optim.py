@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.training.muon import Muon, matrices_of
+from zoo.errors import InputError
 from zoo.sam.model import Sam
 
 #: Gradient norms that a percentile is taken of.
@@ -24,8 +25,13 @@ def create_optimizer(module: nn.Module, name: str, lr: float, weight_decay: floa
         name: `adamw` or `muon`.
         lr: learning rate.
         weight_decay: of weights with more than one dimension.
+
+    Raises:
+        InputError: nothing is trained.
     """
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if not trained:
+        raise InputError("--freeze", "all that could be trained", "a part that is left to learn")
     matrices = matrices_of(module) if name == "muon" else []
     taken = {id(weight) for weight in matrices}
     others = [p for p in trained if id(p) not in taken]
@@ -92,8 +98,9 @@ def freeze(sam: nn.Module, parts: Iterable[str]) -> None:
             module.requires_grad_(False)
 
 
-def keep_statistics(module: nn.Module) -> None:
-    """Puts every BatchNorm into eval mode, whatever mode the rest is in."""
-    for child in module.modules():
-        if isinstance(child, nn.BatchNorm2d):
-            child.eval()
+def keep_statistics(sam: nn.Module, parts: Iterable[str]) -> None:
+    """Puts frozen parts into eval mode, whatever mode the rest is in; `batch_norm` is every BatchNorm."""
+    for part in parts:
+        norms = (child for child in sam.modules() if isinstance(child, nn.BatchNorm2d))
+        for module in norms if part == "batch_norm" else (getattr(sam, part),):
+            module.eval()

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from compress.training.state import writing
 from zoo.errors import InputError
-from zoo.files import whole_file
+from zoo.files import whole_file, writing
 
 #: RGB of the label's outline, the prediction's, and the box.
 LABEL, PREDICTION, BOX = (60, 220, 90), (240, 60, 60), (90, 150, 255)

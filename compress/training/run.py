@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -42,6 +43,8 @@ def run_training(
         InputError: as `fit`, `open_source` and `WeightsAndBiases`.
     """
     prompting = train_set.prompting
+    # Scores of other images would be compared with the best so far.
+    origin = {**origin, "validation": list(options.validation), "validation_count": options.validation_count}
     size = prompting.spec.image_size
     unseen = open_source(options.validation, size, validation_seed(config))
     held_out = PromptedImages(unseen, replace(prompting, augment=False))
@@ -80,6 +83,18 @@ def run_search(
     if curve.suggestion is None:
         console.print("The loss does not fall by more than its noise: try more steps, or a larger --batch-size.")
     return {"lr": curve.suggestion, "picture": str(picture)}
+
+
+def process_count(devices: int | None) -> int:
+    """How many processes or GPUs train: `devices`, else as many as torchrun has started, else one.
+
+    Raises:
+        InputError: torchrun has started another number.
+    """
+    started = int(os.environ.get("WORLD_SIZE", 0))
+    if devices and started and devices != started:
+        raise InputError("--devices", f"{devices} under torchrun with {started}", f"{started}, or leave it out")
+    return devices or started or 1
 
 
 def training_seed(config: TrainConfig) -> int:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from zoo.errors import InputError
-from zoo.files import whole_file
+from zoo.files import whole_file, writing
 from zoo.registry import EncoderSpec
-from zoo.weights.convert import write_state_dict
+from zoo.weights.convert import SAVE_FAILURES, write_state_dict
 
 LAST, BEST, LOG = "last.pth", "best.safetensors", "log.jsonl"
 
@@ -44,19 +41,6 @@ class Progress:
     trained_s: float = 0
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Tells in one line of a file that cannot be written.
-
-    Raises:
-        InputError: no room or no right to write.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise InputError(path, f"no room or no right to write ({error})", "a folder with space left") from error
-
-
 def save_state(
     path: Path,
     average: nn.Module,
@@ -82,7 +66,7 @@ def save_state(
         "progress": asdict(progress),
         "identity": json.dumps(identity, sort_keys=True),
     }
-    with writing(path), whole_file(path) as part:
+    with writing(path, SAVE_FAILURES), whole_file(path) as part:
         torch.save(state, part)
 
 
@@ -120,7 +104,7 @@ def save_best(path: Path, average: nn.Module, spec: EncoderSpec, training: dict[
         "training": json.dumps(training, sort_keys=True),
     }
     state = {key: value.detach().cpu().contiguous().clone() for key, value in average.state_dict().items()}
-    with writing(path), whole_file(path) as part:
+    with writing(path, SAVE_FAILURES), whole_file(path) as part:
         write_state_dict(state, part, metadata, is_safetensors=True)
 
 

@@ -54,8 +54,7 @@ def take_step(
     # Dropout and its like draw from torch's generator, which a resumed run finds as it would have been.
     torch.manual_seed(config.seed * 1_000_003 + progress.step)
     model.train()
-    if "batch_norm" in config.freeze:
-        keep_statistics(sam)
+    keep_statistics(sam, config.freeze)
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad()

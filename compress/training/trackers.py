@@ -11,9 +11,8 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from compress.training.state import writing
 from zoo.errors import InputError
-from zoo.files import whole_file
+from zoo.files import whole_file, writing
 
 #: Holds the id of the folder's run at Weights & Biases, which a resumed run goes on with.
 WANDB_ID = "wandb-id.txt"
@@ -42,7 +41,8 @@ class TensorBoard:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from torch.utils.tensorboard import SummaryWriter
-        self.writer = SummaryWriter(str(folder))
+        with writing(folder):
+            self.writer = SummaryWriter(str(folder))
 
     def write(self, kind: str, step: int, numbers: Mapping[str, float]) -> None:
         """Adds scalars, `kind/name`."""
@@ -78,7 +78,8 @@ class WeightsAndBiases:
             raise InputError("--wandb", "no package wandb", "pip install 'rep-medsam[wandb]'") from error
         known = folder / WANDB_ID
         run_id = known.read_text().strip() if known.exists() else secrets.token_hex(4)
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         try:
             self.run = wandb.init(
                 project=project, dir=str(folder), name=folder.name, id=run_id, resume="allow", config=dict(settings)

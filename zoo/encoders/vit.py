@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.errors import InputError
 from zoo.layers import SamNeck
 from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE, Cost, EncoderSpec, register_encoder
 
@@ -113,10 +114,15 @@ class ViTEncoder(nn.Module):
     """ViT-B with SAM's neck: (B, 3, S, S) to (B, 256, 64, 64).
 
     Inputs smaller than 1024 px give S/16 positions a side; the embedding is then up-sampled bilinearly to 64.
+
+    Raises:
+        InputError: a size that is not made of whole patches.
     """
 
     def __init__(self, image_size: int, width: int = 768, depth: int = 12, heads: int = 12) -> None:
         super().__init__()
+        if image_size % PATCH_PX:
+            raise InputError("encoder ViT-B", f"input size {image_size} px", f"a multiple of {PATCH_PX} px")
         grid = image_size // PATCH_PX
         self.patch_embed = PatchEmbed(width)
         self.pos_embed = nn.Parameter(torch.zeros(1, grid, grid, width))

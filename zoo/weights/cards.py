@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from zoo.errors import InputError, unknown_name
-from zoo.files import whole_file
+from zoo.files import whole_file, writing
 
 #: Folder that holds the checkpoints, instead of `ckpts/` beside the catalog.
 FOLDER_VARIABLE = "REPMEDSAM_CKPTS"
@@ -133,10 +133,14 @@ def read_lock(folder: Path | None = None) -> dict[str, Pin]:
 
 
 def write_pin(name: str, pin: Pin, folder: Path | None = None) -> None:
-    """Adds a pin to the lock file."""
+    """Adds a pin to the lock file.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     folder = folder or checkpoints_folder()
     pins = read_lock(folder) | {name: pin}
-    with whole_file(folder / LOCK_FILE) as part:
+    with writing(folder / LOCK_FILE), whole_file(folder / LOCK_FILE) as part:
         part.write_text(json.dumps({n: asdict(p) for n, p in sorted(pins.items())}, indent=2) + "\n", encoding="utf-8")
 
 

@@ -8,17 +8,20 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from zoo.errors import InputError
-from zoo.files import sha256_of, whole_file
+from zoo.files import sha256_of, whole_file, writing
 from zoo.registry import encoder_spec
 from zoo.weights.cards import cards_of
 from zoo.weights.detect import Fit, Variant, fitting, nearest
 from zoo.weights.read import Checkpoint, read_checkpoint
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
+#: What torch and safetensors raise of a file that they cannot write.
+SAVE_FAILURES = (OSError, RuntimeError, SafetensorError)
 
 
 def convert(
@@ -43,8 +46,8 @@ def convert(
         the weights, such as epoch and loss).
 
     Raises:
-        InputError: an unreadable source, another suffix, weights of no known or of several models, or one that float16
-            cannot hold.
+        InputError: an unreadable source, another suffix, weights of no known or of several models, one that float16
+            cannot hold, or a target that cannot be written.
     """
     if target.suffix not in SUFFIXES:
         raise InputError(target, f"suffix {target.suffix!r}", f"one of {', '.join(SUFFIXES)}")
@@ -54,7 +57,7 @@ def convert(
     state = {key: value.contiguous().clone() for key, value in checkpoint.state.items()}
     if half:
         state = {key: _halved(source, key, value) for key, value in state.items()}
-    with whole_file(target) as part:
+    with writing(target, SAVE_FAILURES), whole_file(target) as part:
         write_state_dict(state, part, metadata, is_safetensors=target.suffix == ".safetensors")
     return metadata
 

@@ -13,6 +13,9 @@ from torch import nn
 
 from zoo.errors import InputError
 
+#: The greatest that torch's generator takes.
+MOST_SEED = 2**64 - 1
+
 
 @dataclass(frozen=True)
 class WeightsId:
@@ -41,13 +44,13 @@ def random_seed_of(weights: str | Path) -> int | None:
     """SEED where `weights` is `random:SEED`; None where it names a checkpoint.
 
     Raises:
-        InputError: `random:` without a whole number.
+        InputError: `random:` without a whole number, or with one that is too large.
     """
     kind, _, seed = str(weights).partition(":")
     if kind != "random":
         return None
-    if not (seed or "0").isdigit():
-        raise InputError("weights", f"{weights!r}", "random:SEED with a whole number")
+    if not (seed or "0").isdecimal() or int(seed or "0") > MOST_SEED:
+        raise InputError("weights", f"{weights!r}", f"random:SEED with a whole number up to {MOST_SEED}")
     return int(seed or "0")
 
 

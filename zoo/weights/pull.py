@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from zoo.errors import InputError
-from zoo.files import sha256_of
+from zoo.files import sha256_of, writing
 from zoo.weights.cards import Pin, WeightCard, check_sha256, read_lock, write_pin
 from zoo.weights.detect import fitting
 from zoo.weights.read import read_checkpoint
@@ -54,7 +54,8 @@ def pull(card: WeightCard, source: str | None = None, progress: Progress = lambd
     if source is None:
         raise InputError(card.name, "no address that a program may download from", card.by_hand)
     part = card.path.with_name(f".{card.file}.part")
-    part.parent.mkdir(parents=True, exist_ok=True)
+    with writing(part):
+        part.parent.mkdir(parents=True, exist_ok=True)
     try:
         fetch(source, part, progress)
     except (OSError, http.client.HTTPException) as error:

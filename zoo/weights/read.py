@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pickle
 import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from zoo.errors import InputError
@@ -42,20 +41,26 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Reads a `.safetensors`, `.pth` or `.pt` file; what it is, is told by its content, not by its name.
 
     Raises:
-        InputError: missing, empty, truncated, a web page, no checkpoint, pickled objects, keys that clash, or NaN.
+        InputError: missing, empty, damaged, a web page, no checkpoint, pickled objects, keys that clash, tensors that
+            are not dense, or NaN.
     """
     if not path.is_file():
         raise InputError(path, "no such file", "a checkpoint (.pth, .pt or .safetensors), a weight card or random:SEED")
-    _refuse_other_files(path)
     try:
+        _refuse_other_files(path)
         checkpoint = _read_safetensors(path) if _is_safetensors(path) else _unwrap(path, _read_torch(path))
     except pickle.UnpicklingError as error:
         raise InputError(path, "pickled Python objects or no checkpoint at all", _SAFE_WAY) from error
-    except (SafetensorError, EOFError, RuntimeError, ValueError, OSError, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except Exception as error:
+        # Each damage is met in another place of torch, pickle, zipfile or safetensors.
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise InputError(path, f"an unreadable file ({reason})", "a whole checkpoint; fetch it again") from error
+    if odd := next((key for key, value in checkpoint.state.items() if not _is_dense(value)), None):
+        value = checkpoint.state[odd]
+        found = f"{odd}, {value.dtype} {value.layout} on {value.device}"
+        raise InputError(path, found, "dense tensors that the file holds, floats of 16 bits or more")
     if bad := [key for key, value in checkpoint.state.items() if _has_nan(value)]:
         raise InputError(path, f"NaN or infinite values in {bad[0]} and {len(bad) - 1} more", "finite weights")
     return checkpoint
@@ -108,8 +113,9 @@ def _unwrap(path: Path, raw: object) -> Checkpoint:
         wrappers.append(inner)
         beside |= {str(key): value for key, value in raw.items() if key != inner}
         raw = raw[inner]
-    if not isinstance(raw, Mapping) or not raw or not all(isinstance(v, Tensor) for v in raw.values()):
-        raise InputError(path, f"{type(raw).__name__} without a state dict", "a dict of tensors")
+    named = isinstance(raw, Mapping) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in raw.items())
+    if not isinstance(raw, Mapping) or not raw or not named:
+        raise InputError(path, f"{type(raw).__name__} without a state dict", "a dict of tensors by name")
     state, prefixes = _strip_prefixes(path, raw)
     scalars = {key: str(value) for key, value in beside.items() if isinstance(value, str | int | float)}
     return Checkpoint(state, (*wrappers, *prefixes), scalars, tuple(sorted(beside.keys() - scalars.keys())))
@@ -129,6 +135,11 @@ def _strip_prefixes(path: Path, raw: Mapping[str, Tensor]) -> tuple[dict[str, Te
             raise InputError(path, f"{name!r} twice, as {key!r} and without a prefix", "one tensor of each name")
         state[name] = value
     return state, tuple(found)
+
+
+def _is_dense(value: Tensor) -> bool:
+    plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+    return plain and not (value.is_floating_point() and value.itemsize < 2)
 
 
 def _has_nan(value: Tensor) -> bool:

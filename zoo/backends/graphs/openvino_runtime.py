@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from zoo.backends import Floats, register_backend
 from zoo.backends.graphs import GraphBackend, GraphFiles, Run, refusal
-from zoo.cache import cache_folder
+from zoo.cache import cached_folder
 
 if TYPE_CHECKING:
     import openvino
@@ -64,7 +64,7 @@ def load_compiled(path: Path, precision: str, threads: int) -> Run:
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": HINTS[precision],
         "PERFORMANCE_HINT": "LATENCY",
-        "CACHE_DIR": str(cache_folder() / "openvino"),
+        "CACHE_DIR": str(cached_folder("openvino")),
     }
     import openvino
 
