@@ -72,7 +72,7 @@ def main() -> None:
     """
 
 
-@main.command("list")
+@main.command("list", short_help="Show encoders, where weights come from, runtimes.")
 def list_command() -> None:
     """Show the encoders, where their weights come from, and the runtimes."""
     from rich.console import Console
@@ -103,7 +103,7 @@ def list_command() -> None:
     )
 
 
-@main.command()
+@main.command(short_help="Score segmentations against labels.")
 @click.option(
     "-s", "--segs", required=True, type=click.Path(exists=True, path_type=Path), help="File or folder of segmentations."
 )
@@ -216,7 +216,7 @@ def _scores(segs: Path, labels: str, rules: Any, tolerance_mm: float, workers: i
     return sorted(scored, key=lambda case: case.pair.case_id), len(pairs) - len(scored)
 
 
-@main.command()
+@main.command(short_help="Name the best candidate measured on this machine.")
 @click.argument("records", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @click.option("--max-latency", type=float, metavar="MS", help="Encoder and one box together, in milliseconds.")
 @click.option("--min-dsc", type=click.FloatRange(0, 1), default=0.0, help="Mean DSC, from 0 to 1.")

@@ -118,7 +118,7 @@ case_options = options(
 )
 
 
-@click.command()
+@click.command(short_help="Measure encoders: cost, latency, memory, accuracy.")
 @candidate_options
 @case_options
 @click.option(

@@ -27,7 +27,7 @@ def _model_options(command: Any) -> Any:
     return command
 
 
-@click.command()
+@click.command(short_help="Write a model as ONNX graphs with a card.")
 @_model_options
 @click.option("--variant", type=click.Choice(["train", "reparam"]), default="reparam", show_default=True)
 @click.option("--cases", multiple=True, default=["phantom"], show_default=True, help="Real images to check with.")
@@ -54,7 +54,7 @@ def export(encoder: str, weights: str | None, threads: int, out: Path, variant: 
     click.echo(f"{out}   next: bench --candidate {out}")
 
 
-@click.command()
+@click.command(short_help="Quantise an encoder to int8, within limits.")
 @_model_options
 @click.option(
     "--calib", "cases", multiple=True, required=True, metavar="CASES", help="Cases to calibrate and gate with."

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from zoo.executors import Executor
 
 
-@click.command()
+@click.command(short_help="Segment what boxes ask for.")
 @click.option(
     "-i",
     "--in",
@@ -166,7 +166,8 @@ def segment(
         except KeyboardInterrupt:
             progress.message(f"stopped; what was segmented is in {out}, the same command goes on from there")
             raise SystemExit(130) from None
-    click.echo(f"{len(todo) - failures} of {len(todo)} segmented in {out}")
+    if todo:
+        click.echo(f"{len(todo) - failures} of {len(todo)} segmented in {out}")
     if failed := failures + len(taken):
         raise click.ClickException(f"{failed} could not be segmented")
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from zoo.weights.detect import Fit
 
 
-@click.group()
+@click.group(short_help="List, pull, verify, convert, inspect checkpoints.")
 def weights() -> None:
     """Published checkpoints: list, pull, verify, convert and inspect them.
 
@@ -95,12 +95,21 @@ def verify(names: tuple[str, ...]) -> None:
 @weights.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def inspect(file: Path) -> None:
-    """Tell what is in a checkpoint, and which encoder it loads into; exit 1 if none."""
+    """Tell what is in a checkpoint, and which encoder it loads into; exit 1 if none.
+
+    FILE may be the name of a card, whose file is here.
+    """
     from compress.reparam import reparameterise
+    from zoo.errors import InputError
     from zoo.files import sha256_of
     from zoo.weights import read_checkpoint
+    from zoo.weights.cards import catalog
     from zoo.weights.detect import fitting, nearest
 
+    if not file.exists() and (card := catalog().get(str(file))):
+        file = card.path
+        if not file.exists():
+            raise InputError(card.name, "a card whose file is not here", f"`repmedsam weights pull {card.name}` first")
     checkpoint = read_checkpoint(file)
     state = checkpoint.state
     dtypes = sorted({str(value.dtype).removeprefix("torch.") for value in state.values()})

@@ -103,7 +103,7 @@ class Limit(click.ParamType[float]):
         return number / self.whole
 
 
-@click.command()
+@click.command(short_help="Compare two sets of records, for a CI job.")
 @click.argument("before", type=click.Path(exists=True, path_type=Path))
 @click.argument("after", type=click.Path(exists=True, path_type=Path))
 @click.option("--across-machines", is_flag=True, help="Compare records of different machines all the same.")

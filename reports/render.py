@@ -68,12 +68,16 @@ def render_report(
     loaded = load_records(record_paths)
     reports = machine_reports(loaded, baseline)
     sentences = [f"{len(loaded.records)} records.", *reading_notes(loaded), *_machines_note(reports), HOW_TO_READ]
-    across, files, quoted = across_tables(reports), [file_table(loaded)], quoted_tables()
+    # A person at a terminal asks for what was measured, not for what others say.
+    quoted = quoted_tables() if out_dir is not None else []
+    across, files = across_tables(reports), [file_table(loaded)]
     pictures = _draw(reports, out_dir) if out_dir is not None and figures else {}
     parts = [f"# {TITLE}", _bullets(sentences), *_table_parts(across, "##")]
     for report in reports:
         parts += _machine_parts(report, pictures.get(report.machine, []))
-    parts += [*_table_parts(files, "##"), f"## {HEADING}", *_table_parts(quoted, "###")]
+    parts += _table_parts(files, "##")
+    if quoted:
+        parts += [f"## {HEADING}", *_table_parts(quoted, "###")]
     text = "\n\n".join(parts) + "\n"
     if out_dir is None:
         return text

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from zoo.errors import InputError, unknown_name
+from zoo.plugins import load_plugins
 
 if TYPE_CHECKING:
     from torch import nn
@@ -125,6 +126,7 @@ def _import_encoders() -> None:
 
     for module in pkgutil.iter_modules(zoo.encoders.__path__, "zoo.encoders."):
         importlib.import_module(module.name)
+    load_plugins()
 
 
 def list_encoders() -> list[str]:

@@ -143,7 +143,7 @@ def _carry_out(
 
 
 @click.command()
-@click.option("--encoder", default="light_repvit", show_default=True, metavar="NAME", help="Encoder, see `list`.")
+@click.option("--encoder", default="light_repvit_m0_9", show_default=True, metavar="NAME", help="Encoder, see `list`.")
 @click.option(
     "--weights",
     default="random:0",
@@ -196,7 +196,7 @@ def train(
 
 
 @click.command()
-@click.option("--student", default="light_repvit", show_default=True, metavar="NAME", help="Encoder that learns.")
+@click.option("--student", default="light_repvit_m0_9", show_default=True, metavar="NAME", help="Encoder that learns.")
 @click.option(
     "--weights", default="random:0", show_default=True, metavar="WEIGHTS", help="What the student begins with."
 )
@@ -264,7 +264,7 @@ def distill(
     \b
     Examples:
       repmedsam distill --student repvit --teacher vit_b --teacher-weights medsam -o runs/distilled
-      repmedsam distill --student light_repvit --teacher repvit --teacher-weights rep_medsam -o runs/light
+      repmedsam distill --student light_repvit_m0_9 --teacher repvit --teacher-weights rep_medsam -o runs/light
       repmedsam distill --student repvit --weights my.pth --teacher repvit --teacher-weights my.pth --int8 -o runs/int8
     """
     from compress.training.distill import Distillation
@@ -310,7 +310,7 @@ def distill(
     _carry_out(task, sam, images, config, run_options, origin, find_lr)
 
 
-@click.command()
+@click.command(short_help="Write a teacher's embeddings to disk.")
 @click.option("--teacher", default="vit_b", show_default=True, metavar="NAME", help="Encoder, see `list`.")
 @click.option("--teacher-weights", metavar="WEIGHTS", required=True, help="Its checkpoint or card.")
 @click.option(

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.errors import InputError, unknown_name
+from zoo.plugins import load_plugins
 from zoo.registry import EncoderSpec
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ def register_backend(
 def _import_backends() -> None:
     for module in pkgutil.walk_packages(__path__, f"{__name__}."):
         importlib.import_module(module.name)
+    load_plugins()
 
 
 @cache
@@ -210,6 +212,8 @@ def open_graphs(name: str, files: GraphFiles, precision: str = "fp32", threads: 
         InputError: as `create_backend`.
     """
     _import_runtimes_of_graphs()
+    if name not in _BACKENDS:
+        load_plugins()
     return _entry(name, precision).factory(files, precision, threads)
 
 

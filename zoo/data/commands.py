@@ -26,7 +26,7 @@ OF_SCANS = (
 )
 
 
-@click.command()
+@click.command(short_help="Turn labelled scans into npz, or npy to train with.")
 @click.option(
     "-i",
     "--in",

@@ -1,0 +1,59 @@
+"""Encoders in files outside the package: found by every command, and told of where they cannot be imported."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from cli import main
+from zoo import plugins, registry
+from zoo.errors import InputError
+from zoo.plugins import GROUP, VARIABLE, load_plugins
+
+PAGE = Path(__file__).parents[1] / "docs" / "encoder.md"
+
+
+@pytest.fixture(autouse=True)
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What plugins register is gone afterwards."""
+    registry.list_encoders()
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    load_plugins.cache_clear()
+    registry._import_encoders.cache_clear()
+
+
+def plugin(folder: Path, name: str = "mine") -> Path:
+    """The encoder of the documentation, in a file of somebody else's."""
+    code = PAGE.read_text(encoding="utf-8").split("```python")[1].split("\n", 1)[1].split("```")[0]
+    path = folder / f"{name}.py"
+    path.write_text(code, encoding="utf-8")
+    return path
+
+
+def test_a_file_that_the_variable_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(plugin(tmp_path)))
+    assert "plain" in registry.list_encoders()
+    assert registry.create_encoder("plain") is not None
+    assert "plain" in CliRunner().invoke(main, ["list"]).output
+
+
+def test_an_entry_point_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin(tmp_path, "somebodys_package")
+    monkeypatch.syspath_prepend(tmp_path)
+    points = EntryPoints([EntryPoint("anything", "somebodys_package", GROUP)])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points.select(group=group))
+    assert "plain" in registry.list_encoders()
+
+
+def test_a_plugin_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text("import nothing_of_that_name")
+    for name in (str(broken), str(tmp_path / "missing.py"), "no_such_module"):
+        monkeypatch.setenv(VARIABLE, os.pathsep.join(["", name]))
+        load_plugins.cache_clear()
+        with pytest.raises(InputError, match=f"{VARIABLE}: found .*{Path(name).stem}.*, which cannot be imported"):
+            load_plugins()
