@@ -200,6 +200,8 @@ def test_an_explicit_pair(tmp_path: Path) -> None:
     image, labels = reference()
     spec = f"{save(tmp_path / 'i.nii', image)}={save(tmp_path / 'l.nii', labels)}"
     assert find_cases(spec)[0].load().case_id == "i"
+    spec = f"{save(tmp_path / 'ct.nii', image)}={tmp_path / 'l.nii'}"
+    assert find_cases(spec)[0].case_id == f"{tmp_path.name}_ct", "a name that tells nothing"
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def find_cases(spec: str) -> list[CaseSource]:
     # What is there by that very name is meant, whatever signs the name has.
     is_there = Path(spec).exists()
     if not is_there and "=" in spec:
-        return [_explicit_pair(spec)]
+        return _unique([_explicit_pair(spec)])
     paths = _paths(spec)
     if not paths and not is_there and not glob.has_magic(spec):
         raise InputError(spec, "no such file or folder", "a file, a folder, a glob, IMAGE=LABELS, or phantom")
