@@ -22,6 +22,7 @@ from zoo.data.npz import load_challenge_npz, load_label_values
 from zoo.data.prepare import Preparation, drop_small, jitter_boxes, prepare_case, prepare_labels, split_instances
 from zoo.data.scan import Scan
 from zoo.errors import InputError
+from zoo.files import read_json
 
 LABELS = hnp.arrays(np.uint16, (3, 7, 8), elements=st.integers(0, 3))
 
@@ -191,6 +192,7 @@ def test_what_is_prepared_is_not_prepared_again_but_what_failed_is(tmp_path: Pat
     assert run("-i", tmp_path / "in", "-o", out, *SMALL).exit_code == 0
     assert (out / "3DBox_CT_a.npz").stat().st_mtime_ns == first
     assert (out / "3DBox_CT_b.npz").exists()
+    assert "b" in {told["case_id"] for told in read_json(out / "prepare.jsonl") if not told["error"]}, "not torn, too"
     assert run("-i", tmp_path / "in", "-o", out, *SMALL, "--window", "lung").exit_code == 0
     assert (out / "3DBox_CT_a.npz").stat().st_mtime_ns > first
 

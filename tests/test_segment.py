@@ -136,10 +136,13 @@ def test_output_never_takes_the_place_of_input(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "found the folder of the input knee_mr.nii.gz; expected another folder" in " ".join(result.output.split())
     assert (tmp_path / "knee_mr.nii.gz").read_bytes() == before
-    labels = tmp_path / "labels"
-    labels.mkdir()
-    (tmp_path / "knee_mr_seg.nii.gz").rename(labels / "knee_mr.nii.gz")
-    assert run("-i", tmp_path / "knee_mr.nii.gz", "-o", labels, "--overwrite").exit_code == 1
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    for folder, name in ((images, "knee_mr"), (labels, "knee_mr_seg")):
+        folder.mkdir()
+        (tmp_path / f"{name}.nii.gz").rename(folder / "knee_mr.nii.gz")
+    result = run("-i", images, "-o", labels, "--overwrite")
+    assert result.exit_code == 1
+    assert "found the folder of the input knee_mr.nii.gz" in " ".join(result.output.split())
 
 
 def test_a_link_in_the_output_folder_is_not_written_through(tmp_path: Path) -> None:
