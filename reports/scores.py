@@ -69,8 +69,8 @@ def by_case(scores: pd.DataFrame, *, skip_undefined: bool = True) -> str:
     }
     rows = [{"case": case_id, "labels": str(len(group))} | _mean_cells(group) for case_id, group in of_cases.items()]
     means = pd.DataFrame([{metric: _mean(group[metric]) for metric in METRICS} for group in of_cases.values()])
-    mean = {"case": f"mean of {len(rows)} cases", "labels": str(len(scores))} | _mean_cells(means)
-    return markdown_table([mean, *rows])
+    title = f"mean of {len(rows)} case{'s' * (len(rows) != 1)}"
+    return markdown_table([{"case": title, "labels": str(len(scores))} | _mean_cells(means), *rows])
 
 
 def by_label(scores: pd.DataFrame) -> str | None:
