@@ -179,7 +179,7 @@ def test_the_rule_of_images_that_older_schemas_did_not_write(schema: int, overla
 @pytest.mark.parametrize("path", SCHEMAS, ids=lambda path: path.stem)
 def test_older_schemas_are_reported_beside_the_newest(path: Path, tmp_path: Path) -> None:
     newest = tmp_path / "newest.jsonl"
-    older = read_records([path])
+    older = list(read_records([path]))
     for old in older:
         append_record(newest, replace(old, key=f"{old.key}-new"))
     text = render_report([path, newest])

@@ -72,6 +72,15 @@ def test_slowest_is_the_baseline_without_tinyvit(book: Book) -> None:
     assert fast["speed-up [95 % CI]"] == "3.00x (n=1)"
 
 
+def test_all_tables_have_the_baseline_of_the_encoders(book: Book) -> None:
+    book.parts(candidate("vit"), [3.0])
+    book.parts(REPVIT, [1.0])
+    book.one_pass(candidate("vit"), total_s=5.0)
+    book.one_pass(REPVIT, total_s=9.0)
+    cases = book.csv("cases_3d")
+    assert cases.loc[cases.is_baseline, "candidate_encoder"].tolist() == ["vit"]
+
+
 def test_tinyvit_is_the_baseline_even_if_not_slowest_and_another_can_be_asked_for(book: Book) -> None:
     book.parts(candidate("vit"), [3.0])
     book.parts(TINYVIT, [2.0])
