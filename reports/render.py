@@ -52,7 +52,7 @@ def render_report(
     formats: Collection[str] = FORMATS,
     figures: bool = True,
 ) -> str:
-    """The report of records, as markdown.
+    """The report of records, as markdown: what was measured. Files also have what others published.
 
     Args:
         record_paths: JSON-lines files of records.
@@ -68,23 +68,19 @@ def render_report(
     loaded = load_records(record_paths)
     reports = machine_reports(loaded, baseline)
     sentences = [f"{len(loaded.records)} records.", *reading_notes(loaded), *_machines_note(reports), HOW_TO_READ]
-    # A person at a terminal asks for what was measured, not for what others say.
-    quoted = quoted_tables() if out_dir is not None else []
-    across, files = across_tables(reports), [file_table(loaded)]
+    across, files, quoted = across_tables(reports), [file_table(loaded)], quoted_tables()
     pictures = _draw(reports, out_dir) if out_dir is not None and figures else {}
     parts = [f"# {TITLE}", _bullets(sentences), *_table_parts(across, "##")]
     for report in reports:
         parts += _machine_parts(report, pictures.get(report.machine, []))
     parts += _table_parts(files, "##")
-    if quoted:
-        parts += [f"## {HEADING}", *_table_parts(quoted, "###")]
     text = "\n\n".join(parts) + "\n"
     if out_dir is None:
         return text
     out_dir.mkdir(parents=True, exist_ok=True)
     others = [*across, *files, *quoted]
     if "markdown" in formats:
-        _write(out_dir / "report.md", text)
+        _write(out_dir / "report.md", "\n\n".join([*parts, f"## {HEADING}", *_table_parts(quoted, "###")]) + "\n")
     if "html" in formats:
         _write_html(out_dir, sentences, reports, pictures, across, files, quoted)
     if "csv" in formats:

