@@ -10,15 +10,13 @@ import datetime
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import portalocker
-
 from zoo.errors import InputError
+from zoo.files import append_json
 
 #: What `bench` writes to, and what other commands read, by default.
 DEFAULT_RECORDS = Path("runs/bench.jsonl")
@@ -138,22 +136,12 @@ def record_key(
 
 
 def append_record(path: Path, record: Record) -> None:
-    """Append one line to `path` and sync it: after a crash a record is there whole, or absent.
-
-    The line goes out in one `write` to a file opened for appending and locked against other writers. Where an earlier
-    crash tore the last line, the new record starts on a line of its own.
+    """Adds a record to a file, as `append_json` adds lines.
 
     Raises:
         ValueError: a measurement is NaN or infinite (JSON has no such number).
     """
-    line = json.dumps(asdict(record), allow_nan=False, separators=(",", ":")) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with portalocker.Lock(path, "a+b", buffering=0, flags=portalocker.LOCK_EX) as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(size - 1, 0))
-        torn = file.read(1) not in (b"", b"\n")
-        file.write((("\n" if torn else "") + line).encode())
-        os.fsync(file.fileno())
+    append_json(path, asdict(record))
 
 
 def check_writable(path: Path) -> None:

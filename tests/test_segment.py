@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from gzip import GzipFile
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
 import nibabel as nib
@@ -443,11 +447,34 @@ def test_millimetres_are_square_and_a_volume_is_shown_around_its_boxes(small_vol
 # Submission
 
 
-def without_torch(command: list[str], tmp_path: Path) -> subprocess.CompletedProcess[str]:
-    """Runs a command where importing torch fails."""
+def spelled(name: str) -> str:
+    """A distribution's name in its one spelling."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def required(names: Iterable[str]) -> set[str]:
+    """Distributions of some names and all that these need, as they are installed."""
+    waiting, found = list(names), set[str]()
+    while waiting:
+        name = spelled(waiting.pop())
+        if name not in found:
+            found.add(name)
+            with contextlib.suppress(PackageNotFoundError):
+                waiting += [re.split(r"[^\w.-]", need)[0] for need in requires(name) or () if "extra ==" not in need]
+    return found
+
+
+def with_requirements_alone(command: list[str], tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """Runs a command where importing torch fails, and whatever else a submission does not install."""
+    lines = (ROOT / "requirements-predict.txt").read_text().splitlines()
+    named = [re.split(r"[^\w.-]", line)[0] for line in lines if not line.startswith("#")]
+    installed = required(named) | {"rep-medsam"}
     blocked = tmp_path / "blocked"
     blocked.mkdir()
-    (blocked / "torch.py").write_text("raise ImportError('torch is not to be imported')")
+    for module, names in packages_distributions().items():
+        if module.isidentifier() and installed.isdisjoint(spelled(name) for name in names):
+            (blocked / f"{module}.py").write_text(f"raise ImportError('{module} is not to be imported')")
+    assert (blocked / "torch.py").exists()
     environment = {**os.environ, "PYTHONPATH": f"{blocked}:{ROOT}", "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
 
@@ -466,7 +493,7 @@ def test_predict_sh_needs_no_torch_and_gives_the_masks_of_the_model(exported: Pa
     command.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT / "cli.py"} "$@"\n')
     command.chmod(0o755)
     words = ["sh", str(ROOT / "predict.sh"), str(tmp_path / "in"), str(tmp_path / "out"), str(exported)]
-    done = without_torch(words, tmp_path)
+    done = with_requirements_alone(words, tmp_path)
     assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "out" / "2DBox_US_a.npz") as arrays:
         found = arrays["segs"]

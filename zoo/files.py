@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import portalocker
+
 from zoo.errors import InputError
 
 
@@ -30,12 +32,22 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def append_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Adds a line to a JSON-lines file; it is on the disk when this returns."""
-    with path.open("ab+") as stream:
-        torn = stream.tell() > 0 and path.read_bytes()[-1:] != b"\n"
-        stream.write(b"\n" * torn + json.dumps(record).encode() + b"\n")
-        stream.flush()
-        os.fsync(stream.fileno())
+    """Appends one line to `path` and syncs it: after a crash a record is there whole, or absent.
+
+    The line goes out in one `write` to a file opened for appending and locked against other writers. Where an earlier
+    crash tore the last line, the new record starts on a line of its own.
+
+    Raises:
+        ValueError: a number is NaN or infinite (JSON has no such number).
+    """
+    line = json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with portalocker.Lock(path, "a+b", buffering=0, flags=portalocker.LOCK_EX) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 1, 0))
+        torn = file.read(1) not in (b"", b"\n")
+        file.write((("\n" if torn else "") + line).encode())
+        os.fsync(file.fileno())
 
 
 def read_json(path: Path) -> Iterator[dict[str, Any]]:
