@@ -62,15 +62,12 @@ class Candidate:
 
     def as_record(self) -> dict[str, Any]:
         """The candidate as a record names it."""
-        return {
-            "encoder": self.recipe.encoder,
+        return self.recipe.as_record() | {
             "weights": asdict(self.weights),
-            "variant": self.recipe.variant,
             "backend": self.backend.name,
             "backend_version": self.backend.version,
             "precision": self.backend.precision,
             "threads": self.backend.threads,
-            "cpus": self.recipe.cpus and list(self.recipe.cpus),
         }
 
     def describe(self) -> str:

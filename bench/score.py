@@ -17,9 +17,9 @@ from bench.challenge import score_by_challenge
 from bench.machine import describe_machine, package_versions
 from bench.metrics import hd95_mm, score_labels
 from bench.record import Record, append_record, finite, record_key
-from zoo.data.cases import LABEL_TOKENS, find_cases
+from zoo.data.cases import LABEL_TOKENS, find_cases, is_npz
 from zoo.data.modality import modality_from_name
-from zoo.data.npz import load_label_map, load_label_values, load_spacing
+from zoo.data.npz import load_label_map, load_spacing, original_labels
 from zoo.data.scan import SUFFIXES, Scan, read_labels, read_scan, stem
 from zoo.errors import InputError
 from zoo.files import sha256_of
@@ -204,11 +204,7 @@ def score_pair(pair: Pair, rules: Rules = "plain", tolerance_mm: float = 2.0) ->
 
 def _originals(reference: Path) -> Callable[[int], int | None]:
     """What a label of a reference was in the scan's labels: itself, and in an npz what that says that it was."""
-    if reference.suffix.lower() != ".npz":
-        return lambda label: label
-    values = load_label_values(reference)
-    known = {} if values is None else dict(enumerate(values.tolist(), start=1))
-    return known.get
+    return original_labels(reference).get if is_npz(reference) else lambda label: label
 
 
 def _relative(found: int, expected: int) -> float:
@@ -219,7 +215,7 @@ def _read_reference(pair: Pair) -> tuple[Labels, tuple[float, ...], Scan | None]
     if not pair.references:
         raise InputError(pair.segmentation, "no labels of that name", "a label map or image of the same name")
     first = pair.references[0]
-    if first.suffix.lower() == ".npz":
+    if is_npz(first):
         labels = load_label_map(first)
         return labels, load_spacing(first, labels.ndim), None
     scan = read_scan(first)
@@ -227,7 +223,7 @@ def _read_reference(pair: Pair) -> tuple[Labels, tuple[float, ...], Scan | None]
 
 
 def _read_segmentation(path: Path, reference: Labels, scan: Scan | None) -> Labels:
-    if path.suffix.lower() != ".npz":
+    if not is_npz(path):
         return _of_shape(path, read_labels([path], scan if scan and scan.grid else None), reference)
     return _of_shape(path, load_label_map(path), reference)
 

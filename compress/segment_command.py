@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +119,7 @@ def segment(
     from zoo.data.modality import parse_modality
     from zoo.data.prepare import Preparation
     from zoo.memory import parse_size
-    from zoo.segment import finished, parse_boxes
+    from zoo.segment import parse_boxes
     from zoo.segment_run import SegmentRun, left_to_do, segment_all
 
     if boxes and boxes_file:
@@ -134,10 +135,7 @@ def segment(
         click.echo("\n".join(source.told(given) for source in sources))
         return
     max_memory_bytes = parse_size(max_memory)
-    unfinished = [source for source in sources if overwrite or finished(source, out) is None]
-    jobs = jobs or _default_jobs(len(unfinished), threads or 1, max_memory_bytes)
-    threads = threads or max(1, describe_machine()["cores"] // jobs)
-    recipe = _recipe(encoder, weights, candidate, backend, precision, threads)
+    recipe = _recipe(encoder, weights, candidate, backend, precision, threads or 1)
     if (recipe.weights or "").startswith("random"):
         click.echo("random weights: masks will tell nothing", err=True)
     (volumes,), images = protocols_of([protocol], **rule)
@@ -156,6 +154,9 @@ def segment(
         calibrated_with=recipe.calibrated_with,
     )
     todo, taken = (sources, []) if overwrite else left_to_do(run, sources)
+    jobs = jobs or _default_jobs(len(todo), threads or 1, max_memory_bytes)
+    threads = threads or max(1, describe_machine()["cores"] // jobs)
+    run = replace(run, open_backend=OpenBackend(replace(recipe, threads=threads)))
     if held := len(sources) - len(todo) - len(taken):
         click.echo(f"{held} of {len(sources)} were in {out} already (--overwrite segments them again)")
     for error in taken:

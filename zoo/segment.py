@@ -15,7 +15,7 @@ from PIL import Image
 
 from zoo.data.boxes import boxes_in_slices, read_boxes
 from zoo.data.case import Case, boxes_from_labels
-from zoo.data.cases import CaseSource, is_npz
+from zoo.data.cases import CaseSource
 from zoo.data.grid import Grid
 from zoo.data.npz import load_challenge_npz, save_segmentation
 from zoo.data.phantom import load_phantom
@@ -68,8 +68,8 @@ def load_prompted(
         given = boxes, np.arange(1, len(boxes) + 1, dtype=np.uint16)
     elif boxes_file is not None:
         given = read_boxes(boxes_file, source.case_id, stem(source.image_path))
-    if is_npz(source.image_path):
-        case = load_challenge_npz(source.image_path, given, labels=False)
+    if source.npz:
+        case = load_challenge_npz(source.npz, given, labels=False)
         return Prompted(replace(case, case_id=source.case_id))
     scan = read_scan(source.image_path)
     if given is not None:

@@ -52,6 +52,11 @@ class CaseSource:
     max_objects: int | None = None
     max_slices: int | None = None
 
+    @property
+    def npz(self) -> Path | None:
+        """The file of a challenge npz, None of anything else."""
+        return self.image_path if self.image_path is not None and is_npz(self.image_path) else None
+
     def load(self, preparation: Preparation | None = None, *, labels: bool = True) -> Case:
         """Reads the case.
 
@@ -64,8 +69,8 @@ class CaseSource:
         """
         if self.image_path is None:
             case = load_phantom(self.reference.removeprefix("phantom:"))
-        elif is_npz(self.image_path):
-            case = load_challenge_npz(self.image_path, labels=labels)
+        elif self.npz:
+            case = load_challenge_npz(self.npz, labels=labels)
         elif not self.labels_paths:
             raise self.lacks("no label file beside it", "IMAGE=LABELS, or labels in the same folder")
         else:
@@ -83,7 +88,7 @@ class CaseSource:
 
     def told(self, boxes: str | None = None) -> str:
         """A line on what is used of it: its image, and `boxes` or what tells them."""
-        if self.image_path is None or is_npz(self.image_path):
+        if self.image_path is None or self.npz:
             own = "its own boxes"
         elif self.rivals:
             own = f"one of {', '.join(map(str, self.rivals))}?"

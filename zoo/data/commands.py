@@ -163,11 +163,9 @@ def prepare(
 
 def _check_options(sources: Sequence[CaseSource]) -> None:
     """Refuses options that change labels or boxes beside a challenge npz, whose own stay as they are."""
-    from zoo.data.cases import is_npz
-
     context = click.get_current_context()
     given = [name for name in OF_SCANS if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    npz = next((source.image_path for source in sources if source.image_path and is_npz(source.image_path)), None)
+    npz = next((source.npz for source in sources if source.npz), None)
     if given and npz is not None:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise click.UsageError(f"{options}: {npz} is prepared already and stays as it is; name scans and npz apart")

@@ -120,6 +120,16 @@ def load_label_values(path: Path) -> NDArray[np.uint16] | None:
     return None if values is None else _labels(f"{path}:label_values", values, (values.size,))
 
 
+def original_labels(path: Path) -> dict[int, int]:
+    """As `load_label_values`, by label; empty where the file does not say.
+
+    Raises:
+        InputError: no label values.
+    """
+    values = load_label_values(path)
+    return {} if values is None else dict(enumerate(values.tolist(), start=1))
+
+
 def load_spacing(path: Path, dimensions: int) -> tuple[float, ...]:
     """Spacing of a challenge npz in the order of its axes; 1 mm where it has none.
 

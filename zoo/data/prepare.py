@@ -72,15 +72,18 @@ def prepare_case(scan: Scan, labels: Labels, preparation: Preparation, case_id: 
     Raises:
         InputError: no object is left.
     """
-    kept = prepare_labels(labels, preparation)
-    left_out = set(boxes_from_labels(labels)[1].tolist()) - set(boxes_from_labels(kept)[1].tolist())
-    labels = split_instances(kept) if preparation.instances else kept
+    _, drawn = boxes_from_labels(labels)
+    labels = prepare_labels(labels, preparation)
     boxes, object_labels = boxes_from_labels(labels)
+    left_out = np.setdiff1d(drawn, [*object_labels, *preparation.remove_labels])
+    if preparation.instances:
+        labels = split_instances(labels)
+        boxes, object_labels = boxes_from_labels(labels)
     if not len(boxes):
         raise InputError(scan.path, "no labelled object that is kept", "labels; see the least sizes that are asked for")
     boxes = jitter_boxes(boxes, labels.shape, preparation, case_id)
     case = case_of_boxes(scan, boxes, object_labels, preparation, case_id)
-    case = replace(case, labels=labels, left_out=tuple(sorted(left_out - set(preparation.remove_labels))))
+    case = replace(case, labels=labels, left_out=tuple(left_out.tolist()))
     if preparation.labelled_slices and case.is_volume:
         labelled = np.flatnonzero(labels.any(axis=(1, 2)))
         case = case.cut_slices(int(labelled[0]), int(labelled[-1]))

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.data.case import Case
-from zoo.data.cases import CaseSource, is_npz
-from zoo.data.npz import load_label_values, save_challenge_npz
+from zoo.data.cases import CaseSource
+from zoo.data.npz import original_labels, save_challenge_npz
 from zoo.data.prepare import Preparation
 from zoo.errors import InputError
 from zoo.executors.local import LocalExecutor
@@ -137,12 +137,10 @@ def _failed(source: CaseSource, error: Exception) -> Outcome:
 
 def _values_before(source: CaseSource, labels: tuple[int, ...]) -> tuple[int, ...] | None:
     """What some labels of a file are: themselves, and of an npz what it says that they were, if it does."""
-    if source.image_path is None or not is_npz(source.image_path):
+    if source.npz is None:
         return labels
-    values = load_label_values(source.image_path)
-    if values is None or max(labels) > len(values):
-        return None
-    return tuple(int(values[label - 1]) for label in labels)
+    known = original_labels(source.npz)
+    return tuple(known[label] for label in labels) if known.keys() >= set(labels) else None
 
 
 def _write_npz(case: Case, out: Path, values: tuple[int, ...] | None) -> str:
@@ -167,10 +165,10 @@ def _write_npy(case: Case, out: Path) -> str:
             if stale.name not in written:
                 stale.unlink()
     for name, image, labels in slices:
-        arrays: dict[str, NDArray[Any]] = {"gts": labels, "imgs": image}
-        for folder in NPY_FOLDERS:
+        arrays: dict[str, NDArray[Any]] = dict(zip(NPY_FOLDERS, (labels, image), strict=True))
+        for folder, array in arrays.items():
             with whole_file(out / folder / f"{name}.npy") as part, part.open("wb") as stream:
-                np.save(stream, arrays[folder], allow_pickle=False)
+                np.save(stream, array, allow_pickle=False)
     return str(len(slices))
 
 
@@ -182,7 +180,7 @@ def _slices_of(case_id: str, folder: Path) -> list[Path]:
 
 def _settings(source: CaseSource, preparation: Preparation, kind: Format) -> str:
     # A challenge npz is prepared already.
-    how = None if source.image_path is not None and is_npz(source.image_path) else asdict(preparation)
+    how = asdict(preparation) if source.npz is None else None
     return json.dumps([how, source.max_objects, source.max_slices, kind], sort_keys=True)
 
 
