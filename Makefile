@@ -22,7 +22,7 @@ demo: $(VENV)/.installed-run
 	$(BIN)/python cli.py report $(OUT)/bench.jsonl -o $(OUT)/report
 
 # Tests that start worker processes, in a process that other tests' runtimes and signal handlers have not been in.
-WORKERS := tests/test_executors.py tests/test_segment.py tests/test_segment_many.py tests/test_record.py
+WORKERS := $(addprefix tests/test_,$(addsuffix .py,executors segment segment_many submission record))
 
 test: MARKED := -m 'not slow'
 test test-all: $(VENV)/.installed-test

@@ -26,7 +26,7 @@ import SimpleITK as sitk  # noqa: N813
 from PIL import Image
 from pydicom import dcmread
 from pydicom.uid import RLELossless
-from test_scans import write_dicom
+from test_dicom import write_dicom
 
 from zoo.data.boxes import read_boxes
 from zoo.data.npz import load_challenge_npz, load_label_map

@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterable
 from gzip import GzipFile
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
 import nibabel as nib
@@ -22,24 +13,17 @@ from click.testing import CliRunner, Result
 from highdicom.seg import segread
 from PIL import Image
 from pydicom import dcmread
-from test_scans import AXES, grid, stored_voxels, write_dicom
+from test_dicom import stored_voxels, write_dicom
+from test_scans import AXES, grid
 
 import compress.deploy
 from bench.candidate import Recipe
 from cli import main
-from compress.deploy import recipe_of
-from zoo.backends import create_backend
 from zoo.data.case import Case
 from zoo.data.cases import find_cases
-from zoo.data.modality import modality_from_name
-from zoo.data.npz import load_challenge_npz, save_challenge_npz
-from zoo.errors import InputError
-from zoo.overlay import COLOURS, draw, write_animation, write_montage
-from zoo.registry import create_sam
-from zoo.sam.case import segment_case
+from zoo.data.npz import save_challenge_npz
 
 ROOT = Path(__file__).parent.parent
-OPEN_BACKEND = compress.deploy.open_backend
 
 
 @pytest.fixture(autouse=True)
@@ -411,121 +395,3 @@ def test_random_weights_must_be_asked_for(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, [*words, "--encoder", "tinyvit"])
     assert result.exit_code != 0
     assert "--weights" in result.output
-
-
-# Pictures
-
-
-def test_a_mask_is_tinted_in_its_colour_and_framed() -> None:
-    image = np.full((32, 32, 3), 100, np.uint8)
-    masks = np.zeros((32, 32), np.uint16)
-    masks[8:24, 8:24] = 2
-    picture = draw(image, masks, np.array([[4, 4, 27, 27]]), np.array([2], np.uint16), 64, (1.0, 1.0))
-    assert picture.shape == (64, 64, 3)
-    np.testing.assert_array_equal(picture[44, 16], COLOURS[1])
-    assert (picture[26:38, 24:40] == 255).all(axis=2).any()  # the label's number in the middle of its mask
-    np.testing.assert_array_equal(picture[20, 20], (100 * 0.7 + COLOURS[1] * 0.3).astype(np.uint8))
-    np.testing.assert_array_equal(picture[8, 30], COLOURS[1])
-    np.testing.assert_array_equal(picture[2, 2], [100, 100, 100])
-    many = np.tile([[4, 4, 27, 27]], (11, 1))
-    crowded = draw(image, masks, many, np.arange(1, 12, dtype=np.uint16), 64, (1.0, 1.0))
-    np.testing.assert_array_equal(crowded[8, 30], [100, 100, 100])  # no frames of so many objects
-    np.testing.assert_array_equal(crowded[16:48, 16:48], picture[16:48, 16:48])
-
-
-def test_millimetres_are_square_and_a_volume_is_shown_around_its_boxes(small_volume: Case, tmp_path: Path) -> None:
-    segmentation = np.zeros(small_volume.spatial_shape, np.uint16)
-    write_montage(small_volume, segmentation, tmp_path / "m.png")
-    with Image.open(tmp_path / "m.png") as montage:
-        # Boxes from 8 to 50 and from 6 to 35, 4 pixels around them: 51 x 38 of the slice's 56 x 40.
-        assert montage.size == (4 * 320, 2 * round(320 * 38 / 51))
-    write_animation(small_volume, segmentation, tmp_path / "m.gif")
-    with Image.open(tmp_path / "m.gif") as animation:
-        assert animation.n_frames == 6
-
-
-# Submission
-
-
-def spelled(name: str) -> str:
-    """A distribution's name in its one spelling."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def required(names: Iterable[str]) -> set[str]:
-    """Distributions of some names and all that these need, as they are installed."""
-    waiting, found = list(names), set[str]()
-    while waiting:
-        name = spelled(waiting.pop())
-        if name not in found:
-            found.add(name)
-            with contextlib.suppress(PackageNotFoundError):
-                waiting += [re.split(r"[^\w.-]", need)[0] for need in requires(name) or () if "extra ==" not in need]
-    return found
-
-
-def with_requirements_alone(command: list[str], tmp_path: Path) -> subprocess.CompletedProcess[str]:
-    """Runs a command where importing torch fails, and whatever else a submission does not install."""
-    lines = (ROOT / "requirements-predict.txt").read_text().splitlines()
-    named = [re.split(r"[^\w.-]", line)[0] for line in lines if not line.startswith("#")]
-    installed = required(named) | {"rep-medsam"}
-    blocked = tmp_path / "blocked"
-    blocked.mkdir()
-    for module, names in packages_distributions().items():
-        if module.isidentifier() and installed.isdisjoint(spelled(name) for name in names):
-            (blocked / f"{module}.py").write_text(f"raise ImportError('{module} is not to be imported')")
-    assert (blocked / "torch.py").exists()
-    environment = {**os.environ, "PYTHONPATH": f"{blocked}:{ROOT}", "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
-
-
-def challenge_case(folder: Path, name: str = "2DBox_US_a") -> None:
-    folder.mkdir(exist_ok=True)
-    image = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
-    case = Case(name, modality_from_name(name), image, np.array([[5, 6, 50, 40]]), np.array([1], np.uint16), (1, 1))
-    save_challenge_npz(case, folder / f"{name}.npz")
-
-
-def test_predict_sh_needs_no_torch_and_gives_the_masks_of_the_model(exported: Path, tmp_path: Path) -> None:
-    challenge_case(tmp_path / "in")
-    (tmp_path / "bin").mkdir()
-    command = tmp_path / "bin" / "repmedsam"
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT / "cli.py"} "$@"\n')
-    command.chmod(0o755)
-    words = ["sh", str(ROOT / "predict.sh"), str(tmp_path / "in"), str(tmp_path / "out"), str(exported)]
-    done = with_requirements_alone(words, tmp_path)
-    assert done.returncode == 0, done.stderr
-    with np.load(tmp_path / "out" / "2DBox_US_a.npz") as arrays:
-        found = arrays["segs"]
-    sam = create_sam("light_repvit_m0_9", "random:1")
-    case = load_challenge_npz(tmp_path / "in" / "2DBox_US_a.npz")
-    expected = segment_case(case, create_backend("torch", sam))
-    assert found.any()
-    assert (found == expected).mean() > 0.999
-
-
-def test_a_graph_that_is_not_the_cards_is_refused(exported: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "candidate"
-    shutil.copytree(exported, folder)
-    with (folder / "encoder.onnx").open("ab") as stream:
-        stream.write(b"x")
-    with pytest.raises(InputError, match=r"expected .* card"):
-        OPEN_BACKEND(recipe_of(folder))
-
-
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_a_modality_that_the_candidate_was_not_calibrated_with_is_told_of_once(
-    exported: Path, tmp_path: Path, jobs: str
-) -> None:
-    folder, scans = tmp_path / "candidate", tmp_path / "in"
-    shutil.copytree(exported, folder)
-    card = json.loads((folder / "candidate.json").read_text())
-    (folder / "candidate.json").write_text(json.dumps(card | {"quantisation": {"modalities": ["CT", "US"]}}))
-    for name in ("2DBox_MR_a", "2DBox_MR_b", "2DBox_CT_c"):
-        challenge_case(scans, name)
-    words = ["segment", "-i", scans, "-o", tmp_path / "out", "--candidate", folder, "--jobs", jobs]
-    result = CliRunner().invoke(main, [*map(str, words)])
-    assert result.exit_code == 0, result.output
-    assert result.stderr.count("MR is none of the modalities") == 1
-    assert "(CT, US)" in result.stderr
-    assert "CT is none" not in result.stderr

@@ -1,0 +1,110 @@
+"""Boxes from JSON and CSV files, in the axes of the image's file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from test_scans import grid
+
+from zoo.data.boxes import boxes_in_slices, read_boxes
+from zoo.data.scan import read_scan
+from zoo.errors import InputError
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("b.json", "[[1,2,3,4,5,6],[0,0,0,1,1,1]]"),
+        ("b.json", '[{"box":[1,2,3,4,5,6],"label":1},{"box":[0,0,0,1,1,1],"label":2}]'),
+        ("b.json", '{"other":[[9,9,9,9,9,9]],"x":[[1,2,3,4,5,6],[0,0,0,1,1,1]]}'),
+        ("b.csv", "x_min,y_min,z_min,x_max,y_max,z_max\n1,2,3,4,5,6\n0,0,0,1,1,1\n"),
+        ("b.csv", "x0,y0,z0,x1,y1,z1\n1,2,3,4,5,6\n0,0,0,1,1,1\n"),
+        ("b.csv", "i0,j0,k0,i1,j1,k1\n1,2,3,4,5,6\n0,0,0,1,1,1\n"),
+        (
+            "b.csv",
+            "case,label,x_min,y_min,z_min,x_max,y_max,z_max\nx,1,1,2,3,4,5,6\ny,7,9,9,9,9,9,9\nx,2,0,0,0,1,1,1\n",
+        ),
+    ],
+)
+def test_boxes_of_every_form(tmp_path: Path, name: str, text: str) -> None:
+    boxes, labels = read_boxes(write(tmp_path / name, text), "x")
+    assert boxes.tolist() == [[1, 2, 3, 4, 5, 6], [0, 0, 0, 1, 1, 1]]
+    assert labels.tolist() == [1, 2]
+
+
+def test_boxes_under_a_files_own_name_are_found_too(tmp_path: Path) -> None:
+    texts = {
+        "b.json": '{"ct":[[1,2,3,4]],"y":[[9,9,9,9]]}',
+        "b.csv": "case,x_min,y_min,x_max,y_max\nct,1,2,3,4\ny,9,9,9,9",
+    }
+    for name, text in texts.items():
+        assert read_boxes(write(tmp_path / name, text), "patient_ct", "ct")[0].tolist() == [[1, 2, 3, 4]]
+        with pytest.raises(InputError, match="no box of patient_mr or mr"):
+            read_boxes(tmp_path / name, "patient_mr", "mr")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("b.json", ""),
+        ("b.json", "[]"),
+        ("b.json", "[[1,2,3]]"),
+        ("b.json", "[[1,2,3,4],[1,2,3,4,5,6]]"),
+        ("b.json", "[[1.5,2,3,4]]"),
+        ("b.json", "[[NaN,2,3,4]]"),
+        ("b.json", '{"y":[[1,2,3,4]]}'),
+        ("b.json", '[{"box":[1,2,3,4],"label":0}]'),
+        ("b.json", '[{"box":[1,2,3,4],"label":70000}]'),
+        ("b.json", "[" * 100_000),
+        ("b.json", '[{"box":[1,2,3,4],"label":2},{"box":[1,2,3,4]}]'),
+        ("b.json", f"[[1,2,3,{'9' * 400}]]"),
+        ("b.csv", "a,b\n1,2\n"),
+        ("b.csv", "x_min,y_min,x_max,y_max\n1,2,three,4\n"),
+        ("b.csv", "x_min,y_min,x_max,y_max\n1,2\n"),
+    ],
+)
+def test_bad_boxes_are_named(tmp_path: Path, name: str, text: str) -> None:
+    with pytest.raises(InputError, match=r"b\.(json|csv)"):
+        read_boxes(write(tmp_path / name, text), "x")
+
+
+@given(st.text(max_size=80))
+def test_any_text_is_boxes_or_a_named_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    folder = tmp_path_factory.mktemp("boxes")
+    for name in ("b.json", "b.csv"):
+        path = folder / name
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
+        try:
+            boxes, labels = read_boxes(path, "x")
+        except InputError:
+            continue
+        assert len(boxes) == len(labels) > 0
+
+
+def test_a_single_object_needs_no_list(tmp_path: Path) -> None:
+    boxes, labels = read_boxes(write(tmp_path / "b.json", '{"label": 3, "box": [1, 2, 3, 4]}'), "x")
+    assert (boxes.tolist(), labels.tolist()) == ([[1, 2, 3, 4]], [3])
+
+
+def test_a_box_past_the_image_is_told_of_in_the_axes_of_its_file(tmp_path: Path) -> None:
+    where = grid("RAS", (20, 18, 9))
+    nib.save(nib.Nifti1Image(np.zeros(where.shape, np.int16), where.affine), tmp_path / "ras.nii")
+    with pytest.raises(InputError, match=r"b\.json for .*ras\.nii: found box 0 \[1, 1, 1, 40, 5, 5\]; .*\[19, 17, 8\]"):
+        boxes_in_slices(Path("b.json"), np.array([[1, 1, 1, 40, 5, 5]]), read_scan(tmp_path / "ras.nii"))
+
+
+def test_boxes_of_a_volume_for_a_picture_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((6, 7), np.uint8)).save(tmp_path / "x.png")
+    with pytest.raises(InputError, match="boxes of 6 numbers"):
+        boxes_in_slices(Path("b.json"), np.zeros((1, 6), np.int64), read_scan(tmp_path / "x.png"))
