@@ -95,7 +95,7 @@ def list_command() -> None:
         runtimes.add_row(name, ", ".join(precisions), ", ".join(p for n, p in here if n == name) or "nothing")
     console = Console()
     console.print(encoders, runtimes)
-    console.print("int8: of graphs that `quantize` wrote (bench --candidate).")
+    console.print("int8, int8+bf16: of graphs that `quantize` wrote (bench --candidate).")
     console.print(
         "Any feature backbone of timm: timm:NAME or timm:NAME@SIZE; with a tag, timm:NAME.TAG, its published weights.\n"
         "Weights (--weights): a checkpoint's path, a card of `weights list`, or random:SEED, good for timing only; by "

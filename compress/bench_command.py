@@ -46,6 +46,20 @@ class CpuSet(click.ParamType[tuple[int, ...]]):
         return cpus
 
 
+class CandidateFolder(click.ParamType[tuple[Path, str | None]]):
+    """`DIR` or `DIR:PRECISION`: a candidate's folder, and the precision to run it in, None for its own."""
+
+    name = "candidate"
+    _folder = click.Path(exists=True, file_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Path, str | None]:
+        """The two."""
+        folder, _, precision = str(value).rpartition(":")
+        if not folder or Path(value).exists():
+            folder, precision = str(value), ""
+        return Path(str(self._folder.convert(folder, param, ctx))), precision or None
+
+
 candidate_options = options(
     click.option(
         "--encoder",
@@ -75,8 +89,8 @@ candidate_options = options(
         multiple=True,
         default=["torch"],
         show_default=True,
-        metavar="NAME",
-        help="Runtime, see `list`; repeat to compare.",
+        metavar="NAME[:PRECISION]",
+        help="Runtime, see `list`, in every --precision or its own; repeat to compare.",
     ),
     click.option(
         "--precision",
@@ -87,13 +101,14 @@ candidate_options = options(
         metavar="NAME",
         help="Of the runtime: fp32, fp16, bf16; repeat to compare.",
     ),
-    click.option("--sweep", is_flag=True, help="Every runtime and float precision that this machine has."),
+    click.option("--sweep", is_flag=True, help="Every runtime and precision that this machine has."),
     click.option(
         "--candidate",
         "folders",
         multiple=True,
-        type=click.Path(exists=True, file_okay=False, path_type=Path),
-        help=f"{CANDIDATE_HELP}; repeat for more.",
+        type=CandidateFolder(),
+        metavar="DIR[:PRECISION]",
+        help=f"{CANDIDATE_HELP}, in its precision or another that fits (bf16, int8+bf16); repeat for more.",
     ),
     click.option(
         "--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Threads of one operator."
@@ -106,8 +121,8 @@ case_options = options(
         multiple=True,
         default=["phantom"],
         show_default=True,
-        metavar="DIR_OR_GLOB",
-        help="File, folder, glob, IMAGE=LABELS (NIfTI) or phantom[:NAME]; repeat for more.",
+        metavar="CASES",
+        help="File, folder, glob, IMAGE=LABELS, phantom[:NAME] or synthetic[:FIRST-LAST]; repeat for more.",
     ),
     click.option("--max-objects", type=click.IntRange(min=1), help="Keep only the largest objects of a case."),
     click.option(
@@ -160,7 +175,7 @@ def bench(
     backends: tuple[str, ...],
     precisions: tuple[str, ...],
     sweep: bool,
-    folders: tuple[Path, ...],
+    folders: tuple[tuple[Path, str | None], ...],
     threads: int,
     cases: tuple[str, ...],
     max_objects: int | None,
@@ -194,7 +209,7 @@ def bench(
     from bench.runner import Settings, Sweep
     from compress.build import build_candidate
     from compress.deploy import recipe_of
-    from zoo.backends import runnable_here
+    from zoo.backends import alike_here, runnable_here
 
     source_of = click.get_current_context().get_parameter_source
     if sweep and ParameterSource.COMMANDLINE in (source_of("backends"), source_of("precisions")):
@@ -202,7 +217,11 @@ def bench(
     runtimes = runnable_here() if sweep else _runtimes(backends, precisions)
     compared = encoders or (() if folders and not (sweep or weights) else DEFAULT_ENCODERS)
     recipes = _recipes(compared, weights, variant, runtimes, threads)
-    recipes += [recipe_of(folder, threads=threads) for folder in folders]
+    for folder, precision in folders:
+        recipe = recipe_of(folder, threads=threads, precision=precision)
+        alike = alike_here(recipe.backend, recipe.precision) if sweep and not precision else [recipe.precision]
+        recipes += [replace(recipe, precision=one) for one in alike]
+    recipes = list(dict.fromkeys(recipes))
     if cpus:
         pin(cpus)
         recipes = [replace(recipe, cpus=cpus) for recipe in recipes]
@@ -261,7 +280,7 @@ def _command_line() -> str:
 
 
 def _runtimes(backends: tuple[str, ...], precisions: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Each runtime with each precision.
+    """Each runtime with its own precision, or with each of `precisions`.
 
     Raises:
         InputError: a runtime that there is not, or a precision that none of these has.
@@ -270,14 +289,18 @@ def _runtimes(backends: tuple[str, ...], precisions: tuple[str, ...]) -> list[tu
     from zoo.errors import unknown_name
 
     offered = list_backends()
-    for name in backends:
+    chosen = {item: item.partition(":")[::2] for item in backends}
+    for name, own in chosen.values():
         if name not in offered:
             raise unknown_name("--backend", name, offered)
-    known = {precision for name in backends for precision in offered[name]}
+        if own and own not in offered[name]:
+            raise unknown_name(f"--backend {name}", own, offered[name])
+    known = {precision for name, _ in chosen.values() for precision in offered[name]}
     for name in precisions:
         if name not in known:
             raise unknown_name("--precision", name, known)
-    return list(dict.fromkeys(product(backends, precisions)))
+    pairs = [pair for name, own in chosen.values() for pair in product([name], [own] if own else precisions)]
+    return list(dict.fromkeys(pairs))
 
 
 def _recipes(

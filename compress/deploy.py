@@ -7,11 +7,18 @@ from pathlib import Path
 
 from bench.candidate import Recipe
 from compress.card import checked_graph, read_card
-from zoo.backends import Backend, open_graphs
+from zoo.backends import Backend, is_quantised, open_graphs
 from zoo.backends.graphs import GraphFolder
+from zoo.errors import InputError
 
 
-def recipe_of(folder: Path, weights: str | None = None, backend: str | None = None, threads: int = 2) -> Recipe:
+def recipe_of(
+    folder: Path,
+    weights: str | None = None,
+    backend: str | None = None,
+    threads: int = 2,
+    precision: str | None = None,
+) -> Recipe:
     """The recipe of a candidate that `export` or `quantize` wrote.
 
     Args:
@@ -19,18 +26,22 @@ def recipe_of(folder: Path, weights: str | None = None, backend: str | None = No
         weights: checkpoint of the decoder; by default the one that the card names.
         backend: runtime; by default the card's.
         threads: that one operator may use.
+        precision: that the runtime offers for such a graph; by default the card's.
 
     Raises:
-        InputError: no card, or not one of this format.
+        InputError: no card, or not one of this format; a precision of int8 for a graph in float, or the other way.
     """
     card = read_card(folder)
+    if precision is not None and is_quantised(precision) != is_quantised(card.precision):
+        expected = "int8 or int8+bf16" if is_quantised(card.precision) else "fp32, bf16 or fp16"
+        raise InputError(folder, f"precision {precision} for a graph in {card.precision}", expected)
     name, decoder = f"{card.variant}-{card.file_sha256[:8]}", weights or card.weights
     return Recipe(
         card.encoder,
         decoder,
         name,
         backend or card.backend,
-        card.precision,
+        precision or card.precision,
         threads,
         folder=str(folder),
         calibrated_with=tuple(card.quantisation.get("modalities", ())),

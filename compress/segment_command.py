@@ -44,7 +44,9 @@ if TYPE_CHECKING:
 )
 @click.option("--candidate", type=click.Path(exists=True, file_okay=False, path_type=Path), help=CANDIDATE_HELP)
 @click.option("--backend", metavar="NAME", help="Runtime, see `list`.  [default: that of the candidate, or torch]")
-@click.option("--precision", default="fp32", show_default=True, help="Precision of the runtime.")
+@click.option(
+    "--precision", metavar="NAME", help="Of the runtime, see `list`.  [default: that of the candidate, or fp32]"
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of one operator.  [default: cores / jobs]")
 @click.option(
     "--jobs",
@@ -83,7 +85,7 @@ def segment(
     weights: str | None,
     candidate: Path | None,
     backend: str | None,
-    precision: str,
+    precision: str | None,
     threads: int | None,
     jobs: int | None,
     executor: str,
@@ -184,7 +186,12 @@ def _default_jobs(cases: int, threads: int, max_memory_bytes: int) -> int:
 
 
 def _recipe(
-    encoder: str | None, weights: str | None, candidate: Path | None, backend: str | None, precision: str, threads: int
+    encoder: str | None,
+    weights: str | None,
+    candidate: Path | None,
+    backend: str | None,
+    precision: str | None,
+    threads: int,
 ) -> Recipe:
     from bench.candidate import Recipe
     from compress.deploy import recipe_of
@@ -195,7 +202,7 @@ def _recipe(
     if candidate is not None:
         if encoder is not None:
             raise click.UsageError("name one of --encoder and --candidate")
-        return recipe_of(candidate.absolute(), weights, backend, threads)
+        return recipe_of(candidate.absolute(), weights, backend, threads, precision)
     # It loads torch, which a candidate does without.
     from zoo.registry import encoder_spec
     from zoo.weights import DEFAULT_ENCODER, RANDOM, default_weights
@@ -204,7 +211,8 @@ def _recipe(
     encoder_spec(encoder)
     if weights is None and default_weights(encoder) == RANDOM:
         raise click.UsageError(f"--weights: none ship for {encoder}; name trained ones, or {RANDOM} to try the way")
-    return Recipe(encoder, weights or default_weights(encoder), "reparam", backend or "torch", precision, threads)
+    chosen = weights or default_weights(encoder)
+    return Recipe(encoder, chosen, "reparam", backend or "torch", precision or "fp32", threads)
 
 
 def _executor(name: str, jobs: int, scheduler: str | None) -> Executor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -17,8 +18,8 @@ from torch import nn
 
 from tests.fill import smooth_image
 from zoo import cache, graphs
-from zoo.backends import Backend, Prompts, create_backend, runnable_here, torch_cuda
-from zoo.backends.graphs import GRAPHS
+from zoo.backends import Backend, Prompts, alike_here, check_backend, create_backend, runnable_here, torch_cuda
+from zoo.backends.graphs import GRAPHS, openvino_runtime
 from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.errors import InputError
 from zoo.graphs import Graph, onnx_file, write_onnx
@@ -183,9 +184,27 @@ def test_precisions_that_the_machine_lacks(sam: Sam, monkeypatch: pytest.MonkeyP
         create_backend("torch", sam, "bf16")
 
 
+@pytest.mark.parametrize(("precision", "way_on"), [("bf16", "fp32"), ("int8+bf16", "int8")])
+def test_openvino_without_bf16(monkeypatch: pytest.MonkeyPatch, precision: str, way_on: str) -> None:
+    core = SimpleNamespace(get_property=lambda device, name: ["FP32", "INT8"])
+    monkeypatch.setattr(openvino_runtime, "_core", lambda: core)
+    with pytest.raises(InputError, match=f"bf16 on a CPU without bf16 instructions; expected {way_on} on this"):
+        check_backend("openvino", precision)
+    assert alike_here("openvino", precision) == [way_on]
+
+
+def test_precisions_that_a_graph_also_runs_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_runtime, "_core", lambda: SimpleNamespace(get_property=lambda *_: ["BF16"]))
+    assert alike_here("openvino", "int8") == ["int8", "int8+bf16"]
+    assert alike_here("openvino", "fp32") == ["fp32", "bf16"]
+    assert alike_here("onnxruntime", "int8") == ["int8"]
+    assert alike_here("of somebody else's", "fp32") == []
+
+
 def test_int8_needs_a_graph_and_a_runtime_of_graphs(sam: Sam, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="int8 without a quantised graph; expected a candidate"):
-        create_backend("onnxruntime", sam, "int8")
+    for runtime, precision in (("onnxruntime", "int8"), ("openvino", "int8")):
+        with pytest.raises(InputError, match="int8 without a quantised graph; expected a candidate"):
+            create_backend(runtime, sam, precision)
     with pytest.raises(InputError, match="an exported graph; expected onnxruntime or openvino"):
         create_backend("torch", sam, "fp32", encoder_graph=tmp_path / "encoder.onnx")
 

@@ -99,6 +99,8 @@ def test_one_bad_case_does_not_stop_the_others(tmp_path: Path) -> None:
         (["--cases", "nowhere/*.npz"], "nowhere"),
         (["--precision", "int3"], "--precision: found unknown name 'int3'; expected one of: bf16, fp32"),
         (["--backend", "torhc"], "--backend: found unknown name 'torhc'; expected did you mean torch"),
+        (["--backend", "openvino:int3"], "--backend openvino: found unknown name 'int3'; expected did you mean int8"),
+        (["--backend", "nothing:fp32"], "--backend: found unknown name 'nothing'"),
         (["--sweep", "--backend", "torch"], "leave out --backend and --precision"),
         (["--sweep", "--precision", "fp32"], "leave out --backend and --precision"),
         (["--threads", "0"], "--threads"),

@@ -11,7 +11,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import click
 import numpy as np
 import onnx
 import pytest
@@ -22,9 +24,10 @@ from torch import nn
 
 from bench.candidate import Candidate, Recipe
 from cli import main
+from compress.bench_command import CandidateFolder
 from compress.build import build_candidate
 from compress.calibration import calibration_cases, calibration_inputs, check_modalities, digest_of
-from compress.card import CARD_FILE, GRAPH_FILE, read_card
+from compress.card import CARD_FILE, GRAPH_FILE, read_card, write_card
 from compress.deploy import open_backend, recipe_of
 from compress.export import check_graphs, cosine, export_candidate, relative_error
 from compress.quantize import Gate, Result, Trial, quantise_within
@@ -109,6 +112,50 @@ def test_an_exported_candidate_is_measured_like_any_other(exported: Path) -> Non
     assert relative_error(made.backend.encode(INPUTS[0]), expected) <= 1e-4
     with pytest.raises(InputError, match="another sha256"):
         build_candidate(replace(recipe, weights="random:1"))
+
+
+def test_a_candidate_in_another_precision(exported: Path, tmp_path: Path) -> None:
+    assert recipe_of(exported, precision="bf16").precision == "bf16"
+    with pytest.raises(InputError, match=r"precision int8\+bf16 for a graph in fp32; expected fp32, bf16 or fp16"):
+        recipe_of(exported, precision="int8+bf16")
+    folder = shutil.copytree(exported, tmp_path / "int8")
+    write_card(replace(read_card(folder), precision="int8"), folder)
+    assert recipe_of(folder, precision="int8+bf16").precision == "int8+bf16"
+    with pytest.raises(InputError, match=r"precision bf16 for a graph in int8; expected int8 or int8\+bf16"):
+        recipe_of(folder, precision="bf16")
+
+
+def test_a_candidates_folder_and_its_precision(tmp_path: Path) -> None:
+    kind = CandidateFolder()
+    odd = tmp_path / "a:bf16"
+    odd.mkdir()
+    assert kind.convert(str(tmp_path), None, None) == (tmp_path, None)
+    assert kind.convert(f"{tmp_path}:int8+bf16", None, None) == (tmp_path, "int8+bf16")
+    assert kind.convert(str(odd), None, None) == (odd, None), "the folder of that very name"
+    for missing in ("nowhere", "nowhere:bf16", ":bf16"):
+        with pytest.raises(click.BadParameter, match="does not exist"):
+            kind.convert(missing, None, None)
+
+
+def test_a_sweep_runs_a_candidate_in_all_that_fits(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr("zoo.backends.alike_here", lambda *graph: asked.append(graph) or ["fp32", "bf16"])
+    monkeypatch.setattr("zoo.backends.runnable_here", lambda: [("torch", "fp32")])
+    made: list[Recipe] = []
+    monkeypatch.setattr("bench.runner.Sweep", lambda recipes, *_: made.extend(recipes) or SimpleNamespace(run=stop))
+    arguments = ["--encoder", ENCODER, "--sweep", "--candidate", str(exported), "--candidate", f"{exported}:bf16"]
+    result = CliRunner().invoke(main, ["bench", *arguments, "--cases", "phantom:rgb2d"])
+    assert result.exit_code == 130, result.output
+    assert asked == [("onnxruntime", "fp32")]
+    assert [(recipe.backend, recipe.precision) for recipe in made] == [
+        ("torch", "fp32"),
+        ("onnxruntime", "fp32"),
+        ("onnxruntime", "bf16"),
+    ]
+
+
+def stop(sources: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_damaged_candidate_is_named(exported: Path, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import onnxruntime
 import pytest
 
 import bench.calibrate
-from bench.calibrate import SIDE, calibration_calls, int8_product_model, measure_peak
+from bench.calibrate import FP32, SIDE, calibration_calls, measure_peak, product_model
+from bench.timing import Samples
 from tests.record_book import REPVIT, TINYVIT, Book, candidate, protocol
 
 REPVIT_BF16 = candidate("repvit", precision="bf16")
@@ -84,13 +85,26 @@ def test_machines_stand_side_by_side_by_ratio(book: Book) -> None:
     assert "1866 ms, 2.00x, 50 % of peak" in row
 
 
-def test_int8_product_is_a_product() -> None:
+@pytest.mark.parametrize(("of_a", "of_b", "exact"), [("uint8", "int8", np.int64), ("float32", "float32", np.float64)])
+def test_products_are_products(of_a: str, of_b: str, exact: type[np.generic]) -> None:
     rng = np.random.default_rng(0)
-    a = rng.integers(0, 256, (SIDE, SIDE), np.uint8)
-    b = rng.integers(-64, 64, (SIDE, SIDE), np.int8)
-    session = onnxruntime.InferenceSession(int8_product_model().SerializeToString(), providers=["CPUExecutionProvider"])
-    (product,) = session.run(None, {"a": a, "b": b})
-    assert np.array_equal(product[:3], a[:3].astype(np.int64) @ b.astype(np.int64))
+    a = rng.integers(0, 256, (SIDE, SIDE)).astype(of_a)
+    b = rng.integers(-64, 64, (SIDE, SIDE)).astype(of_b)
+    model = product_model(a.dtype, b.dtype).SerializeToString()
+    (product,) = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"a": a, "b": b})
+    assert np.array_equal(product[:3], a[:3].astype(exact) @ b.astype(exact))
+
+
+@pytest.mark.parametrize("faster", FP32)
+def test_the_peak_is_the_faster_librarys(monkeypatch: pytest.MonkeyPatch, faster: str) -> None:
+    def timed(calls: dict[str, object], *_: object) -> dict[str, Samples]:
+        return {name: Samples(9.0, [1.0 if name == faster else 2.0, 9.0, 1.0]) for name in calls}
+
+    monkeypatch.setattr(bench.calibrate, "SIDE", 8)
+    monkeypatch.setattr(bench.calibrate, "interleave", timed)
+    found = measure_peak(1)
+    assert found["fp32_s"] == [1.0, 9.0, 1.0]
+    assert not set(FP32) & found.keys()
 
 
 def test_measuring(monkeypatch: pytest.MonkeyPatch) -> None:

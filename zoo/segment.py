@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zoo.data.boxes import boxes_in_slices, read_boxes
+from zoo.data.built_in import load_built_in
 from zoo.data.case import Case, boxes_from_labels
 from zoo.data.cases import CaseSource
 from zoo.data.grid import Grid
 from zoo.data.npz import load_challenge_npz, save_segmentation
-from zoo.data.phantom import load_phantom
 from zoo.data.prepare import Preparation, case_of_boxes
 from zoo.data.readers.nifti import UNITS_MM
 from zoo.data.scan import read_labels, read_scan, stem
@@ -62,7 +62,7 @@ def load_prompted(
         InputError: an image or boxes that cannot be used.
     """
     if source.image_path is None:
-        return Prompted(load_phantom(source.reference.removeprefix("phantom:")))
+        return Prompted(load_built_in(source.reference))
     given = None
     if boxes is not None:
         given = boxes, np.arange(1, len(boxes) + 1, dtype=np.uint16)

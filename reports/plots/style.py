@@ -47,7 +47,7 @@ RUNTIME_MARKERS = {
     "onnxruntime_cuda": "X",
 }
 OTHER_MARKER, PRECISION_MARKER = "P", "h"
-FILLINGS = {"fp32": "full", "bf16": "left", "int8": "none", "fp16": "right"}
+FILLINGS = {"fp32": "full", "bf16": "left", "int8": "none", "fp16": "right", "int8+bf16": "bottom"}
 MARKERS = "osD^vP*X"
 #: A logarithmic axis from 1 to more than this is numbered 1, 3, 10; others 1, 2, 5, 10.
 MANY_TIMES = 300

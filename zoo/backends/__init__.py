@@ -59,7 +59,7 @@ class Backend(Protocol):
     Attributes:
         name: of the runtime, as in `list_backends()`.
         version: of the runtime.
-        precision: `fp32`, `bf16` or `int8`.
+        precision: `fp32`, `bf16`, `fp16`, `int8`, or `int8+bf16`: what is not in integers in bfloat16.
         threads: that one operator may use.
         spec: of the image encoder.
     """
@@ -154,10 +154,21 @@ def list_backends() -> dict[str, tuple[str, ...]]:
     return {name: entry.precisions for name, entry in sorted(_BACKENDS.items())}
 
 
+def is_quantised(precision: str) -> bool:
+    """Whether this is a precision of an encoder's quantised graph, not of any model."""
+    return precision.startswith("int8")
+
+
 def runnable_here() -> list[tuple[str, str]]:
-    """Every runtime and float precision that this machine has; int8 depends on a candidate's graph."""
+    """Every runtime and float precision that this machine has; others depend on a candidate's graph."""
     pairs = [(name, precision) for name, precisions in list_backends().items() for precision in precisions]
-    return [(name, p) for name, p in pairs if p != "int8" and _BACKENDS[name].lacking(p) is None]
+    return [(name, p) for name, p in pairs if not is_quantised(p) and _BACKENDS[name].lacking(p) is None]
+
+
+def alike_here(name: str, precision: str) -> list[str]:
+    """Precisions of the backend `name` that a graph made for `precision` also runs in on this machine."""
+    offered = list_backends().get(name, ())
+    return [p for p in offered if is_quantised(p) == is_quantised(precision) and _BACKENDS[name].lacking(p) is None]
 
 
 def check_backend(name: str, precision: str) -> None:
@@ -178,7 +189,7 @@ def create_backend(
     Args:
         name: of `list_backends()`.
         sam: the model; its decoder is used in any case.
-        precision: that the runtime offers. `int8` is of the encoder, whose quantised graph must be given.
+        precision: that the runtime offers. Of `int8` and `int8+bf16` the encoder's quantised graph must be given.
         threads: that one operator may use.
         encoder_graph: ONNX file that takes the encoder's place, for runtimes of exported graphs.
 
@@ -190,9 +201,9 @@ def create_backend(
     _import_backends()
     entry = _entry(name, precision)
     if entry.runs_graphs:
-        if precision == "int8" and encoder_graph is None:
+        if is_quantised(precision) and encoder_graph is None:
             way_on = "a candidate that `repmedsam quantize` wrote, with --candidate"
-            raise InputError(f"precision of backend {name}", "int8 without a quantised graph", way_on)
+            raise InputError(f"precision of backend {name}", f"{precision} without a quantised graph", way_on)
         return entry.factory(ExportedOnDemand(sam, encoder_graph), precision, threads)
     if encoder_graph is not None:
         raise InputError(f"backend {name}", "an exported graph", "onnxruntime or openvino, which run graphs")

@@ -1,4 +1,4 @@
-"""Finding cases: a file, a folder, a glob, an image with its labels, or the built-in phantom."""
+"""Finding cases: a file, a folder, a glob, an image with its labels, or what is built in."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from zoo.data.built_in import FORMS, built_in_references, load_built_in
 from zoo.data.case import Case
 from zoo.data.modality import MODALITIES
 from zoo.data.npz import load_challenge_npz
-from zoo.data.phantom import DEFAULT_PHANTOMS, PHANTOMS, load_phantom
 from zoo.data.prepare import Preparation, load_pair
 from zoo.data.scan import SUFFIXES, is_dicom, stem
-from zoo.errors import InputError, unknown_name
+from zoo.errors import InputError
 
 #: In a folder of masks that `segment` made: a line a case, and how it was made.
 INDEX_FILE = "segment.jsonl"
@@ -37,7 +37,7 @@ class CaseSource:
     Attributes:
         case_id: unique among the cases found together.
         reference: what `find_cases` finds exactly this by.
-        image_path: of a file or of the folder of a DICOM series; None for the phantom.
+        image_path: of a file or of the folder of a DICOM series; None for what is built in.
         labels_paths: of an image that is not a challenge npz: one label map, or one mask an object.
         rivals: label files of which any may be its own, where it has none for sure.
         max_objects: keep only the largest objects.
@@ -68,7 +68,7 @@ class CaseSource:
             InputError: it cannot be used.
         """
         if self.image_path is None:
-            case = load_phantom(self.reference.removeprefix("phantom:"))
+            case = load_built_in(self.reference)
         elif self.npz:
             case = load_challenge_npz(self.npz, labels=labels)
         elif not self.labels_paths:
@@ -111,27 +111,24 @@ def find_cases(spec: str) -> list[CaseSource]:
 
     Args:
         spec: a file, a folder (searched with its subfolders; a folder of DICOM files is one image), a glob,
-            `IMAGE=LABELS` (LABELS may be a glob of masks, one an object), `phantom` for the built-in cases or
-            `phantom:NAME` for one of them. Folders in a folder that `segment` wrote are passed over.
+            `IMAGE=LABELS` (LABELS may be a glob of masks, one an object), or what is built in: `phantom` or
+            `phantom:NAME`, `synthetic` or `synthetic:FIRST-LAST`. Folders in a folder that `segment` wrote are passed
+            over.
 
     Raises:
         InputError: nothing is found.
     """
-    kind, _, name = spec.partition(":")
-    if kind == "phantom":
-        if name and name not in PHANTOMS:
-            raise unknown_name("phantom", name, PHANTOMS)
-        names = [name] if name else list(DEFAULT_PHANTOMS)
-        return [CaseSource(f"phantom_{one}", f"phantom:{one}") for one in names]
+    if (built_in := built_in_references(spec)) is not None:
+        return [CaseSource(reference.replace(":", "_"), reference) for reference in built_in]
     # What is there by that very name is meant, whatever signs the name has.
     is_there = Path(spec).exists()
     if not is_there and "=" in spec:
         return _unique([_explicit_pair(spec)])
     paths = _paths(spec)
     if not paths and not is_there and not glob.has_magic(spec):
-        raise InputError(spec, "no such file or folder", "a file, a folder, a glob, IMAGE=LABELS, or phantom")
+        raise InputError(spec, "no such file or folder", f"a file, a folder, a glob, IMAGE=LABELS, {FORMS}")
     if not paths:
-        raise InputError(spec, "no case", f"files that end in .npz, {', '.join(SUFFIXES)}, or phantom")
+        raise InputError(spec, "no case", f"files that end in .npz, {', '.join(SUFFIXES)}, {FORMS}")
     shelves = _Shelves()
     sources = [source for path in paths if (source := _source(path, shelves, asked_for=path == Path(spec))) is not None]
     if not sources:
@@ -291,7 +288,7 @@ def _unique(sources: list[CaseSource]) -> list[CaseSource]:
 
 
 def _names_inwards(source: CaseSource, twins: Counter[Path]) -> list[str]:
-    """Names of the folders that an image lies in and its own, the outermost first; the phantom's name.
+    """Names of the folders that an image lies in and its own, the outermost first; the name of what is built in.
 
     Images that only their suffixes part have them in their names.
     """

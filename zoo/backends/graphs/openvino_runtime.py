@@ -17,8 +17,8 @@ from zoo.cache import cached_folder
 if TYPE_CHECKING:
     import openvino
 
-#: What OpenVINO calls the precisions that it computes in; int8 is in the graph, what is left of it float32.
-HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+#: What OpenVINO calls the precision of what a graph does not compute in int8: all of it, or what is left.
+HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32", "int8+bf16": "bf16"}
 
 
 @cache
@@ -36,12 +36,12 @@ def _lacking(precision: str) -> tuple[str, str] | None:
         import openvino  # noqa: F401
     except ImportError:
         return "openvino not installed", "pip install 'rep-medsam[openvino]'"
-    if precision == "bf16" and "BF16" not in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        return "bf16 on a CPU without bf16 instructions", "fp32 on this machine"
+    if HINTS[precision] == "bf16" and "BF16" not in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return "bf16 on a CPU without bf16 instructions", f"{'int8' if '+' in precision else 'fp32'} on this machine"
     return None
 
 
-@register_backend("openvino", precisions=("fp32", "bf16", "int8"), lacking=_lacking, runs_graphs=True)
+@register_backend("openvino", precisions=tuple(HINTS), lacking=_lacking, runs_graphs=True)
 class OpenVinoBackend(GraphBackend):
     """`Backend` in OpenVINO: compiled models are kept in the cache folder, results are copies."""
 

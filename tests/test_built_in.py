@@ -1,0 +1,71 @@
+"""Cases that need no file: what names them, and what is drawn."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zoo.data.built_in import LOOK_MODALITIES, load_built_in
+from zoo.data.case import boxes_from_labels, validate_boxes
+from zoo.data.cases import find_cases
+from zoo.data.prepare import Preparation
+from zoo.data.synthetic import LOOK_NAMES
+from zoo.errors import InputError
+from zoo.segment import load_prompted
+
+
+@pytest.mark.parametrize(
+    ("spec", "references"),
+    [
+        ("phantom:mr2d", ["phantom:mr2d"]),
+        ("synthetic:3", ["synthetic:3"]),
+        ("synthetic:8-10", ["synthetic:8", "synthetic:9", "synthetic:10"]),
+        ("synthetic", [f"synthetic:{number}" for number in range(24)]),
+    ],
+)
+def test_a_reference_finds_exactly_its_case(spec: str, references: list[str]) -> None:
+    found = find_cases(spec)
+    assert [source.reference for source in found] == references
+    for source in found:
+        assert find_cases(source.reference) == [source]
+        assert source.case_id == source.reference.replace(":", "_")
+
+
+@pytest.mark.parametrize("name", ["3-2", "-1", "1-", "x", "1,2", "²", "1-2-3"])
+def test_what_is_no_range_of_numbers_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=r"synthetic images: found .*; expected FIRST-LAST such as 0-23"):
+        find_cases(f"synthetic:{name}")
+
+
+def test_a_file_of_such_a_name_is_still_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("synthetic.npz").touch()
+    assert [source.image_path for source in find_cases("synthetic.npz")] == [Path("synthetic.npz")]
+
+
+def test_synthetic_images_are_the_same_each_time_and_show_all_looks_alike() -> None:
+    cases = [source.load() for source in find_cases("synthetic")]
+    assert set(LOOK_MODALITIES) == set(LOOK_NAMES)
+    assert Counter(case.modality for case in cases) == dict.fromkeys(LOOK_MODALITIES.values(), 4)
+    for case, again in zip(cases, find_cases("synthetic"), strict=True):
+        assert not case.is_volume
+        assert case.labels is not None
+        assert case.labels.shape == case.image.shape[:2]
+        validate_boxes(case.case_id, case.boxes, case.spatial_shape)
+        boxes, values = boxes_from_labels(case.labels)
+        np.testing.assert_array_equal(case.boxes, boxes)
+        np.testing.assert_array_equal(case.object_labels, values)
+        np.testing.assert_array_equal(again.load().image, case.image)
+
+
+def test_numbers_are_images_of_their_own() -> None:
+    first, second = (load_built_in(f"synthetic:{number}") for number in (0, 1))
+    assert first.image.shape != second.image.shape or not np.array_equal(first.image, second.image)
+
+
+def test_they_can_be_segmented() -> None:
+    (source,) = find_cases("synthetic:5")
+    np.testing.assert_array_equal(load_prompted(source, Preparation()).case.image, source.load().image)
