@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from bench.machine import describe_machine
 from bench.timing import calls_made, interleave
+from zoo.backends.graphs.onnx_runtime import session_options
 
 #: Side of the square matrices: too large for a core's private caches, small enough for any laptop.
 SIDE = 1536
@@ -88,10 +89,8 @@ def _stream() -> Callable[[], object]:
 
 
 def _onnx_product(inputs: dict[str, NDArray[Any]], threads: int) -> Callable[[], object]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
     model = product_model(inputs["a"].dtype, inputs["b"].dtype).SerializeToString()
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, session_options(threads), providers=["CPUExecutionProvider"])
     return lambda: session.run(None, inputs)
 
 

@@ -209,6 +209,18 @@ def test_int8_needs_a_graph_and_a_runtime_of_graphs(sam: Sam, tmp_path: Path) ->
         create_backend("torch", sam, "fp32", encoder_graph=tmp_path / "encoder.onnx")
 
 
+def test_threads_of_onnx_runtime_do_not_spin_between_calls(sam: Sam, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[ort.SessionOptions] = []
+    session = ort.InferenceSession
+    monkeypatch.setattr(
+        ort, "InferenceSession", lambda path, options, **more: opened.append(options) or session(path, options, **more)
+    )
+    create_backend("onnxruntime", sam, threads=2).encode(np.zeros((1, 3, 64, 64), np.float32))
+    (options,) = opened
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert options.intra_op_num_threads == 2
+
+
 def test_a_runtime_that_is_not_installed(sam: Sam, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
     with pytest.raises(InputError, match=r"pip install 'rep-medsam\[openvino\]'"):
