@@ -16,8 +16,8 @@ from reports.fields import integer, listed, mapped
 #: Encoder of the records of the floor: the ellipse inscribed in each box.
 FLOOR = "box ellipse"
 DEFAULT_BASELINE = "tinyvit"
-#: How names of drawn cases begin, also of those that are read from files, and what they are.
-DRAWN = {"phantom_": "phantom", "synthetic_": "synthetic"}
+#: What names of drawn cases have in them, also of those that `prepare` wrote to files.
+DRAWN = ("phantom", "synthetic")
 #: From the published baseline to the fastest: the first that a case has is its baseline's.
 PROTOCOL_ORDER = ("per_object", "cached", "batched")
 
@@ -82,8 +82,7 @@ class CaseInfo:
     @property
     def kind(self) -> str:
         """Modality, and how it was drawn if it was: a drawn image stands for no real one."""
-        drawn = (what for prefix, what in DRAWN.items() if self.case_id.startswith(prefix))
-        return " ".join([self.modality, *drawn])
+        return " ".join([self.modality, *(what for what in DRAWN if f"_{what}_" in f"_{self.case_id}")])
 
     @property
     def size(self) -> str:

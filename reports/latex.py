@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 
 from reports.tables import Table, is_numeric, shown_frame
 
@@ -38,6 +39,7 @@ def latex_table(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
+@cache
 def escape(text: str) -> str:
     r"""Text that LaTeX sets as it stands; marks of code are dropped.
 

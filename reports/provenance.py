@@ -10,10 +10,27 @@ from reports.fields import listed, mapped
 from reports.load import Loaded
 from reports.tables import NOTHING, Table
 
+#: Instruction sets of which a machine's first that it has tell most: products in bfloat16 and int8, then float32.
+WIDEST_FIRST = (
+    ("amx_bf16", "amx_int8"),
+    ("avx512_bf16", "avx512_vnni"),
+    ("avx512f",),
+    ("avx_vnni",),
+    ("avx2",),
+    ("bf16", "i8mm"),
+    ("asimddp",),
+    ("asimd",),
+)
+
 
 def describe_machine(machine: Mapping[str, Any]) -> str:
-    """One line: CPU, cores, memory, and GPU if it has one."""
-    cpu = machine.get("cpu") or "unknown CPU"
+    """One line: CPU, its widest instruction sets, cores, memory, and GPU if it has one.
+
+    Two CPUs of one name may differ in what decides how fast each precision is.
+    """
+    known = set(map(str, listed(machine.get("isa"))))
+    widest = next((", ".join(found) for sets in WIDEST_FIRST if (found := [one for one in sets if one in known])), "")
+    cpu = f"{machine.get('cpu') or 'unknown CPU'}{widest and f' ({widest})'}"
     gpu = f", {machine['gpu']}" if machine.get("gpu") else ""
     return f"{cpu}, {machine.get('cores', '?')} cores, {machine.get('memory_gib', '?')} GiB{gpu}"
 

@@ -141,6 +141,7 @@ def ratio_cell(ratio: Ratio) -> str:
     return f"{significant(ratio.value)}x{interval}"
 
 
+@cache
 def _escape(cell: str) -> str:
     """A cell that cannot end its column or its row."""
     return " ".join(cell.split()).replace("|", "\\|")

@@ -79,7 +79,7 @@ def test_drawn_images_are_no_images_of_their_modality(book: Book) -> None:
     who = candidate("repvit", trained=True)
     book.scores(who, [0.9], CT_0860)
     book.scores(who, [0.5], {**CT_0860, "case_id": "scan", "sha256": "scan"})
-    book.scores(who, [0.7], {**CT_0860, "case_id": "synthetic_3", "sha256": "3"})
+    book.scores(who, [0.7], {**CT_0860, "case_id": "2DBox_CT_synthetic_3", "sha256": "3"})
     rows = [row for row in rows_of(book.report(), "Accuracy by modality") if row["candidate"] == "repvit"]
     dsc = [(row["modality"], row["DSC, mean ± std"]) for row in rows]
     assert dsc == [("CT", "0.500"), ("CT phantom", "0.900"), ("CT synthetic", "0.700")]
