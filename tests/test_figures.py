@@ -70,7 +70,7 @@ def texts(figure: Figure) -> str:
 @pytest.mark.parametrize("draw", [draw for *_, draw in DRAWINGS], ids=[name for name, *_ in DRAWINGS])
 def test_figures_say_where_they_come_from_and_nothing_sticks_out(crowd: MachineReport, draw: object) -> None:
     figure = draw(crowd)  # type: ignore[operator]
-    for fact in ("Test CPU, 2 cores", "2 threads", "n = ", "records.jsonl (run run1)"):
+    for fact in ("Test CPU (avx2), 2 cores", "2 threads", "n = ", "records.jsonl (run run1)"):
         assert fact in texts(figure)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

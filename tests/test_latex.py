@@ -91,4 +91,4 @@ def test_tables_of_several_machines_are_told_apart(tmp_path: Path) -> None:
     labels = [label for text in texts for label in re.findall(r"\\label\{(.*?)\}", text)]
     assert len(set(labels)) == len(labels) == len(texts)
     for name, machine in (("encoders", "m2"), ("encoders_m1", "m1")):
-        assert f"Encoders, measured on Test CPU, 2 cores, 8 GiB ({machine})" in (out / f"{name}.tex").read_text()
+        assert f"Encoders, measured on Test CPU (avx2), 2 cores, 8 GiB ({machine})" in (out / f"{name}.tex").read_text()

@@ -11,6 +11,7 @@ import pytest
 
 from bench.candidate import Recipe
 from reports.cases import PROCESS_NOTE
+from reports.provenance import describe_machine
 from reports.published import HEADING, read_published
 from reports.render import readme_block, render_report
 from reports.tables import is_numeric, markdown_table, significant
@@ -345,7 +346,7 @@ def test_provenance_names_machine_packages_commit_and_runs(book: Book) -> None:
     book.parts(REPVIT, [1.0], packages={"torch": "2.6"})
     book.parts(TINYVIT, [1.0], packages={"torch": "2.7"}, git=None, run_id="run2")
     text = book.report()
-    for fact in ("Test CPU, 2 cores, 8 GiB", "avx2", "Linux x86_64", "torch 2.6 and 2.7", "`c0ffeec0ffee`"):
+    for fact in ("Test CPU (avx2), 2 cores, 8 GiB", "avx2", "Linux x86_64", "torch 2.6 and 2.7", "`c0ffeec0ffee`"):
         assert fact in text
     assert "with uncommitted changes, no commit known" in text
     assert [row["run"] for row in rows_of(text, "Runs")] == ["run1", "run2"]
@@ -375,7 +376,7 @@ def test_readme_block_is_short(book: Book) -> None:
     book.parts(REPVIT, [1.0])
     book.one_pass(REPVIT, 10.0, protocol("cached"))
     text = readme_block([book.path])
-    assert text.startswith("Measured on Test CPU, 2 cores, 8 GiB;")
+    assert text.startswith("Measured on Test CPU (avx2), 2 cores, 8 GiB;")
     assert "2.00x (n=1)" in text
     assert "6.24 (2.66x)" in text
     assert max(map(len, text.splitlines())) <= 160
@@ -440,3 +441,21 @@ def test_markdown_aligns_numbers_right_and_drops_empty_columns() -> None:
 def test_imports_without_torch() -> None:
     code = "import sys, reports.render, reports.plots; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize(
+    ("isa", "told"),
+    [
+        (
+            ["avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"],
+            "CPU (amx_bf16, amx_int8), 2 cores",
+        ),
+        (["avx2", "fma", "avx512f", "avx_vnni", "avx512_vnni"], "CPU (avx512_vnni), 2 cores"),
+        (["avx2", "avx_vnni"], "CPU (avx_vnni), 2 cores"),
+        (["asimd", "asimddp", "i8mm"], "CPU (i8mm), 2 cores"),
+        ([], "CPU, 2 cores"),
+        (None, "CPU, 2 cores"),
+    ],
+)
+def test_a_machine_is_told_by_its_widest_instruction_sets(isa: list[str] | None, told: str) -> None:
+    assert describe_machine({"cpu": "CPU", "cores": 2, "isa": isa, "memory_gib": 8}).startswith(told)

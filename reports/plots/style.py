@@ -158,7 +158,7 @@ def finish(
         rows: what is shown was measured as.
         n: how many samples, and what their spread is drawn as.
         legend: entries, row by row.
-        columns: of the legend.
+        columns: of the legend at most; fewer where so many rows are filled evenly by them.
         run_ids: that measured what is shown, if not those of the rows.
     """
     where = f"{report.title}; {counts(row.candidate.threads for row in rows)} threads; {n}"
@@ -166,7 +166,9 @@ def finish(
     small = [*textwrap.wrap(where, LINE), textwrap.shorten(source, LINE, placeholder=" ...")]
     height_in = figure.get_figheight()
     header_in = HEADING_IN + SMALL_LINE_IN * len(small)
-    legend_in = 0.1 + LEGEND_ROW_IN * math.ceil(len(legend) / columns) if legend else 0.0
+    legend_rows = math.ceil(len(legend) / columns)
+    columns = math.ceil(len(legend) / max(legend_rows, 1))
+    legend_in = 0.1 + LEGEND_ROW_IN * legend_rows if legend else 0.0
     rect = (0, legend_in / height_in, 1, 1 - (header_in + legend_in) / height_in)
     figure.get_layout_engine().set(rect=rect)  # type: ignore[union-attr, call-arg]
     left = 0.1 / WIDTH_IN
