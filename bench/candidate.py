@@ -21,7 +21,7 @@ class Recipe:
         weights: checkpoint, weight card or `random:SEED`; None for the default.
         variant: `train` (as published) or `reparam` (BatchNorms and branches folded).
         backend: name of the runtime.
-        precision: `fp32`, `bf16` or `int8`.
+        precision: as in `zoo.backends.Backend`.
         threads: that one operator may use.
         cpus: logical CPUs that the process is pinned to, or None.
         folder: of an exported or quantised candidate whose encoder's graph is used; None for the model itself.

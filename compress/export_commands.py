@@ -57,7 +57,12 @@ def export(encoder: str, weights: str | None, threads: int, out: Path, variant: 
 @click.command(short_help="Quantise an encoder to int8, within limits.")
 @_model_options
 @click.option(
-    "--calib", "cases", multiple=True, required=True, metavar="CASES", help="Cases to calibrate and gate with."
+    "--calib",
+    "cases",
+    multiple=True,
+    required=True,
+    metavar="CASES",
+    help="To calibrate and gate with, or `synthetic`.",
 )
 @click.option(
     "--calib-images", type=click.IntRange(min=1), default=16, show_default=True, help="Images of them at most."

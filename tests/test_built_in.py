@@ -12,7 +12,7 @@ from zoo.data.built_in import LOOK_MODALITIES, load_built_in
 from zoo.data.case import boxes_from_labels, validate_boxes
 from zoo.data.cases import find_cases
 from zoo.data.prepare import Preparation
-from zoo.data.synthetic import LOOK_NAMES
+from zoo.data.synthetic import LOOK_NAMES, sample
 from zoo.errors import InputError
 from zoo.segment import load_prompted
 
@@ -50,6 +50,7 @@ def test_synthetic_images_are_the_same_each_time_and_show_all_looks_alike() -> N
     cases = [source.load() for source in find_cases("synthetic")]
     assert set(LOOK_MODALITIES) == set(LOOK_NAMES)
     assert Counter(case.modality for case in cases) == dict.fromkeys(LOOK_MODALITIES.values(), 4)
+    assert any(case.image.shape != (256, 256, 3) for case in cases), "no padding"
     for case, again in zip(cases, find_cases("synthetic"), strict=True):
         assert not case.is_volume
         assert case.labels is not None
@@ -64,6 +65,13 @@ def test_synthetic_images_are_the_same_each_time_and_show_all_looks_alike() -> N
 def test_numbers_are_images_of_their_own() -> None:
     first, second = (load_built_in(f"synthetic:{number}") for number in (0, 1))
     assert first.image.shape != second.image.shape or not np.array_equal(first.image, second.image)
+
+
+def test_training_does_not_see_them() -> None:
+    case, seen = load_built_in("synthetic:0"), sample(0, 256, "ct")
+    height, width = seen.content_shape
+    assert case.modality == "CT"
+    assert not np.array_equal(case.image, seen.image[:height, :width])
 
 
 def test_they_can_be_segmented() -> None:

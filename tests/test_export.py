@@ -24,7 +24,7 @@ from torch import nn
 
 from bench.candidate import Candidate, Recipe
 from cli import main
-from compress.bench_command import CandidateFolder
+from compress.bench_command import CandidateFolder, _runtimes
 from compress.build import build_candidate
 from compress.calibration import calibration_cases, calibration_inputs, check_modalities, digest_of
 from compress.card import CARD_FILE, GRAPH_FILE, read_card, write_card
@@ -32,6 +32,7 @@ from compress.deploy import open_backend, recipe_of
 from compress.export import check_graphs, cosine, export_candidate, relative_error
 from compress.quantize import Gate, Result, Trial, quantise_within
 from compress.quantize_run import Options, quantise_candidate, verdict
+from compress.segment_command import _recipe
 from tests.fill import smooth_image
 from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.backends.graphs.openvino_runtime import load_compiled
@@ -123,6 +124,23 @@ def test_a_candidate_in_another_precision(exported: Path, tmp_path: Path) -> Non
     assert recipe_of(folder, precision="int8+bf16").precision == "int8+bf16"
     with pytest.raises(InputError, match=r"precision bf16 for a graph in int8; expected int8 or int8\+bf16"):
         recipe_of(folder, precision="bf16")
+
+
+def test_segment_takes_a_candidate_in_another_precision(exported: Path) -> None:
+    assert _recipe(None, None, exported, None, None, 1).precision == "fp32"
+    assert _recipe(None, None, exported, "openvino", "bf16", 1).precision == "bf16"
+    assert _recipe(ENCODER, "random:0", None, None, None, 1).precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("backends", "pairs"),
+    [
+        (("torch", "openvino:bf16"), [("torch", "fp32"), ("torch", "bf16"), ("openvino", "bf16")]),
+        (("torch:fp32", "torch"), [("torch", "fp32"), ("torch", "bf16")]),
+    ],
+)
+def test_a_backend_in_its_own_precision_or_in_all(backends: tuple[str, ...], pairs: list[tuple[str, str]]) -> None:
+    assert _runtimes(backends, ("fp32", "bf16")) == pairs
 
 
 def test_a_candidates_folder_and_its_precision(tmp_path: Path) -> None:
