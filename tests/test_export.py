@@ -170,6 +170,9 @@ def test_a_sweep_runs_a_candidate_in_all_that_fits(exported: Path, monkeypatch: 
         ("onnxruntime", "fp32"),
         ("onnxruntime", "bf16"),
     ]
+    made.clear()
+    CliRunner().invoke(main, ["bench", "--candidate", str(exported), "--cases", "phantom:rgb2d"])
+    assert [(recipe.backend, recipe.precision) for recipe in made] == [("onnxruntime", "fp32")], "no sweep"
 
 
 def stop(sources: object) -> None:

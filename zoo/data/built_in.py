@@ -47,7 +47,7 @@ def built_in_references(spec: str) -> list[str] | None:
 
 def _numbers(text: str) -> range:
     """Of `FIRST-LAST`, both included, or of one number."""
-    found = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", text, re.ASCII)
+    found = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", text)
     first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
     if last < first:
         raise InputError("synthetic images", repr(text), "FIRST-LAST such as 0-23, or one number")
