@@ -39,7 +39,7 @@ class Settings:
     Attributes:
         protocols: each is run for every candidate on every volume.
         image_protocol: of images.
-        rounds: measured calls of each encoder and decoder.
+        rounds: measured calls of each encoder and decoder; 0 for none.
         warmup: unmeasured calls before them, after the first.
         passes: warm passes over each case.
         cold: also one pass of each case in a fresh process.
@@ -138,9 +138,9 @@ class Sweep:
 
         Returns those that run: a runtime may fail at its first call only.
         """
-        if not candidates or self._are_timed(candidates):
-            return candidates
         settings = self.settings
+        if not candidates or not settings.rounds or self._are_timed(candidates):
+            return candidates
         calls = parts_calls(len(candidates), settings.rounds, settings.warmup)
         advance = self.progress.start("timing encoders and decoders", calls)
         started: dict[Recipe, StartedParts] = {}

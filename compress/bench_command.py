@@ -148,10 +148,10 @@ case_options = options(
 @rule_options
 @click.option(
     "--rounds",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=0),
     default=20,
     show_default=True,
-    help="Measured calls of each encoder and decoder, interleaved.",
+    help="Measured calls of each encoder and decoder, interleaved; with 0 only cases are timed.",
 )
 @click.option("--passes", type=click.IntRange(min=0), default=3, show_default=True, help="Warm passes over each case.")
 @click.option(

@@ -294,6 +294,13 @@ def test_a_modality_that_a_candidate_was_not_calibrated_with_is_told_of_once(swe
     assert told.startswith("light_repvit_m0_9 (reparam, torch fp32): MR is none of the modalities")
 
 
+def test_without_rounds_only_cases_are_timed(sweep: Sweep) -> None:
+    settings = replace(sweep.settings, rounds=0, passes=1, cold=False)
+    replace(sweep, settings=settings, recipes=[Recipe("light_repvit_m0_9")]).run(small_sources("mr2d"))
+    timed = [record for record in read_records([sweep.out], strict=True) if record.kind == "latency"]
+    assert [record.case and record.case["case_id"] for record in timed] == ["phantom_mr2d"]
+
+
 def test_a_case_is_known_by_its_content() -> None:
     case = load_phantom("mr2d")
     other = replace(case, boxes=case.boxes + 1)
