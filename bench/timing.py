@@ -64,7 +64,7 @@ def time_rounds(
 
     In each round every call is timed once, starting one place further on in every round. A timed call follows one of
     its own that is not timed: right behind another's it would meet that one's caches, and threads that still spin
-    (measured: a short encoder in OpenVINO took 1.7 times as long behind ONNX Runtime).
+    (measured: a short encoder in OpenVINO took 1.7 times as long behind ONNX Runtime while that let its threads spin).
     """
     order = list(calls)
     with _no_garbage_collection():

@@ -161,8 +161,7 @@ def is_quantised(precision: str) -> bool:
 
 def runnable_here() -> list[tuple[str, str]]:
     """Every runtime and float precision that this machine has; others depend on a candidate's graph."""
-    pairs = [(name, precision) for name, precisions in list_backends().items() for precision in precisions]
-    return [(name, p) for name, p in pairs if not is_quantised(p) and _BACKENDS[name].lacking(p) is None]
+    return [(name, precision) for name in list_backends() for precision in alike_here(name, "fp32")]
 
 
 def alike_here(name: str, precision: str) -> list[str]:
