@@ -12,8 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from bench.candidate import Recipe
 from bench.latency import run_case
 from bench.machine import peak_rss_mib
@@ -34,13 +32,15 @@ def spawn_cold_pass(command: Sequence[str], request: dict[str, Any]) -> dict[str
     """Runs `command` with `request` as JSON on its standard input and reads its measurements.
 
     `process_s` is added to them: from the call to the end of the process, with the masks written, which is what the
-    challenge's script times of a container.
+    challenge's script times of a container. The process is told when it was called, on the same clock (the one of
+    `time.perf_counter` is the system's, not the process's): the kernel dates a birth to the whole second only.
 
     Raises:
         ColdPassError: the process failed.
     """
     started = time.perf_counter()
-    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=False)
+    told = json.dumps(request | {"called_at_s": started})
+    done = subprocess.run(command, input=told, capture_output=True, text=True, check=False)
     process_s = time.perf_counter() - started
     line = next((line for line in done.stdout.splitlines() if line.startswith(MARK)), None)
     if done.returncode != 0 or line is None:
@@ -59,10 +59,10 @@ def run_cold_pass(
 ) -> None:
     """In the fresh process: builds, segments, writes the masks, prints the measurements.
 
-    `startup_s` counts from the process's birth.
+    `startup_s` counts from the call of the process, as `total_s` does.
     """
     backend = build(Recipe(**request["recipe"]))
-    startup_s = time.time() - psutil.Process().create_time()
+    startup_s = time.perf_counter() - request["called_at_s"]
     run = run_case(backend, lambda: load(request["case"]), protocol_of(request["protocol"]))
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()

@@ -47,7 +47,7 @@ class CaseRow:
         total_s: their spread.
         temperature: `warm` or `cold`, of `samples`.
         cold_s: total seconds of a pass in a fresh process, start-up included.
-        startup_s: from the birth of that process until the model was ready.
+        startup_s: from the call of that process until the model was ready.
         process_s: all of that process, from its call until it ended with the masks written.
         peak_rss_mib: largest resident memory of that process.
         load_s: median seconds of this stage; likewise the next four.

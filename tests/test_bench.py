@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -194,10 +195,12 @@ def test_a_fresh_process_goes_by_the_rule_it_is_told(
     """Two small objects far apart in a large image lie in two tiles of it."""
     boxes = np.array([[0, 0, 20, 20], [480, 480, 500, 500]])
     case = Case("a", "CT", np.zeros((512, 512, 3), np.uint8), boxes, np.array([1, 2], np.uint16), (1.0, 1.0))
-    request = json.loads(json.dumps(cold_request(Recipe("repvit"), {}, Protocol2D(zoom=zoom))))
+    asked = cold_request(Recipe("repvit"), {}, Protocol2D(zoom=zoom)) | {"called_at_s": time.perf_counter() - 7}
+    request = json.loads(json.dumps(asked))
     run_cold_pass(request, lambda recipe: BoxBackend(), lambda reference: case)
     measured = json.loads(capsys.readouterr().out.partition(MARK)[2])
     assert measured["encoded_slices"] == encoded
+    assert 7 < measured["startup_s"] < measured["total_s"], "start-up counts from the call"
 
 
 def test_a_candidate_that_fails_at_its_first_call_stops_no_other(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
