@@ -24,6 +24,7 @@ from bench.record import Kind, Record, append_record, finished_keys, record_key
 from zoo.data.case import Case
 from zoo.data.cases import CaseSource
 from zoo.data.modality import calibration_doubt
+from zoo.memory import expect_room
 from zoo.progress import Progress
 from zoo.sam.case import count_steps
 from zoo.sam.rule import AnyProtocol, Protocol2D, Protocol3D
@@ -109,6 +110,7 @@ class Sweep:
         candidates = {}
         for recipe in self.recipes:
             try:
+                expect_room()
                 candidates[recipe] = self.build(recipe)
             except Exception as error:
                 self._fail("cost", error, recipe.as_record())
@@ -146,6 +148,7 @@ class Sweep:
         started: dict[Recipe, StartedParts] = {}
         for recipe, candidate in candidates.items():
             try:
+                expect_room()
                 started[recipe] = start_parts(candidate.backend, settings.warmup, advance)
             except Exception as error:
                 self._fail("latency", error, candidate.as_record())

@@ -23,6 +23,8 @@ from reports.tables import (
 
 #: Heading of `EncoderRow.box_s`.
 FAST_PATH = "fast path, a box (ms)"
+#: The runtime and precision that an encoder's others are compared with: what runs everywhere.
+COMMON = ("torch", "fp32")
 #: Relative difference between the two counters that is worth a word.
 COUNTERS_AGREE = 0.01
 
@@ -125,6 +127,11 @@ def encoder_rows(records: Iterable[Reading], baseline: str | None = None) -> lis
 def timed(rows: Sequence[EncoderRow]) -> list[EncoderRow]:
     """Rows that have a latency."""
     return [row for row in rows if math.isfinite(row.median_s)]
+
+
+def is_common(candidate: Candidate) -> bool:
+    """Whether it runs in `COMMON`."""
+    return (candidate.backend, candidate.precision) == COMMON
 
 
 def fastest_of(rows: Sequence[EncoderRow]) -> EncoderRow:

@@ -11,11 +11,13 @@ from reports.accuracy import AccuracyRow, Scored, accuracy_rows, accuracy_tables
 from reports.candidates import FLOOR, Reading
 from reports.cases import CaseRow, case_rows, case_tables, shared_settings
 from reports.encoders import EncoderRow, encoder_rows, encoder_tables, timed
+from reports.headline import headline_tables
 from reports.history import history_tables
 from reports.load import Loaded
 from reports.peak import Peak, peak_tables, read_peaks
 from reports.provenance import by_machine, describe_machine, error_tables, run_tables, weights_tables
 from reports.tables import Table
+from reports.tradeoff import tradeoff_rows, tradeoff_tables
 from reports.zoo import zoo_tables
 
 #: A figure names so many runs; the table of runs has all.
@@ -73,6 +75,8 @@ class MachineReport:
     def tables(self) -> list[Table]:
         """All tables, in the order of the report."""
         return [
+            *headline_tables(self.cases),
+            *tradeoff_tables(tradeoff_rows(self.history)),
             *zoo_tables(self.encoders),
             *encoder_tables(self.encoders),
             *case_tables(self.cases, shared_settings(self.records)),

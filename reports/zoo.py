@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reports.encoders import FAST_PATH, EncoderRow, fastest_of
+from reports.encoders import FAST_PATH, EncoderRow, fastest_of, is_common
 from reports.statistics import ratio_of_medians
 from reports.tables import NOTHING, Table, milliseconds, significant, speedup_cell, whole
-
-#: The runtime that encoders are compared in: what runs everywhere.
-COMMON = ("torch", "fp32")
 
 
 def zoo_tables(rows: Sequence[EncoderRow]) -> list[Table]:
@@ -106,7 +103,7 @@ def _of_each_runtime(group: Sequence[EncoderRow]) -> list[EncoderRow]:
 
 
 def _common(group: Sequence[EncoderRow]) -> EncoderRow | None:
-    found = [row for row in group if (row.candidate.backend, row.candidate.precision) == COMMON]
+    found = [row for row in group if is_common(row.candidate)]
     return fastest_of(found) if found else None
 
 

@@ -12,15 +12,20 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from fill import fill_state_dict
+from fill import fill_state_dict, smooth_image
+from record_book import Book
 
+from bench.candidate import Candidate, Recipe
 from cli import main
+from compress.build import build_candidate
+from compress.export import export_candidate
 from zoo import cache
 from zoo.backends import Backend, create_backend
 from zoo.data.case import Case
 from zoo.registry import create_sam
 from zoo.sam.model import Sam
 
+ENCODER = "timm:mobilenetv4_conv_small@64"
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -76,9 +81,30 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def candidate() -> Candidate:
+    """A small one."""
+    return build_candidate(Recipe(ENCODER))
+
+
+@pytest.fixture(scope="session")
+def graphs(candidate: Candidate, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `candidate` as `export` writes it."""
+    folder = tmp_path_factory.mktemp("graphs")
+    export_candidate(candidate, folder, [smooth_image(64, seed=seed) for seed in range(2)])
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def _no_handler_of_ended_children() -> Iterator[None]:
     """torch's DataLoader leaves a handler of SIGCHLD behind, in which later tests' worker processes end."""
     yield
     if hasattr(signal, "SIGCHLD"):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+@pytest.fixture
+def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Book:
+    """A records file; reports of it without figures: drawing takes most of the time of a small one."""
+    monkeypatch.setattr("reports.plots.draw_figures", lambda *_, **__: [])
+    return Book(tmp_path / "records.jsonl")

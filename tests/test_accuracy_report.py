@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from reports.accuracy import LACKING_NOTE, RANDOM
 from tests.record_book import CT_0860, FLOOR, REPVIT, SKIN, Book, candidate, rows_of
-
-
-@pytest.fixture
-def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Book:
-    monkeypatch.setattr("reports.plots.draw_figures", lambda *_, **__: [])
-    return Book(tmp_path / "records.jsonl")
 
 
 def test_accuracy_by_hand_with_undefined_scores_left_out(book: Book) -> None:

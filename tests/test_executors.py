@@ -104,7 +104,7 @@ def test_leaving_early_stops_the_workers_and_what_they_were_writing(tmp_path: Pa
         time.sleep(0.01)
     started = time.monotonic()
     results.close()  # type: ignore[attr-defined]
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30, "the writers would take a minute"
     assert [path.name for path in tmp_path.iterdir()] == ["0.txt"]
 
 
@@ -178,7 +178,7 @@ def test_ctrl_c_ends_a_run_of_processes_with_one_line_and_the_next_run_goes_on(t
         assert running.poll() is None
         time.sleep(0.01)
     os.killpg(running.pid, signal.SIGINT)  # a terminal interrupts the workers as well
-    _, said = running.communicate(timeout=60)
+    _, said = running.communicate(timeout=120)
     assert running.returncode == 130
     assert "Traceback" not in said
     assert "the same command goes on" in said

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +12,6 @@ from reports.tables import Table
 from tests.record_book import REPVIT, TINYVIT, Book, candidate, protocol
 
 STEADY = [1.0, 1.01, 0.99, 1.0, 1.02, 0.98]
-
-
-@pytest.fixture
-def book(tmp_path: Path) -> Book:
-    return Book(tmp_path / "records.jsonl")
 
 
 def history_of(book: Book) -> Table | None:

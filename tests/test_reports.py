@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,17 +11,9 @@ from reports.cases import PROCESS_NOTE
 from reports.provenance import describe_machine
 from reports.published import HEADING, read_published
 from reports.render import readme_block, render_report
-from reports.tables import is_numeric, markdown_table, significant
 from tests.record_book import CT_0860, REPVIT, SKIN, TINYVIT, Book, candidate, protocol, rows_of
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture
-def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Book:
-    """Without figures: drawing takes most of the time of a small report."""
-    monkeypatch.setattr("reports.plots.draw_figures", lambda *_, **__: [])
-    return Book(tmp_path / "records.jsonl")
 
 
 # Encoders
@@ -365,82 +354,6 @@ def test_quoted_figures_stand_apart_as_they_were_printed(book: Book) -> None:
     assert rows_of(quoted, "Encoders, as published by Rep-MedSAM")[1]["params_m"] == "6"
     assert all("source" in read_published(file.stem) for file in (ROOT / "reports/published").glob("*.csv"))
     assert len(list((ROOT / "reports/published").glob("*.csv"))) == quoted.count("\n### ")
-
-
-# Output
-
-
-def test_readme_block_is_short(book: Book) -> None:
-    book.cost(REPVIT)
-    book.parts(TINYVIT, [2.0])
-    book.parts(REPVIT, [1.0])
-    book.one_pass(REPVIT, 10.0, protocol("cached"))
-    text = readme_block([book.path])
-    assert text.startswith("Measured on Test CPU (avx2), 2 cores, 8 GiB;")
-    assert "2.00x (n=1)" in text
-    assert "6.24 (2.66x)" in text
-    assert max(map(len, text.splitlines())) <= 160
-
-
-def test_readme_block_is_of_the_machine_measured_on_last(book: Book) -> None:
-    book.parts(REPVIT, [1.0], machine="m1", time_utc="2026-01-02T00:00:00.000+00:00")
-    book.parts(REPVIT, [1.0], machine="m2", time_utc="2026-01-03T00:00:00.000+00:00")
-    text = readme_block([book.path])
-    assert "machine `m2`" in text
-    assert "m1" not in text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(451.23, "451"), (1959.4, "1959"), (0.98, "0.980"), (99.96, "100"), (1e-7, "0.000000100"), (0.0, "0")],
-)
-def test_three_significant_digits_without_exponents(value: float, text: str) -> None:
-    assert significant(value) == text
-
-
-def test_undefined_numbers_show_as_nothing() -> None:
-    assert significant(math.nan) == "-"
-
-
-def test_shapes_are_no_numbers() -> None:
-    assert is_numeric(["2.31x [2.25, 2.38]", "1.00x (baseline)", "<0.001"])
-    assert not is_numeric(["4x512x512"])
-
-
-def test_a_report_leaves_no_table_of_an_earlier_one(book: Book) -> None:
-    """Tables of its own names are removed, where these records do not give them; all else in the folder stays."""
-    out = book.path.parent / "report"
-    book.parts(REPVIT, [1.0])
-    machine = "0123456789ab"
-    book.add("error", REPVIT, {}, machine=machine, error={"type": "E", "message": "m"})
-    book.parts(TINYVIT, [1.0], machine=machine, time_utc="2025-01-01T00:00:00.000+00:00")
-    book.report(out)
-    earlier = [out / name for name in ("errors.csv", f"encoders_{machine}.tex", f"encoders_{machine}.csv")]
-    earlier[2].touch()
-    own = [out / name for name in ("encoders_mine.csv", "notes.csv", "errors.txt")]
-    for path in own:
-        path.touch()
-    assert earlier[0].exists()
-    other = Book(book.path.parent / "other.jsonl")
-    other.parts(REPVIT, [1.0])
-    render_report([other.path], out, formats=["markdown"])
-    assert earlier[0].exists(), "not asked for"
-    render_report([other.path], out)
-    assert not any(path.exists() for path in earlier)
-    assert all(path.exists() for path in (*own, out / "encoders.csv", out / "encoders.tex"))
-
-
-def test_markdown_aligns_numbers_right_and_drops_empty_columns() -> None:
-    head, rule, *_ = markdown_table(
-        [{"id": "3DBox", "s": "1.5 (3)", "none": "-"}, {"id": "x", "s": "-", "none": ""}]
-    ).splitlines()
-    assert [cell.strip() for cell in head.strip("|").split("|")] == ["id", "s"]
-    assert [cell.endswith(":") for cell in rule.strip("|").split("|")] == [False, True]
-
-
-def test_imports_without_torch() -> None:
-    code = "import sys, reports.render, reports.plots; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize(

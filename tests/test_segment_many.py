@@ -77,7 +77,7 @@ def test_a_killed_worker_loses_its_case_only_and_the_next_run_makes_it(
     workers = [c for c in psutil.Process(run.pid).children() if "spawn_main" in " ".join(c.cmdline())]
     assert len(workers) == 2
     workers[0].kill()
-    said, told = run.communicate(timeout=60)
+    said, told = run.communicate(timeout=120)
     assert run.returncode == 1
     assert f"{CASES - 1} of {CASES} segmented" in said
     (missing,) = expected.keys() - segmentations(tmp_path).keys()
@@ -95,7 +95,7 @@ def test_ctrl_c_keeps_what_is_done(
     command = words(inputs, exported, tmp_path, "--jobs", "2")
     run = start(command, tmp_path)
     os.killpg(run.pid, signal.SIGINT)
-    _, told = run.communicate(timeout=30)
+    _, told = run.communicate(timeout=120)
     assert run.returncode == 130
     assert "the same command goes on" in told
     assert "Traceback" not in told
@@ -126,7 +126,7 @@ def test_a_cluster_loses_and_doubles_nothing_when_a_worker_is_killed(
         processes = client.run(os.getpid)
         run = start(words(inputs, exported, tmp_path, "--executor", "dask", "--scheduler", address), tmp_path)
         os.kill(next(iter(processes.values())), signal.SIGKILL)
-        said, told = run.communicate(timeout=60)
+        said, told = run.communicate(timeout=120)
         assert client.run(os.getpid) != processes
     assert run.returncode == 0, told
     assert f"{CASES} of {CASES} segmented" in said

@@ -17,6 +17,8 @@ EMBEDDING_BYTES = 4 * EMBEDDING_CHANNELS * EMBEDDING_SIZE**2
 BYTES_A_VOXEL = 4
 #: Set aside for what encoding, decoding and writing take for a moment: a guess on the safe side of a light encoder.
 WORKING_BYTES = 512 * 2**20
+#: Of the machine's memory, what must be available for another model to be started beside those that are there.
+LEAST_FREE = 0.1
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -43,3 +45,18 @@ def kept_embeddings(case: Case, limit_bytes: int) -> int:
     resident = psutil.Process().memory_info().rss
     free = limit_bytes - resident - WORKING_BYTES - BYTES_A_VOXEL * case.image.size
     return max(0, free // EMBEDDING_BYTES)
+
+
+def expect_room() -> None:
+    """Tells before the system would end this process without a word.
+
+    Raises:
+        MemoryError: too little is available for another model.
+    """
+    memory = psutil.virtual_memory()
+    if memory.available < LEAST_FREE * memory.total:
+        free, total = (f"{size / 2**30:.1f}" for size in (memory.available, memory.total))
+        raise MemoryError(
+            f"found {free} of {total} GiB of memory available; expected more for another candidate: ask "
+            "for fewer encoders, runtimes or precisions at once"
+        )

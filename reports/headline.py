@@ -1,0 +1,72 @@
+"""The short table of volumes: a row a case, with the fastest way of each encoder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from reports.candidates import CaseInfo
+from reports.cases import CaseRow, compared_rows
+from reports.encoders import is_common
+from reports.tables import NOTHING, Table, significant
+
+TITLE = "Volumes: the fastest way of each encoder"
+#: The way of Rep-MedSAM's updated script, its fastest.
+UPDATED = ("cached", "repvit")
+NOTES = (
+    "In brackets: how many times as fast as the baseline, all timed in one run. The fastest of an encoder is of all "
+    "runtimes, precisions and protocols that were timed; which candidate it was is in the table of 3D cases.",
+    "Updated: what Rep-MedSAM's updated script does, cached + repvit in torch fp32, and what its README quotes for it.",
+)
+
+
+def headline_tables(rows: Sequence[CaseRow]) -> list[Table]:
+    """The table, where a volume was timed with several encoders.
+
+    Args:
+        rows: of all cases of one machine.
+    """
+    by_case: dict[CaseInfo, list[CaseRow]] = {}
+    for row in compared_rows([row for row in rows if row.case.is_volume]):
+        by_case.setdefault(row.case, []).append(row)
+    encoders = list(dict.fromkeys(row.candidate.encoder for found in by_case.values() for row in found))
+    baselines = {case: next((row for row in found if row.is_baseline), None) for case, found in by_case.items()}
+    shown = [_shown(case, baseline, by_case[case], encoders) for case, baseline in baselines.items() if baseline]
+    if not shown or len(encoders) < 2:
+        return []
+    labels = dict.fromkeys(f"{row.label}, {row.protocol}" for row in baselines.values() if row)
+    return [Table("headline", TITLE, shown, shown, (f"Baseline: {'; '.join(labels)}.", *NOTES))]
+
+
+def _shown(case: CaseInfo, baseline: CaseRow, rows: Sequence[CaseRow], encoders: Sequence[str]) -> dict[str, str]:
+    cells = {
+        "case": case.case_id,
+        "shape": case.size,
+        "objects": str(case.objects),
+        "baseline (s)": significant(baseline.median_s),
+        "updated (s)": _updated(rows),
+    }
+    for encoder in encoders:
+        fastest = min(
+            (row for row in rows if row.candidate.encoder == encoder and math.isfinite(row.speedup.value)),
+            key=lambda row: row.median_s,
+            default=None,
+        )
+        cells[f"{encoder} (s)"] = _fastest(fastest) if fastest else NOTHING
+    return cells
+
+
+def _fastest(row: CaseRow) -> str:
+    return f"{_timed(row)} {row.candidate.backend} {row.candidate.precision}"
+
+
+def _updated(rows: Sequence[CaseRow]) -> str:
+    row = next((r for r in rows if (r.protocol_name, r.candidate.encoder) == UPDATED and is_common(r.candidate)), None)
+    if row is None:
+        return NOTHING
+    quoted = row.published.speedup
+    return _timed(row) + (f", quoted {significant(quoted)}x" if math.isfinite(quoted) else "")
+
+
+def _timed(row: CaseRow) -> str:
+    return f"{significant(row.median_s)} ({significant(row.speedup.value)}x)"

@@ -1,0 +1,162 @@
+"""Accuracy and speed of one run: encoder by runtime by precision, on the same labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from reports.accuracy import AccuracyRow, Mean, accuracy_rows, on_shared_labels, read_scores
+from reports.candidates import Candidate, Reading
+from reports.encoders import FAST_PATH, EncoderRow, encoder_rows, is_common, timed
+from reports.statistics import Ratio, ratio_of_medians
+from reports.tables import NOTHING, Table, flatten, milliseconds, speedup_cell
+
+TITLE = "Accuracy and speed, of one run"
+#: Named once, in an encoder's first row.
+ENCODER = ("encoder",)
+
+
+@dataclass(frozen=True)
+class TradeoffRow:
+    """Speed and accuracy of one candidate, both of one run.
+
+    Attributes:
+        candidate: what was measured.
+        encode_s: median latency of the encoder.
+        box_s: median latency of a box among others by the fast path.
+        speedup: over the same encoder in fp32, in torch where that was timed.
+        is_reference: whether this is that one.
+        images: DSC over the labels of images; an empty one where none was scored.
+        volumes: DSC over the labels of volumes; likewise.
+        worst_set: modality and dimensions of the cases that lost most DSC (or won least) against the reference.
+        worst_difference: mean DSC there minus the reference's, on the same labels; NaN for the reference.
+        run_id: the run.
+    """
+
+    candidate: Candidate
+    encode_s: float
+    box_s: float
+    speedup: Ratio
+    is_reference: bool
+    images: Mean = field(default_factory=Mean)
+    volumes: Mean = field(default_factory=Mean)
+    worst_set: str = ""
+    worst_difference: float = math.nan
+    run_id: str = ""
+
+
+def tradeoff_rows(history: Sequence[Reading]) -> list[TradeoffRow]:
+    """Of the run that timed and scored most candidates (the latest of equals), by encoder, the slowest first.
+
+    Args:
+        history: records of one machine, also those that later ones replaced: what a run has measured belongs together.
+    """
+    runs: dict[str, list[Reading]] = {}
+    for record in history:
+        runs.setdefault(record.run_id, []).append(record)
+    # The first of equals is taken, so the latest comes first: `history` is in order of time.
+    return _rows_of_run(max(reversed(runs.values()), key=_measured_both_ways, default=[]))
+
+
+def tradeoff_tables(rows: Sequence[TradeoffRow]) -> list[Table]:
+    """The table, where two candidates or more were timed and scored in one run."""
+    if len(rows) < 2:
+        return []
+    shown, data = [_shown(row) for row in rows], [flatten(row) for row in rows]
+    return [Table("tradeoff", TITLE, shown, data, _notes(rows), ENCODER)]
+
+
+def _measured_both_ways(records: Sequence[Reading]) -> int:
+    """How many candidates of trained weights were timed, and scored."""
+    speeds = {record.who for record in records if record.kind == "latency" and record.case is None}
+    return len({record.who for record in records if record.kind == "accuracy" and record.who.trained} & speeds)
+
+
+def _rows_of_run(records: Sequence[Reading]) -> list[TradeoffRow]:
+    speeds = {row.candidate: row for row in timed(encoder_rows(records))}
+    shared = on_shared_labels(read_scores(records), speeds.keys())
+    everything = accuracy_rows(shared, lambda case: "all")
+    scored = {row.candidate for row in everything if not row.is_floor and row.dsc.n}
+    by_set = [row for row in accuracy_rows(shared, lambda case: case.kind) if row.candidate in scored]
+    found = [_row(speeds[who], list(speeds.values()), everything, by_set) for who in speeds if who in scored]
+    encoders = list(dict.fromkeys(row.candidate.encoder for row in found))
+    return sorted(found, key=lambda row: (encoders.index(row.candidate.encoder), -row.encode_s))
+
+
+def _row(
+    speed: EncoderRow, speeds: Sequence[EncoderRow], everything: Sequence[AccuracyRow], by_set: Sequence[AccuracyRow]
+) -> TradeoffRow:
+    who = speed.candidate
+    reference = _reference_of(who, speeds)
+    mean = {row.dims: row.dsc for row in everything if row.candidate == who}
+    row = TradeoffRow(
+        candidate=who,
+        encode_s=speed.encode_s.median,
+        box_s=speed.box_s.median,
+        speedup=ratio_of_medians(reference.encode_samples, speed.encode_samples) if reference else Ratio(),
+        is_reference=speed is reference,
+        images=mean.get("2D", Mean()),
+        volumes=mean.get("3D", Mean()),
+        run_id=speed.run_id,
+    )
+    if reference is None or row.is_reference:
+        return row
+    before = {(one.group, one.dims): one.dsc.mean for one in by_set if one.candidate == reference.candidate}
+    differences = {
+        f"{one.group} {one.dims}": one.dsc.mean - before[one.group, one.dims]
+        for one in by_set
+        if one.candidate == who and (one.group, one.dims) in before
+    }
+    if not differences:
+        return row
+    worst = min(differences, key=lambda name: differences[name])
+    return replace(row, worst_set=worst, worst_difference=differences[worst])
+
+
+def _reference_of(who: Candidate, speeds: Sequence[EncoderRow]) -> EncoderRow | None:
+    """The same encoder of the same weights and threads in fp32: in torch, or else where it is slowest."""
+    same = [
+        row
+        for row in speeds
+        if (row.candidate.encoder, row.candidate.sha256, row.candidate.threads)
+        == (who.encoder, who.sha256, who.threads)
+        and row.candidate.precision == "fp32"
+    ]
+    return max(same, key=lambda row: (is_common(row.candidate), row.median_s), default=None)
+
+
+def _model(who: Candidate) -> tuple[str, str, int]:
+    return who.encoder, who.sha256, who.threads
+
+
+def _shown(row: TradeoffRow) -> dict[str, str]:
+    who = row.candidate
+    cells = {
+        "encoder": who.encoder,
+        "variant": who.variant,
+        "runtime": who.backend,
+        "precision": who.precision,
+        "encoder (ms)": milliseconds(row.encode_s),
+        FAST_PATH: milliseconds(row.box_s),
+        "speed-up": speedup_cell(row.speedup, is_baseline=row.is_reference),
+        "DSC, images": f"{row.images.mean:.3f}" if row.images.n else NOTHING,
+        "DSC, volumes": f"{row.volumes.mean:.3f}" if row.volumes.n else NOTHING,
+    }
+    if math.isfinite(row.worst_difference):
+        cells["worst set (points)"] = f"{100 * row.worst_difference:+.2f} {row.worst_set}"
+    return cells
+
+
+def _notes(rows: Sequence[TradeoffRow]) -> tuple[str, ...]:
+    weights = ", ".join(dict.fromkeys(row.candidate.weights_id for row in rows))
+    labels = [
+        f"{mean.n} of {what}" for what, mean in (("images", rows[0].images), ("volumes", rows[0].volumes)) if mean.n
+    ]
+    return (
+        f"Run {rows[0].run_id}: each candidate was timed, and segmented the cases it is scored on, in this one run. "
+        "Speed-up: of the encoder, over the same one in fp32, round by round.",
+        f"DSC: means over labels, {' and '.join(labels)}, the same for all. Worst set: the modality that lost most DSC "
+        "against the encoder in fp32, or won least, in points.",
+        f"Weights: {weights}.",
+    )

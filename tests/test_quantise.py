@@ -1,0 +1,284 @@
+"""Quantised candidates: they keep within the gate, and what they were calibrated with."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import ENCODER
+from safetensors.torch import save_file
+from torch import nn
+
+from bench.candidate import Candidate
+from cli import main
+from compress.build import build_candidate
+from compress.calibration import calibration_cases, calibration_inputs, check_modalities, digest_of
+from compress.card import read_card
+from compress.deploy import recipe_of
+from compress.export import cosine
+from compress.quantize import Gate, Result, Trial, quantise_within
+from compress.quantize_run import verdict
+from tests.fill import smooth_image
+from zoo.backends.graphs.onnx_runtime import load_session
+from zoo.backends.graphs.openvino_runtime import load_compiled
+from zoo.data.case import Case
+from zoo.data.cases import find_cases
+from zoo.errors import InputError
+from zoo.graphs import Graph, write_onnx
+
+INPUTS = [smooth_image(64, seed=seed) for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five layers, so that ranking them is quick."""
+    torch.manual_seed(0)
+    widths = (3, 8, 8, 16, 16, 4)
+    layers = [m for a, b in itertools.pairwise(widths) for m in (nn.Conv2d(a, b, 3, padding=1), nn.GELU())]
+    path = tmp_path_factory.mktemp("graph") / "float.onnx"
+    examples = {"image": torch.zeros(1, 3, 64, 64)}
+    write_onnx(Graph("encoder", nn.Sequential(*layers).eval(), examples, {"image": {}}, ("embedding",)), path)
+    return path
+
+
+def quantise(graph: Path, target: Path, gate: Gate) -> Result:
+    return quantise_within(graph, target, INPUTS, "minmax", "onnxruntime", gate, lambda step: None)
+
+
+def test_a_lenient_gate_takes_all_layers(graph: Path, tmp_path: Path) -> None:
+    result = quantise(graph, tmp_path / "q.onnx", Gate(0.5, 0.0))
+    (trial,) = result.trials
+    assert trial.holds
+    assert trial.excluded == ()
+    assert result.sensitivity == {}, "nothing was ranked, nothing had to be left out"
+    model = onnx.load(tmp_path / "q.onnx")
+    scales = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name.endswith("_scale")}
+    per_channel = [tensor for tensor in scales.values() if len(tensor.dims) == 1 and tensor.dims[0] > 1]
+    assert len(per_channel) >= result.layers, "a scale for each output channel of each layer's weights"
+
+
+def test_a_strict_gate_leaves_the_worst_layers_in_float(graph: Path, tmp_path: Path) -> None:
+    steps: list[str] = []
+    all_in = quantise(graph, tmp_path / "all.onnx", Gate(0.5, 0.0))
+    strict = Gate(0.5, all_in.trials[0].cosine + 1e-6)
+    result = quantise_within(graph, tmp_path / "q.onnx", INPUTS, "minmax", "onnxruntime", strict, steps.append)
+    assert [len(trial.excluded) for trial in result.trials[:2]] == [0, 1]
+    ranked = list(result.sensitivity)
+    assert list(result.trials[-1].excluded) == ranked[: len(result.trials[-1].excluded)]
+    assert list(result.sensitivity.values()) == sorted(result.sensitivity.values(), reverse=True)
+    assert any(step.startswith("sensitivity of layer") for step in steps)
+
+
+def test_the_gate_counts_points_of_dsc(graph: Path, tmp_path: Path) -> None:
+    scores = iter([{"CT 2D": 80.0}, {"CT 2D": 79.0}, {"CT 2D": 79.8}])
+    result = quantise(graph, tmp_path / "q.onnx", Gate(0.5, 0.0, lambda path: next(scores)))
+    assert [trial.holds for trial in result.trials] == [False, True]
+    assert [trial.dsc_drops for trial in result.trials] == [{"CT 2D": 1.0}, {"CT 2D": pytest.approx(0.2)}]
+
+
+def test_the_gate_holds_on_every_set_of_cases(graph: Path, tmp_path: Path) -> None:
+    """Of many images and few volumes: over all labels together nothing is lost."""
+    scores = iter([{"CT 2D": 80.0, "CT 3D": 70.0}, {"CT 2D": 82.0, "CT 3D": 69.0}, {"CT 2D": 80.0, "CT 3D": 69.6}])
+    result = quantise(graph, tmp_path / "q.onnx", Gate(0.5, 0.0, lambda path: next(scores)))
+    assert [trial.holds for trial in result.trials] == [False, True]
+
+
+@pytest.mark.parametrize("method", ["percentile", "entropy", "mse"])
+def test_methods(graph: Path, tmp_path: Path, method: str) -> None:
+    quantise_within(graph, tmp_path / "q.onnx", INPUTS, method, "onnxruntime", Gate(0.5, 0.0), lambda step: None)  # type: ignore[arg-type]
+    found = load_session(tmp_path / "q.onnx", 2)({"image": INPUTS[0]})[0]
+    expected = load_session(graph, 2)({"image": INPUTS[0]})[0]
+    assert cosine(found, expected) > 0.8
+
+
+def float_layers(path: Path) -> list[str]:
+    """Names of the convolutions whose weights are not rounded."""
+    nodes = onnx.load(path).graph.node
+    rounded = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
+    return [node.name for node in nodes if node.op_type == "Conv" and node.input[1] not in rounded]
+
+
+def test_nncf_holds_the_gate_in_both_runtimes(graph: Path, tmp_path: Path) -> None:
+    pytest.importorskip("nncf")
+    path = tmp_path / "q.onnx"
+    result = quantise_within(graph, path, INPUTS, "nncf", "openvino", Gate(0.5, 0.99), lambda step: None)
+    assert result.trials[-1].holds
+    assert float_layers(path) == []
+    onnx.checker.check_model(path, full_check=True)
+    expected = load_session(graph, 2)({"image": INPUTS[0]})[0]
+    for run in (load_session(path, 2), load_compiled(path, "int8", 2)):
+        assert cosine(run({"image": INPUTS[0]})[0], expected) > 0.99
+
+
+def test_nncf_leaves_the_worst_layers_in_float(graph: Path, tmp_path: Path) -> None:
+    pytest.importorskip("nncf")
+    path = tmp_path / "q.onnx"
+    result = quantise_within(graph, path, INPUTS, "nncf", "openvino", Gate(0.5, 1.0), lambda step: None)
+    assert [len(trial.excluded) for trial in result.trials] == [0, 1, 2]
+    assert sorted(float_layers(path)) == sorted(list(result.sensitivity)[:2])
+
+
+def test_nothing_to_calibrate_with(graph: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no input; expected at least one image"):
+        quantise_within(graph, tmp_path / "q.onnx", [], "minmax", "onnxruntime", Gate(0.5, 0.9), lambda step: None)
+
+
+def loaded(phantom: str) -> Case:
+    return find_cases(f"phantom:{phantom}")[0].load()
+
+
+def test_calibration_inputs_are_those_that_boxes_reach(candidate: Candidate) -> None:
+    cases = [loaded("ct3d"), loaded("rgb2d")]
+    inputs = calibration_inputs(cases, candidate.sam.spec, most=5)
+    assert [image.shape for image in inputs] == [(1, 3, 64, 64)] * 4, "three slices of five, and the image"
+    assert digest_of(inputs) == digest_of(calibration_inputs(cases, candidate.sam.spec, most=5))
+    assert digest_of(inputs) != digest_of(inputs[::-1])
+    with pytest.raises(InputError, match="no case"):
+        calibration_inputs([], candidate.sam.spec, most=5)
+
+
+def test_every_case_gives_as_many_images(candidate: Candidate) -> None:
+    ct, mr = loaded("ct3d"), loaded("mr3d")
+    inputs = calibration_inputs([ct] * 4 + [mr], candidate.sam.spec, most=16)
+    counts = [(ct, 4), (ct, 3), (ct, 3), (ct, 3), (mr, 3)]
+    parts = [calibration_inputs([case], candidate.sam.spec, count) for case, count in counts]
+    assert digest_of(inputs) == digest_of([image for part in parts for image in part])
+
+
+@pytest.mark.parametrize(("most", "chosen"), [
+    (8, "ct0 ct5 ct10 ct15 mr0 mr1 mr2 mr3"),
+    (10, "ct0 ct3 ct6 ct9 ct12 ct15 mr0 mr1 mr2 mr3"),
+    (1, "ct0"),
+])  # fmt: skip
+def test_of_many_cases_some_of_every_modality_are_taken(most: int, chosen: str) -> None:
+    image = loaded("rgb2d")
+    names = [f"{modality}{i}" for modality, count in (("ct", 16), ("mr", 4)) for i in range(count)]
+    cases = [replace(image, case_id=name, modality=name[:2].upper()) for name in names]
+    assert [case.case_id for case in calibration_cases(cases, most)] == chosen.split()
+    assert calibration_cases(cases, 20) == cases
+
+
+def test_calibration_of_another_modality() -> None:
+    cases = [loaded("ct3d"), loaded("rgb2d")]
+    check_modalities(cases, ())
+    check_modalities(cases, ("ct", "dermoscopy"))
+    with pytest.raises(InputError, match=r"calibration case .*: found modality Dermoscopy; expected only CT"):
+        check_modalities(cases, ("CT",))
+    with pytest.raises(InputError, match="found no case of modality MR"):
+        check_modalities(cases, ("CT", "MR", "Dermoscopy"))
+
+
+@pytest.mark.parametrize(("holds", "speedup", "told"), [
+    (True, 1.8, "worth it: 1.80 times"),
+    (True, 0.9, "not worth it: 0.90 times"),
+    (False, 1.8, r"not worth it: the gate does not hold .*cosine 0\.9500 and 0\.70 points of DSC lost in CT 3D"),
+])  # fmt: skip
+def test_verdict(holds: bool, speedup: float, told: str) -> None:
+    assert re.match(told, verdict(Trial((), 0.95, {"CT 2D": 0.1, "CT 3D": 0.7}, holds), speedup))
+
+
+def test_quantize_then_bench(tmp_path: Path) -> None:
+    """The whole way by command: a card, a verdict, records of the candidate beside the float one."""
+    folder, records = tmp_path / "int8", tmp_path / "bench.jsonl"
+    calib = ["--calib", "phantom:mr2d", "--calib", "phantom:rgb2d", "--calib-images", "1"]
+    arguments = ["--encoder", ENCODER, *calib, "--min-cosine", "0", "-o", str(folder)]
+    result = CliRunner().invoke(main, ["quantize", *arguments])
+    assert result.exit_code == 0, result.output
+    assert "DSC was not gated: the weights are random" in result.output
+    assert "worth it" in result.output
+    card = read_card(folder)
+    assert card.precision == "int8"
+    assert card.quantisation["calibration_cases"] == ["phantom_rgb2d"], "what was used, not what was there"
+    assert card.quantisation["modalities"] == ["Dermoscopy"]
+    assert len(card.quantisation["calibration_sha256"]) == 64
+    bench = ["bench", "--encoder", ENCODER, "--backend", "onnxruntime", "--candidate", str(folder), "--no-cold"]
+    result = CliRunner().invoke(
+        main, [*bench, "--cases", "phantom:rgb2d", "--rounds", "2", "--passes", "1", "--out", str(records)]
+    )
+    assert result.exit_code == 0, result.output
+    found = [json.loads(line) for line in records.read_text().splitlines()]
+    precisions = {record["candidate"]["precision"] for record in found if "precision" in record["candidate"]}
+    assert precisions == {"fp32", "int8"}
+    timed = [record for record in found if record["kind"] == "latency" and record["case"] is None]
+    assert len({record["run_id"] for record in timed}) == 1, "interleaved in one run"
+    alone = ["bench", "--candidate", str(folder), "--no-cold", "--cases", "phantom:rgb2d", "--rounds", "1"]
+    result = CliRunner().invoke(main, [*alone, "--passes", "0", "--out", str(tmp_path / "alone.jsonl")])
+    assert result.exit_code == 0, result.output
+    found = [json.loads(line) for line in (tmp_path / "alone.jsonl").read_text().splitlines()]
+    assert {record["candidate"]["precision"] for record in found if "precision" in record["candidate"]} == {"int8"}
+
+
+def test_quantize_scores_images_and_volumes_apart(candidate: Candidate, tmp_path: Path) -> None:
+    weights, folder = tmp_path / "weights.safetensors", tmp_path / "int8"
+    save_file(candidate.sam.state_dict(), weights)
+    calib = ["--calib", "phantom:rgb2d", "--calib", "phantom:ct3d", "--max-slices", "2", "--max-objects", "1"]
+    loose = ["--min-cosine", "0", "--max-dsc-drop", "100"]
+    arguments = ["--encoder", ENCODER, "--weights", str(weights), *calib, *loose, "-o", str(folder)]
+    result = CliRunner().invoke(main, ["quantize", *arguments])
+    assert result.exit_code == 0, result.output
+    assert set(read_card(folder).quantisation["dsc_drops"]) == {"Dermoscopy 2D", "CT 3D"}
+    assert re.search(r"points of DSC lost: Dermoscopy 2D [+-]\d+\.\d\d, CT 3D [+-]\d+\.\d\d\n", result.output)
+    only_images = [*arguments[:6], *loose, "-o", str(folder)]
+    assert "no volume was among the cases" in CliRunner().invoke(main, ["quantize", *only_images]).output
+
+
+@pytest.mark.parametrize(("arguments", "told"), [
+    (["--calib", "phantom:rgb2d", "--modality", "CT"], "found modality Dermoscopy; expected only CT"),
+    (["--calib", "phantom:rgb2d", "--backend", "openvino"], "pip install 'rep-medsam[openvino]'"),
+    (["--calib", "phantom:rgb2d", "--method", "nncf"], "pip install 'rep-medsam[nncf]'"),
+    (["--calib", "nowhere/"], "nowhere"),
+])  # fmt: skip
+def test_what_quantize_refuses(
+    arguments: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    result = CliRunner().invoke(main, ["quantize", "--encoder", ENCODER, *arguments, "-o", str(tmp_path / "int8")])
+    assert result.exit_code == 1
+    assert told in result.output
+    assert not (tmp_path / "int8").exists(), "refused before any work"
+
+
+@pytest.mark.parametrize("method", ["dynamic", "nncf"])
+def test_ranges_are_of_static_calibration(method: str, tmp_path: Path) -> None:
+    arguments = ["--calib", "phantom:rgb2d", "--method", method, "--ranges", "mse", "-o", str(tmp_path)]
+    result = CliRunner().invoke(main, ["quantize", "--encoder", ENCODER, *arguments])
+    assert result.exit_code == 2
+    assert f"--ranges: --method {method} chooses them itself" in result.output
+
+
+def test_a_cpu_without_vnni_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    arguments = [
+        "--encoder",
+        ENCODER,
+        "--calib",
+        "phantom:rgb2d",
+        "--modality",
+        "CT",
+        "-o",
+        str(tmp_path / "int8"),
+    ]
+    assert "lacks VNNI: weights of 7 bits" in CliRunner().invoke(main, ["quantize", *arguments]).output
+
+
+@pytest.mark.slow
+def test_quantize_by_nncf(tmp_path: Path) -> None:
+    """The same card and verdict as of any other method."""
+    pytest.importorskip("nncf")
+    arguments = ["--encoder", ENCODER, "--calib", "phantom:rgb2d", "--min-cosine", "0", "-o", str(tmp_path)]
+    result = CliRunner().invoke(main, ["quantize", "--method", "nncf", "--backend", "openvino", *arguments])
+    assert result.exit_code == 0, result.output
+    assert "worth it" in result.output
+    card = read_card(tmp_path)
+    assert (card.variant, card.backend, card.precision) == ("int8-nncf", "openvino", "int8")
+    candidate = build_candidate(recipe_of(tmp_path))
+    assert candidate.backend.encode(INPUTS[0]).shape == (1, 256, 64, 64)

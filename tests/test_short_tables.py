@@ -1,0 +1,118 @@
+"""The two tables that a page begins with: volumes by each encoder's fastest way; accuracy beside speed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from record_book import CT_0860, FLOOR, SKIN, Book, candidate, protocol, rows_of
+
+from reports.headline import TITLE as HEADLINE
+from reports.render import renew_page
+from reports.tradeoff import TITLE as TRADEOFF
+
+TINYVIT, REPVIT = candidate("tinyvit"), candidate("repvit")
+FLOAT = candidate("repvit", trained=True)
+INT8 = candidate("repvit", trained=True, variant="int8-minmax-0a1b", backend="openvino", precision="int8")
+LOST = candidate("repvit", trained=True, variant="int8-minmax-2c3d", backend="openvino", precision="int8")
+HIP = {**SKIN, "case_id": "hip", "modality": "XRay", "sha256": "41f"}
+
+
+def score_run(book: Book, who: dict[str, Any], encode_s: float, skin: float, hip: float, volume: float) -> None:
+    book.parts(who, [encode_s] * 6)
+    for case, dsc in ((SKIN, skin), (HIP, hip), (CT_0860, volume)):
+        book.scores(who, [dsc], case)
+
+
+def test_each_volume_has_a_row_with_the_fastest_way_of_each_encoder(book: Book) -> None:
+    int8 = candidate("repvit", backend="openvino", precision="int8")
+    for who, total_s, name in (
+        (TINYVIT, 60.0, "per_object"),
+        (TINYVIT, 30.0, "batched"),
+        (REPVIT, 12.0, "cached"),
+        (int8, 4.0, "batched"),
+        (int8, 5.0, "cached"),
+    ):
+        book.one_pass(who, total_s, protocol(name))
+    book.one_pass(TINYVIT, 1.0, case=SKIN)
+    text = book.report()
+    assert rows_of(text, HEADLINE) == [
+        {
+            "case": "phantom_3DBox_CT_0860",
+            "shape": "246x512x512",
+            "objects": "1",
+            "baseline (s)": "60.0",
+            "updated (s)": "12.0 (5.00x), quoted 2.66x",
+            "tinyvit (s)": "30.0 (2.00x) torch fp32",
+            "repvit (s)": "4.00 (15.0x) openvino int8",
+        }
+    ]
+    assert "Baseline: tinyvit, torch, fp32, per_object." in text
+
+
+def test_one_encoder_alone_makes_no_headline(book: Book) -> None:
+    book.one_pass(REPVIT, 12.0, protocol("cached"))
+    assert HEADLINE not in book.report()
+
+
+def test_accuracy_stands_beside_the_speed_of_the_same_run(book: Book) -> None:
+    score_run(book, FLOAT, 0.4, 0.9, 0.8, 0.6)
+    score_run(book, INT8, 0.1, 0.91, 0.79, 0.6)
+    score_run(book, LOST, 0.05, 0.9, 0.8, 0.5)
+    rows = rows_of(book.report(), TRADEOFF)
+    shown = [
+        (row["encoder"], row["precision"], row["encoder (ms)"], row["DSC, images"], row["DSC, volumes"]) for row in rows
+    ]
+    assert shown == [
+        ("repvit", "fp32", "400", "0.850", "0.600"),
+        ("", "int8", "100", "0.850", "0.600"),
+        ("", "int8", "50.0", "0.850", "0.500"),
+    ]
+    assert [row["worst set (points)"] for row in rows] == ["-", "-1.00 XRay 2D", "-10.00 CT phantom 3D"]
+    assert [row["speed-up"].split()[0] for row in rows] == ["1.00x", "4.00x", "8.00x"]
+
+
+def test_a_later_run_of_the_same_candidates_does_not_split_what_one_run_measured(book: Book) -> None:
+    """Encoders that are timed again, and are the latest of their key, without accuracy."""
+    score_run(book, FLOAT, 0.4, 0.9, 0.8, 0.6)
+    score_run(book, INT8, 0.1, 0.9, 0.8, 0.6)
+    for who in (FLOAT, INT8):
+        book.parts(who, [9.0] * 6, run_id="run2")
+    text = book.report()
+    assert [row["encoder (ms)"] for row in rows_of(text, TRADEOFF)] == ["400", "100"]
+    assert "Run run1:" in text
+    assert rows_of(text, "Encoders")[0]["encoder (ms), median [IQR]"].startswith("9000")
+
+
+def test_of_several_runs_the_one_with_most_candidates_is_shown_and_of_equals_the_latest(book: Book) -> None:
+    for run, seconds, candidates in (("a", 0.4, (FLOAT, INT8)), ("b", 0.5, (FLOAT, INT8)), ("c", 0.6, (FLOAT,))):
+        for who in candidates:
+            book.parts(who, [seconds] * 6, run_id=run)
+            book.scores(who, [0.9], run_id=run)
+    assert [row["encoder (ms)"] for row in rows_of(book.report(), TRADEOFF)] == ["500", "500"]
+
+
+def test_random_weights_and_the_floor_have_no_row(book: Book) -> None:
+    for who in (FLOAT, INT8, REPVIT, FLOOR):
+        book.scores(who, [0.9])
+    for who in (FLOAT, INT8, REPVIT):
+        book.parts(who, [0.4] * 6)
+    assert [row["variant"] for row in rows_of(book.report(), TRADEOFF)] == ["reparam", "int8-minmax-0a1b"]
+
+
+def test_without_torch_the_slowest_float_is_the_reference(book: Book) -> None:
+    slow, fast = (candidate("repvit", trained=True, backend=name) for name in ("onnxruntime", "openvino"))
+    score_run(book, slow, 0.4, 0.9, 0.8, 0.6)
+    score_run(book, fast, 0.2, 0.9, 0.8, 0.6)
+    assert [row["speed-up"].split()[0] for row in rows_of(book.report(), TRADEOFF)] == ["1.00x", "2.00x"]
+
+
+def test_a_page_says_what_it_was_measured_on(book: Book, tmp_path: Path) -> None:
+    score_run(book, FLOAT, 0.4, 0.9, 0.8, 0.6)
+    score_run(book, INT8, 0.1, 0.9, 0.8, 0.6)
+    page = tmp_path / "page.md"
+    page.write_text("<!-- generated tables measured_on tradeoff by: me -->\n<!-- end -->\n")
+    renew_page(page, [book.path])
+    text = page.read_text()
+    assert "Measured on Test CPU (avx2), 2 cores, 8 GiB;" in text
+    assert "Weights: repvit.pth 0123456789ab." in text
