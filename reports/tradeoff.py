@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from reports.accuracy import AccuracyRow, Mean, accuracy_rows, on_shared_labels, read_scores
-from reports.candidates import Candidate, Reading
+from reports.candidates import FLOOR, Candidate, Reading
 from reports.encoders import FAST_PATH, EncoderRow, encoder_rows, is_common, timed
 from reports.statistics import Ratio, ratio_of_medians
 from reports.tables import NOTHING, Table, flatten, milliseconds, speedup_cell
@@ -19,7 +19,7 @@ ENCODER = ("encoder",)
 
 @dataclass(frozen=True)
 class TradeoffRow:
-    """Speed and accuracy of one candidate, both of one run.
+    """Speed and accuracy of one candidate, both of one run; of the ellipse in the box the accuracy alone.
 
     Attributes:
         candidate: what was measured.
@@ -35,10 +35,10 @@ class TradeoffRow:
     """
 
     candidate: Candidate
-    encode_s: float
-    box_s: float
-    speedup: Ratio
-    is_reference: bool
+    encode_s: float = math.nan
+    box_s: float = math.nan
+    speedup: Ratio = field(default_factory=Ratio)
+    is_reference: bool = False
     images: Mean = field(default_factory=Mean)
     volumes: Mean = field(default_factory=Mean)
     worst_set: str = ""
@@ -48,6 +48,8 @@ class TradeoffRow:
 
 def tradeoff_rows(history: Sequence[Reading]) -> list[TradeoffRow]:
     """Of the run that timed and scored most candidates (the latest of equals), by encoder, the slowest first.
+
+    Before them the ellipse in the box, the floor of the accuracies.
 
     Args:
         history: records of one machine, also those that later ones replaced: what a run has measured belongs together.
@@ -61,7 +63,7 @@ def tradeoff_rows(history: Sequence[Reading]) -> list[TradeoffRow]:
 
 def tradeoff_tables(rows: Sequence[TradeoffRow]) -> list[Table]:
     """The table, where two candidates or more were timed and scored in one run."""
-    if len(rows) < 2:
+    if len([row for row in rows if row.candidate.encoder != FLOOR]) < 2:
         return []
     shown, data = [_shown(row) for row in rows], [flatten(row) for row in rows]
     return [Table("tradeoff", TITLE, shown, data, _notes(rows), ENCODER)]
@@ -81,7 +83,17 @@ def _rows_of_run(records: Sequence[Reading]) -> list[TradeoffRow]:
     by_set = [row for row in accuracy_rows(shared, lambda case: case.kind) if row.candidate in scored]
     found = [_row(speeds[who], list(speeds.values()), everything, by_set) for who in speeds if who in scored]
     encoders = list(dict.fromkeys(row.candidate.encoder for row in found))
-    return sorted(found, key=lambda row: (encoders.index(row.candidate.encoder), -row.encode_s))
+    ordered = sorted(found, key=lambda row: (encoders.index(row.candidate.encoder), -row.encode_s))
+    return [_floor(everything), *ordered]
+
+
+def _floor(everything: Sequence[AccuracyRow]) -> TradeoffRow:
+    floor = Candidate(FLOOR)
+    return TradeoffRow(floor, images=_mean(floor, "2D", everything), volumes=_mean(floor, "3D", everything))
+
+
+def _mean(who: Candidate, dims: str, everything: Sequence[AccuracyRow]) -> Mean:
+    return next((row.dsc for row in everything if row.candidate == who and row.dims == dims), Mean())
 
 
 def _row(
@@ -89,15 +101,14 @@ def _row(
 ) -> TradeoffRow:
     who = speed.candidate
     reference = _reference_of(who, speeds)
-    mean = {row.dims: row.dsc for row in everything if row.candidate == who}
     row = TradeoffRow(
         candidate=who,
         encode_s=speed.encode_s.median,
         box_s=speed.box_s.median,
         speedup=ratio_of_medians(reference.encode_samples, speed.encode_samples) if reference else Ratio(),
         is_reference=speed is reference,
-        images=mean.get("2D", Mean()),
-        volumes=mean.get("3D", Mean()),
+        images=_mean(who, "2D", everything),
+        volumes=_mean(who, "3D", everything),
         run_id=speed.run_id,
     )
     if reference is None or row.is_reference:
@@ -134,9 +145,9 @@ def _shown(row: TradeoffRow) -> dict[str, str]:
     who = row.candidate
     cells = {
         "encoder": who.encoder,
-        "variant": who.variant,
-        "runtime": who.backend,
-        "precision": who.precision,
+        "variant": who.variant or NOTHING,
+        "runtime": who.backend or NOTHING,
+        "precision": who.precision or NOTHING,
         "encoder (ms)": milliseconds(row.encode_s),
         FAST_PATH: milliseconds(row.box_s),
         "speed-up": speedup_cell(row.speedup, is_baseline=row.is_reference),
@@ -149,14 +160,15 @@ def _shown(row: TradeoffRow) -> dict[str, str]:
 
 
 def _notes(rows: Sequence[TradeoffRow]) -> tuple[str, ...]:
-    weights = ", ".join(dict.fromkeys(row.candidate.weights_id for row in rows))
-    labels = [
-        f"{mean.n} of {what}" for what, mean in (("images", rows[0].images), ("volumes", rows[0].volumes)) if mean.n
-    ]
+    """Of rows of which the first is the ellipse's."""
+    measured = rows[1:]
+    means = {"images": measured[0].images, "volumes": measured[0].volumes}
+    labels = " and ".join(f"{mean.n} of {what}" for what, mean in means.items() if mean.n)
+    weights = ", ".join(dict.fromkeys(row.candidate.weights_id for row in measured))
     return (
-        f"Run {rows[0].run_id}: each candidate was timed, and segmented the cases it is scored on, in this one run. "
-        "Speed-up: of the encoder, over the same one in fp32, round by round.",
-        f"DSC: means over labels, {' and '.join(labels)}, the same for all. Worst set: the modality that lost most DSC "
-        "against the encoder in fp32, or won least, in points.",
+        f"Run {measured[0].run_id}: each candidate was timed, and segmented the cases it is scored on, in this one "
+        "run. Speed-up: of the encoder, over the same one in fp32, round by round.",
+        f"DSC: means over labels, {labels}, the same for all; the ellipse in the box never looks at the image. Worst "
+        "set: the modality that lost most DSC against the encoder in fp32, or won least, in points.",
         f"Weights: {weights}.",
     )

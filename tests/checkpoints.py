@@ -6,9 +6,8 @@ import json
 from functools import cache
 from pathlib import Path
 
+from fill import fill_state_dict
 from torch import Tensor
-
-from tests.fill import fill_state_dict
 
 GOLDEN = Path(__file__).parent / "golden"
 #: Published layout and the encoders that it fits.

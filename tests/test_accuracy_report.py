@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from record_book import CT_0860, FLOOR, REPVIT, SKIN, Book, candidate, rows_of
 
 from reports.accuracy import LACKING_NOTE, RANDOM
-from tests.record_book import CT_0860, FLOOR, REPVIT, SKIN, Book, candidate, rows_of
 
 
 def test_accuracy_by_hand_with_undefined_scores_left_out(book: Book) -> None:

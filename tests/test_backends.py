@@ -12,11 +12,11 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from fill import smooth_image
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import nn
 
-from tests.fill import smooth_image
 from zoo import cache, graphs
 from zoo.backends import Backend, Prompts, alike_here, check_backend, create_backend, runnable_here, torch_cuda
 from zoo.backends.graphs import GRAPHS, openvino_runtime

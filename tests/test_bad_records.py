@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from record_book import FLOOR, REPVIT, SKIN, Book, candidate, protocol
+from test_peak import peak
 
 from reports.compare import compare
 from reports.render import render_report
-from tests.record_book import FLOOR, REPVIT, SKIN, Book, candidate, protocol
-from tests.test_peak import peak
 
 GARBAGE: tuple[Any, ...] = (None, "x", -1, 0, 1e308, float("nan"), [None], {"a": []})
 

@@ -233,17 +233,18 @@ def test_a_candidate_that_fails_at_its_first_call_stops_no_other(sweep: Sweep, m
 
 def test_a_candidate_that_memory_has_no_room_for_is_told_of(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the system ends the process, and all that were started are timed."""
-    available = iter([8, 8, 8, 1])
-    memory = lambda: SimpleNamespace(available=next(available) * 2**30, total=16 * 2**30)  # noqa: E731
-    monkeypatch.setattr("psutil.virtual_memory", memory)
-    recipes = [Recipe("light_repvit_m0_9"), Recipe("light_repvit_m0_9", threads=1)]
-    replace(sweep, recipes=recipes).run([])
+    sweep = replace(sweep, recipes=[Recipe("light_repvit_m0_9"), Recipe("another")])
+    free_gib = iter([8, 8, 8, 1])  # before each of the two is built, and before each is started
+    monkeypatch.setattr(
+        "psutil.virtual_memory", lambda: SimpleNamespace(available=next(free_gib) * 2**30, total=16 * 2**30)
+    )
+    sweep.run([])
     records = list(read_records([sweep.out], strict=True))
     (failed,) = [record for record in records if record.error]
-    assert failed.candidate["threads"] == 1
+    assert failed.candidate["encoder"] == "another"
     assert failed.error is not None
     assert failed.error["message"].startswith("found 1.0 of 16.0 GiB of memory available; expected more")
-    assert [record.candidate["threads"] for record in records if record.kind == "latency"] == [2]
+    assert [record.candidate["encoder"] for record in records if record.kind == "latency"] == ["light_repvit_m0_9"]
 
 
 def test_a_task_that_takes_long_says_where_it_is_where_there_is_no_bar(

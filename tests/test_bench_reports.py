@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
+from record_book import CT_0860, FLOOR, REPVIT, Book, candidate, protocol
+from test_peak import peak
 
 from reports.plots import DRAWINGS
 from reports.render import FORMATS, render_report
-from tests.record_book import CT_0860, FLOOR, REPVIT, Book, candidate, protocol
-from tests.test_peak import peak
 
 pytestmark = pytest.mark.bench
 

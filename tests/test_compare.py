@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from record_book import CT_0860, SKIN, Book, candidate, protocol
 from scipy.stats import wilcoxon
 
 from cli import main
 from reports.compare import compare
 from reports.paired import MIXED, NOT_SHOWN, TOO_FEW_CASES
-from tests.record_book import CT_0860, SKIN, Book, candidate, protocol
 
 WHO = candidate("repvit", trained=True)
 STEADY = [1.00, 1.01, 0.99, 1.02, 0.98, 1.00, 1.01, 0.99]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoints import filled
 from click.testing import CliRunner
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -15,7 +16,6 @@ from bench.candidate import Recipe
 from cli import main
 from compress.build import build_candidate
 from compress.reparam import reparameterise
-from tests.checkpoints import filled
 from zoo.errors import InputError
 from zoo.files import sha256_of
 from zoo.registry import create_sam

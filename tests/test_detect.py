@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoints import LAYOUTS, filled
 from click.testing import CliRunner
 from safetensors.torch import save_file
 from torch import Tensor
 
 from cli import main
 from compress.reparam import reparameterise
-from tests.checkpoints import LAYOUTS, filled
 from zoo.errors import InputError
 from zoo.registry import create_encoder, create_sam
 from zoo.weights import MismatchError, load_weights, read_checkpoint

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from descend import descend
 
 from cli import main
 from compress.training.config import TrainConfig
@@ -17,7 +18,6 @@ from compress.training.distill import Distillation, draw_clicks, reframe
 from compress.training.embed import EmbeddingStore, images_of, shard_paths, write_store
 from compress.training.finetune import Finetuning, training_geometry
 from compress.training.stored import NpyEmbeddings, StoredPairs, open_embeddings
-from tests.descend import descend
 from zoo.data.dataset import PairedImages, Prompting, SyntheticImages, open_source
 from zoo.errors import InputError
 from zoo.registry import create_sam

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from fill import smooth_image
 
 from bench.candidate import Candidate
 from compress.build import build_candidate
@@ -21,7 +22,6 @@ from compress.card import CARD_FILE, GRAPH_FILE, read_card
 from compress.deploy import open_backend, recipe_of
 from compress.export import check_graphs, export_candidate, relative_error
 from compress.quantize_run import Options, quantise_candidate
-from tests.fill import smooth_image
 from zoo.data.cases import find_cases
 from zoo.errors import InputError
 

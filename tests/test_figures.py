@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from record_book import CT_0860, FLOOR, REPVIT, SKIN, Book, candidate, protocol
+from test_peak import peak
 
 from reports.accuracy import accuracy_rows, on_shared_labels
 from reports.load import load_records
@@ -23,8 +25,6 @@ from reports.plots.style import (
     fingerprint,
     plain_log,
 )
-from tests.record_book import CT_0860, FLOOR, REPVIT, SKIN, Book, candidate, protocol
-from tests.test_peak import peak
 
 RUNTIMES = (("torch", "fp32"), ("onnxruntime", "int8"), ("openvino", "bf16"), ("openvino", "int8"))
 

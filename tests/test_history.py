@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from record_book import REPVIT, TINYVIT, Book, candidate, protocol
 
 from reports.load import load_records
 from reports.machine import machine_reports
 from reports.tables import Table
-from tests.record_book import REPVIT, TINYVIT, Book, candidate, protocol
 
 STEADY = [1.0, 1.01, 0.99, 1.0, 1.02, 0.98]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+from record_book import CT_0860, REPVIT, TINYVIT, Book, candidate, protocol
 
 from reports.html import mark_code
 from reports.render import render_report
-from tests.record_book import CT_0860, REPVIT, TINYVIT, Book, candidate, protocol
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 #: Containers run as root, where Chromium's sandbox does not start; the page is our own file.

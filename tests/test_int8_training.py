@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from click.testing import CliRunner
+from descend import descend
 from torch import nn
 
 from bench.candidate import Recipe
@@ -19,7 +20,6 @@ from compress.training.config import TrainConfig
 from compress.training.distill import Distillation
 from compress.training.finetune import training_geometry
 from compress.training.int8 import Int8Conv2d, round_input, round_weight, simulate_int8
-from tests.descend import descend
 from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.data.dataset import PairedImages, SyntheticImages
 from zoo.graphs import Graph, write_onnx

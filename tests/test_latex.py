@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from record_book import FLOOR, REPVIT, TINYVIT, Book, candidate, protocol
+from test_peak import peak
 
 from reports.latex import escape, latex_table
 from reports.load import load_records
 from reports.machine import machine_reports
 from reports.render import TABLES, render_report
 from reports.tables import Table
-from tests.record_book import FLOOR, REPVIT, TINYVIT, Book, candidate, protocol
-from tests.test_peak import peak
 
 
 @pytest.fixture

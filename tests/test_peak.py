@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from record_book import REPVIT, TINYVIT, Book, candidate, protocol
 
 import bench.calibrate
 from bench.calibrate import FP32, SIDE, calibration_calls, measure_peak, product_model
 from bench.timing import Samples
-from tests.record_book import REPVIT, TINYVIT, Book, candidate, protocol
 
 REPVIT_BF16 = candidate("repvit", precision="bf16")
 

@@ -9,12 +9,12 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from fill import smooth_image
 from torch import Tensor, nn
 
 from compress.export import cosine, relative_error
 from compress.placement import GELU_SLOPE, pool_means
 from compress.quantize import Gate, quantise_within
-from tests.fill import smooth_image
 from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.backends.graphs.openvino_runtime import load_compiled
 from zoo.encoders.repvit import SqueezeExcite

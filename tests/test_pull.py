@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoints import filled
 from click.testing import CliRunner
 
 from cli import main
-from tests.checkpoints import filled
 from zoo.errors import InputError
 from zoo.registry import create_sam
 from zoo.weights import cards, pull

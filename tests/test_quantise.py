@@ -14,6 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import ENCODER
+from fill import smooth_image
 from safetensors.torch import save_file
 from torch import nn
 
@@ -26,7 +27,6 @@ from compress.deploy import recipe_of
 from compress.export import cosine
 from compress.quantize import Gate, Result, Trial, quantise_within
 from compress.quantize_run import verdict
-from tests.fill import smooth_image
 from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.backends.graphs.openvino_runtime import load_compiled
 from zoo.data.case import Case

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from record_book import CT_0860, FLOOR, SKIN, Book, candidate, protocol
 
 from bench import machine
 from cli import main
 from reports.recommend import NOT_SHARED, recommend
-from tests.record_book import CT_0860, FLOOR, SKIN, Book, candidate, protocol
 
 SLOW, FAST, WORSE = (candidate(name, trained=True) for name in ("slow", "fast", "worse"))
 

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from record_book import REPVIT, TINYVIT, Book, protocol
 
 from reports.render import readme_block, render_report
 from reports.tables import is_numeric, markdown_table, significant
-from tests.record_book import REPVIT, TINYVIT, Book, protocol
 
 ROOT = Path(__file__).parent.parent
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from record_book import CT_0860, REPVIT, SKIN, TINYVIT, Book, candidate, protocol, rows_of
 
 from bench.candidate import Recipe
 from reports.cases import PROCESS_NOTE
 from reports.provenance import describe_machine
 from reports.published import HEADING, read_published
 from reports.render import readme_block, render_report
-from tests.record_book import CT_0860, REPVIT, SKIN, TINYVIT, Book, candidate, protocol, rows_of
 
 ROOT = Path(__file__).parent.parent
 

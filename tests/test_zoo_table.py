@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from record_book import Book, candidate, protocol
 
 from reports.cases import MAX_ROWS, main_rows
 from reports.load import load_records
@@ -12,7 +13,6 @@ from reports.machine import machine_reports
 from reports.render import readme_block
 from reports.tables import markdown_table
 from reports.zoo import RUNTIME_COLUMNS, short_runtime_rows, short_zoo_rows
-from tests.record_book import Book, candidate, protocol
 
 TORCH = candidate("repvit")
 OPENVINO = candidate("repvit", backend="openvino")
