@@ -40,7 +40,7 @@ def encoder_figure(report: MachineReport) -> Figure | None:
     axes.set_ylim(len(lines) - 0.4, -0.6)
     fastest_ms, slowest_ms = (1e3 * bound(bound(row.encode_samples.values) for row in rows) for bound in (min, max))
     if slowest_ms > LOG_SCALE_FROM * fastest_ms:
-        axes.set_xlim(0.8 * fastest_ms, slowest_ms * (slowest_ms / fastest_ms) ** 0.42)
+        axes.set_xlim(0.8 * fastest_ms, slowest_ms * (slowest_ms / fastest_ms) ** 0.55)
         plain_log(axes, "x")
     else:
         axes.set_xlim(0, 1.6 * slowest_ms)
