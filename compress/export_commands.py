@@ -81,7 +81,7 @@ def export(encoder: str, weights: str | None, threads: int, out: Path, variant: 
     "--ranges",
     type=click.Choice(["minmax", "percentile", "entropy", "mse"]),
     help="How static calibration chooses them: all values seen, 99.999 % of them, the nearest distribution, or the "
-    "least squared error of rounding and clipping.  [default: minmax]",
+    "least squared error of rounding and clipping.  [default: mse]",
 )
 @click.option(
     "--modality",
@@ -135,7 +135,7 @@ def quantize(
         raise click.UsageError(f"--ranges: --method {method} chooses them itself")
     candidate = _candidate(encoder, weights, threads, "reparam")
     sources = [source.limited(max_objects, max_slices) for source in _sources(cases)]
-    chosen: Any = ranges or ("minmax" if method == "static" else method)
+    chosen: Any = ranges or ("mse" if method == "static" else method)
     options = Options(chosen, backend, calib_images, max_dsc_drop, min_cosine, modalities)
     if needs_reduced_range():
         click.echo("This CPU lacks VNNI: weights of 7 bits, and int8 may be slower than float, which will be timed.")

@@ -45,7 +45,7 @@ class Options:
         modalities: that will be segmented, which calibration must show; any if empty.
     """
 
-    method: Method = "minmax"
+    method: Method = "mse"
     backend: str = "onnxruntime"
     calibration_images: int = 16
     max_dsc_drop: float = 0.5
