@@ -126,11 +126,12 @@ def compare(
 
     A latency differs where the 95 % interval of its ratio leaves out 1, and a DSC where Wilcoxon's test over the cases
     (p < 0.05) and the interval of the mean difference both say so, from 6 cases on; "mixed" where the two disagree, and
-    otherwise "no difference shown". For a CI job: the exit code is 1 beyond the limits.
+    otherwise "no difference shown". Several runs a side, measured in turns into a folder each, tell a change from a
+    process that is slow from its start to its end. For a CI job: the exit code is 1 beyond the limits.
 
     \b
     Example:
-      repmedsam compare main.jsonl branch.jsonl --fail-if-slower 5% --fail-if-dsc-drop 0.5
+      repmedsam compare main/ branch/ --fail-if-slower 5% --fail-if-dsc-drop 0.5
     """
     from reports.compare import compare as compare_records
 

@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import TypeVar
 
 from reports.accuracy import LabelKey
-from reports.candidates import Candidate, CaseInfo, lasting_names
+from reports.candidates import Candidate, CaseInfo, Reading, label_protocols, lasting_names
+from reports.fields import listed
 from reports.load import load_records
 from reports.machine import MachineReport, machine_reports
 from reports.paired import NOT_SHOWN, Difference, difference, difference_cell, p_cell
-from reports.statistics import MIN_SAMPLES, Ratio, Samples, ratio_of_medians, spread_of
+from reports.statistics import MIN_SAMPLES, Ratio, Samples, ratio_of_medians, run_samples, spread_of
 from reports.tables import markdown_table, milliseconds, ratio_cell, significant
 
+ONE_RUN = (
+    "One run a side: a process may be slow from its start to its end, which looks like a change. Measure both sides in "
+    "turns, several runs each, into a folder a side."
+)
 #: Measurements of one side alone that are named; the others are counted.
 MAX_NAMED = 3
 
@@ -32,12 +37,14 @@ class Latency:
         before_s: median.
         after_s: median.
         ratio: after over before: above 1 is slower.
+        runs: of the side that has fewer.
     """
 
     what: str
     before_s: float
     after_s: float
     ratio: Ratio
+    runs: int
 
     @property
     def verdict(self) -> str:
@@ -111,7 +118,8 @@ class Comparison:
     def to_markdown(self) -> str:
         """Both tables, and what was not compared."""
         tables = ([_latency_row(row) for row in self.latencies], [_accuracy_row(row) for row in self.accuracies])
-        notes = "\n".join(f"- {sentence}" for sentence in self.unmatched)
+        told = [ONE_RUN] if any(row.runs == 1 for row in self.latencies) else []
+        notes = "\n".join(f"- {sentence}" for sentence in [*told, *self.unmatched])
         return "\n\n".join([*(markdown_table(rows) for rows in tables if rows), *filter(None, [notes])])
 
 
@@ -179,28 +187,51 @@ def _told(count: int, what: str, named: Sequence[str]) -> str:
 
 
 def _timed(*reports: MachineReport) -> list[dict[_Key, Samples]]:
-    """Samples of each side; where two candidates last as one, such as of two versions of a runtime, of the later."""
-    names = lasting_names(
-        [*(row.candidate for row in report.encoders), *(row.candidate for row in report.cases)] for report in reports
-    )
-    return [_samples(report, names) for report in reports]
+    """Samples of each side, of all its runs."""
+    sides = [_latencies(report) for report in reports]
+    names = lasting_names([record.who for record in side] for side in sides)
+    return [_samples(side, names) for side in sides]
 
 
-def _samples(report: MachineReport, names: Mapping[Candidate, str]) -> dict[_Key, Samples]:
-    latest = {record.run_id: place for place, record in enumerate(report.records)}
-    rows: list[tuple[_Key, Samples]] = [
-        *((_Key(f"encoder of {names[row.candidate]}"), row.encode_samples) for row in report.encoders),
-        *(
-            (_Key(names[row.candidate], row.protocol_options, row.case, row.protocol), row.samples)
-            for row in report.cases
-        ),
-    ]
-    timed = [(key, samples) for key, samples in rows if samples.values]
-    return dict(sorted(timed, key=lambda row: max(latest[run_id] for run_id, _ in row[1].rounds)))
+def _latencies(report: MachineReport) -> list[Reading]:
+    """In order of time; also those that a later run replaced: all runs are compared."""
+    return list({(r.run_id, r.key): r for r in report.history if r.kind == "latency"}.values())
+
+
+def _samples(records: Sequence[Reading], names: Mapping[Candidate, str]) -> dict[_Key, Samples]:
+    """Warm ones, where there are any; of candidates that last as one, such as two versions of a runtime, the later's.
+
+    Args:
+        records: latencies of one side.
+        names: what lasts of each candidate.
+    """
+    protocols, _ = label_protocols(records)
+    series: dict[_Key, dict[tuple[bool, Candidate], list[Samples]]] = {}
+    latest: dict[tuple[_Key, Candidate], int] = {}
+    for place, record in enumerate(records):
+        who, found = record.who, record.measurements
+        if record.case is None:
+            key, values = _Key(f"encoder of {names[who]}"), listed(found.get("encode_s"))
+        else:
+            protocol = record.protocol_id
+            key, values = _Key(names[who], protocol, record.case_info, protocols[protocol]), [found.get("total_s")]
+        samples = run_samples(record.run_id, values)
+        if samples.values:
+            is_warm = found.get("temperature") != "cold"
+            series.setdefault(key, {}).setdefault((is_warm, who), []).append(samples)
+            latest[key, who] = place
+    chosen = {key: max(of_key, key=lambda one: (one[0], latest[key, one[1]])) for key, of_key in series.items()}
+    return {key: _joined(series[key][one]) for key, one in chosen.items()}
+
+
+def _joined(parts: Sequence[Samples]) -> Samples:
+    values = tuple(value for part in parts for value in part.values)
+    return Samples(values, tuple(round_ for part in parts for round_ in part.rounds))
 
 
 def _latency(key: _Key, old: Samples, new: Samples) -> Latency:
-    return Latency(key.describe(), spread_of(old).median, spread_of(new).median, ratio_of_medians(new, old))
+    runs = min(len({run_id for run_id, _ in side.rounds}) for side in (old, new))
+    return Latency(key.describe(), spread_of(old).median, spread_of(new).median, ratio_of_medians(new, old), runs)
 
 
 def _scores(*reports: MachineReport) -> list[dict[_Key, _LabelScores]]:
@@ -232,6 +263,7 @@ def _latency_row(row: Latency) -> dict[str, str]:
         "latency": row.what,
         "before (ms)": milliseconds(row.before_s),
         "after (ms)": milliseconds(row.after_s),
+        "runs": str(row.runs),
         "after / before [95 % CI]": ratio_cell(row.ratio),
         "verdict": row.verdict,
     }

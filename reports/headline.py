@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from reports.candidates import CaseInfo
 from reports.cases import CaseRow, compared_rows
 from reports.encoders import is_common
-from reports.tables import NOTHING, Table, significant
+from reports.tables import NOTHING, UNPAIRED, Table, significant
 
 TITLE = "Volumes: the fastest way of each encoder"
 #: The way of Rep-MedSAM's updated script, its fastest.
 UPDATED = ("cached", "repvit")
 NOTES = (
-    "In brackets: how many times as fast as the baseline, all timed in one run. The fastest of an encoder is of all "
-    "runtimes, precisions and protocols that were timed; which candidate it was is in the table of 3D cases.",
+    f"In brackets: how many times as fast as the baseline, timed in the same run unless marked {UNPAIRED}. The fastest "
+    "of an encoder is of all runtimes, precisions and protocols that were timed; which candidate it was is in the "
+    "table of 3D cases.",
     "Updated: what Rep-MedSAM's updated script does, cached + repvit in torch fp32, and what its README quotes for it.",
 )
 
@@ -69,4 +70,5 @@ def _updated(rows: Sequence[CaseRow]) -> str:
 
 
 def _timed(row: CaseRow) -> str:
-    return f"{significant(row.median_s)} ({significant(row.speedup.value)}x)"
+    unpaired = "" if row.speedup.paired else f" {UNPAIRED}"
+    return f"{significant(row.median_s)} ({significant(row.speedup.value)}x{unpaired})"

@@ -127,13 +127,8 @@ def _row(
 
 def _reference_of(who: Candidate, speeds: Sequence[EncoderRow]) -> EncoderRow | None:
     """The same encoder of the same weights and threads in fp32: in torch, or else where it is slowest."""
-    same = [
-        row
-        for row in speeds
-        if (row.candidate.encoder, row.candidate.sha256, row.candidate.threads)
-        == (who.encoder, who.sha256, who.threads)
-        and row.candidate.precision == "fp32"
-    ]
+    fp32 = [row for row in speeds if row.candidate.precision == "fp32"]
+    same = [row for row in fp32 if _model(row.candidate) == _model(who)]
     return max(same, key=lambda row: (is_common(row.candidate), row.median_s), default=None)
 
 

@@ -56,6 +56,41 @@ def test_a_latency_that_grew(tmp_path: Path) -> None:
     assert compare([after], [before]).latencies[0].verdict == "faster"
 
 
+def test_a_process_that_is_slow_from_start_to_end_is_no_change(tmp_path: Path) -> None:
+    """One run a side cannot tell; of several, each with its own speed, no difference is shown."""
+    speeds = {"before": (1.0, 1.2, 1.05), "after": (1.2, 1.0, 1.1)}
+    runs = {
+        name: [side(tmp_path, f"{name}{turn}", [speed * s for s in STEADY], DSC) for turn, speed in enumerate(of_side)]
+        for name, of_side in speeds.items()
+    }
+    alone = compare(runs["before"][:1], runs["after"][:1])
+    assert (alone.latencies[0].verdict, alone.latencies[0].runs) == ("slower", 1)
+    assert "One run a side" in alone.to_markdown()
+    together = compare(runs["before"], runs["after"])
+    assert (together.latencies[0].verdict, together.latencies[0].runs) == (NOT_SHOWN, 3)
+    assert together.latencies[0].ratio.n == 3 * len(STEADY), "records of equal keys do not replace each other"
+    assert together.failures(0.05, 0.5) == []
+    assert "One run a side" not in together.to_markdown()
+
+
+def test_a_change_that_all_runs_show(tmp_path: Path) -> None:
+    before = [
+        side(tmp_path, f"before{turn}", [speed * s for s in STEADY], []) for turn, speed in enumerate((1.0, 1.05))
+    ]
+    after = [side(tmp_path, f"after{turn}", [speed * s for s in STEADY], []) for turn, speed in enumerate((1.3, 1.25))]
+    (row,) = compare(before, after).latencies
+    assert row.verdict == "slower"
+    assert row.ratio.low == pytest.approx(1.25 / 1.05, rel=0.05)
+    assert row.ratio.high == pytest.approx(1.3, rel=0.05)
+
+
+def test_a_file_that_is_named_twice_counts_once(tmp_path: Path) -> None:
+    before, after = side(tmp_path, "before", STEADY, DSC), side(tmp_path, "after", STEADY, DSC)
+    (copied := tmp_path / "copied.jsonl").write_bytes(after.read_bytes())
+    (row,) = compare([before], [after, copied]).latencies
+    assert (row.ratio.n, row.runs) == (len(STEADY), 1)
+
+
 def test_noise_is_no_difference(tmp_path: Path) -> None:
     before, after = side(tmp_path, "before", NOISY, DSC), side(tmp_path, "after", NOISY[::-1], DSC)
     result = compare([before], [after])
