@@ -13,6 +13,7 @@ from reports.statistics import Ratio, ratio_of_medians
 from reports.tables import NOTHING, Table, flatten, milliseconds, speedup_cell
 
 TITLE = "Accuracy and speed, of one run"
+WORST_NOTE = "Worst set: the modality that lost most DSC against the encoder in fp32, or won least, in points."
 #: Named once, in an encoder's first row.
 ENCODER = ("encoder",)
 
@@ -160,10 +161,11 @@ def _notes(rows: Sequence[TradeoffRow]) -> tuple[str, ...]:
     means = {"images": measured[0].images, "volumes": measured[0].volumes}
     labels = " and ".join(f"{mean.n} of {what}" for what, mean in means.items() if mean.n)
     weights = ", ".join(dict.fromkeys(row.candidate.weights_id for row in measured))
-    return (
+    notes = [
         f"Run {measured[0].run_id}: each candidate was timed, and segmented the cases it is scored on, in this one "
         "run. Speed-up: of the encoder, over the same one in fp32, round by round.",
-        f"DSC: means over labels, {labels}, the same for all; the ellipse in the box never looks at the image. Worst "
-        "set: the modality that lost most DSC against the encoder in fp32, or won least, in points.",
-        f"Weights: {weights}.",
-    )
+        f"DSC: means over labels, {labels}, the same for all; the ellipse in the box never looks at the image.",
+    ]
+    if any(row.worst_set for row in measured):
+        notes.append(WORST_NOTE)
+    return (*notes, f"Weights: {weights}.")

@@ -75,6 +75,14 @@ def test_lists_of_unequal_length_are_unpaired() -> None:
     assert (found.paired, found.n) == (False, 7)
 
 
+def test_runs_of_unequal_length_are_drawn_whole() -> None:
+    """A short run and a long one, each steady: the ratio lies between theirs, and reaches both."""
+    short, long = samples([1.0] * 3, "short"), samples([2.0] * 9, "long")
+    both = Samples(short.values + long.values, short.rounds + long.rounds)
+    found = ratio_of_medians(both, samples([1.0] * 12, "other"))
+    assert (found.value, found.low, found.high, found.n) == (2.0, 1.0, 2.0, 12)
+
+
 @pytest.mark.parametrize(("n", "has_interval"), [(1, False), (MIN_SAMPLES - 1, False), (MIN_SAMPLES, True)])
 def test_few_samples_carry_no_interval(n: int, has_interval: bool) -> None:
     found = ratio_of_medians(samples([3.0] * n), samples([1.0] * n))

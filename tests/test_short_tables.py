@@ -110,6 +110,19 @@ def test_random_weights_have_no_row(book: Book) -> None:
     assert [row["variant"] for row in rows] == ["-", "reparam", "int8-minmax-0a1b"]
 
 
+def test_a_run_of_random_weights_does_not_hide_one_of_trained_ones(book: Book) -> None:
+    for who in (FLOAT, INT8):
+        book.parts(who, [0.4] * 6, run_id="trained")
+        book.scores(who, [0.9], run_id="trained")
+    for who in (REPVIT, TINYVIT, candidate("repvit", backend="openvino")):
+        book.parts(who, [0.4] * 6, run_id="random")
+        book.scores(who, [0.1], run_id="random")
+    text = book.report()
+    assert len(rows_of(text, TRADEOFF)) == 3
+    assert "Worst set" in text
+    assert "Updated:" not in text
+
+
 def test_without_torch_the_slowest_float_is_the_reference(book: Book) -> None:
     slow, fast = (candidate("repvit", trained=True, backend=name) for name in ("onnxruntime", "openvino"))
     score_run(book, slow, 0.4, 0.9, 0.8, 0.6)
