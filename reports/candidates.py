@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from bench.record import Record
 from reports.fields import integer, listed, mapped
+from reports.statistics import Ratio
 
 #: Encoder of the records of the floor: the ellipse inscribed in each box.
 FLOOR = "box ellipse"
@@ -109,7 +110,17 @@ class Timed(Protocol):
         ...
 
 
+class Compared(Timed, Protocol):
+    """A row of one that has a baseline."""
+
+    @property
+    def speedup(self) -> Ratio:
+        """The baseline's median over this one's."""
+        ...
+
+
 Row = TypeVar("Row", bound=Timed)
+ComparedRow = TypeVar("ComparedRow", bound=Compared)
 
 
 @dataclass(frozen=True)
@@ -148,6 +159,17 @@ class Reading(Record):
             objects=integer(said.get("objects")),
             sha256=str(said.get("sha256", "")),
         )
+
+    @property
+    def is_cold(self) -> bool:
+        """Whether this is of a pass in a fresh process."""
+        return self.measurements.get("temperature") == "cold"
+
+    @property
+    def latencies_s(self) -> list[object]:
+        """Of a `latency` record: the seconds of each encoder call, or of one pass over the case."""
+        found = self.measurements
+        return listed(found.get("encode_s")) if self.case is None else [found.get("total_s")]
 
     @cached_property
     def protocol_id(self) -> str:
@@ -240,6 +262,11 @@ def choose_baseline(rows: Sequence[Row], encoder: str | None) -> Row | None:
     if named:
         return min(named, key=_preference)
     return max(timed, key=lambda row: row.median_s, default=None)
+
+
+def fastest_of(rows: Sequence[ComparedRow]) -> ComparedRow:
+    """Of timed rows the fastest that was timed in one run with the baseline; of all, if none was."""
+    return min([row for row in rows if row.speedup.paired] or rows, key=lambda row: row.median_s)
 
 
 def _preference(row: Timed) -> tuple[int, bool, bool, float]:

@@ -192,8 +192,8 @@ def _case_row(
 ) -> CaseRow:
     """Of the passes under one protocol: its `protocol_id` and label."""
     ordered = sorted(passes, key=_round)
-    cold = [record for record in ordered if record.measurements.get("temperature") == "cold"]
-    warm = [record for record in ordered if record.measurements.get("temperature") != "cold"]
+    cold = [record for record in ordered if record.is_cold]
+    warm = [record for record in ordered if not record.is_cold]
     timed = warm or cold
     name = str((timed[0].protocol or {}).get("name", ""))
     samples = _samples(timed, "total_s")

@@ -10,8 +10,7 @@ from typing import TypeVar
 
 from reports.accuracy import LabelKey
 from reports.candidates import Candidate, CaseInfo, Reading, label_protocols, lasting_names
-from reports.fields import listed
-from reports.load import load_records
+from reports.load import latencies_of_runs, load_records
 from reports.machine import MachineReport, machine_reports
 from reports.paired import NOT_SHOWN, Difference, difference, difference_cell, p_cell
 from reports.statistics import MIN_SAMPLES, Ratio, Samples, ratio_of_medians, run_samples, spread_of
@@ -188,37 +187,29 @@ def _told(count: int, what: str, named: Sequence[str]) -> str:
 
 def _timed(*reports: MachineReport) -> list[dict[_Key, Samples]]:
     """Samples of each side, of all its runs."""
-    sides = [_latencies(report) for report in reports]
+    sides = [latencies_of_runs(report.history) for report in reports]
     names = lasting_names([record.who for record in side] for side in sides)
     return [_samples(side, names) for side in sides]
-
-
-def _latencies(report: MachineReport) -> list[Reading]:
-    """In order of time; also those that a later run replaced: all runs are compared."""
-    return list({(r.run_id, r.key): r for r in report.history if r.kind == "latency"}.values())
 
 
 def _samples(records: Sequence[Reading], names: Mapping[Candidate, str]) -> dict[_Key, Samples]:
     """Warm ones, where there are any; of candidates that last as one, such as two versions of a runtime, the later's.
 
     Args:
-        records: latencies of one side.
+        records: latencies of one side, in order of time.
         names: what lasts of each candidate.
     """
     protocols, _ = label_protocols(records)
     series: dict[_Key, dict[tuple[bool, Candidate], list[Samples]]] = {}
     latest: dict[tuple[_Key, Candidate], int] = {}
     for place, record in enumerate(records):
-        who, found = record.who, record.measurements
-        if record.case is None:
-            key, values = _Key(f"encoder of {names[who]}"), listed(found.get("encode_s"))
-        else:
-            protocol = record.protocol_id
-            key, values = _Key(names[who], protocol, record.case_info, protocols[protocol]), [found.get("total_s")]
-        samples = run_samples(record.run_id, values)
+        who, protocol = record.who, record.protocol_id
+        key = _Key(f"encoder of {names[who]}")
+        if record.case is not None:
+            key = _Key(names[who], protocol, record.case_info, protocols[protocol])
+        samples = run_samples(record.run_id, record.latencies_s)
         if samples.values:
-            is_warm = found.get("temperature") != "cold"
-            series.setdefault(key, {}).setdefault((is_warm, who), []).append(samples)
+            series.setdefault(key, {}).setdefault((not record.is_cold, who), []).append(samples)
             latest[key, who] = place
     chosen = {key: max(of_key, key=lambda one: (one[0], latest[key, one[1]])) for key, of_key in series.items()}
     return {key: _joined(series[key][one]) for key, one in chosen.items()}

@@ -134,11 +134,6 @@ def is_common(candidate: Candidate) -> bool:
     return (candidate.backend, candidate.precision) == COMMON
 
 
-def fastest_of(rows: Sequence[EncoderRow]) -> EncoderRow:
-    """Of timed rows the fastest that was timed in one run with the baseline; of all, if none was."""
-    return min([row for row in rows if row.speedup.paired] or rows, key=lambda row: row.median_s)
-
-
 def encoder_tables(rows: Sequence[EncoderRow]) -> list[Table]:
     """The encoder table, or nothing where there are no rows."""
     if not rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from reports.candidates import CaseInfo
+from reports.candidates import CaseInfo, fastest_of
 from reports.cases import CaseRow, compared_rows
 from reports.encoders import is_common
 from reports.tables import NOTHING, UNPAIRED, Table, significant
@@ -15,8 +15,8 @@ TITLE = "Volumes: the fastest way of each encoder"
 UPDATED = ("cached", "repvit")
 FASTEST_NOTE = (
     f"In brackets: how many times as fast as the baseline, timed in the same run unless marked {UNPAIRED}. The fastest "
-    "of an encoder is of all runtimes, precisions and protocols that were timed; which candidate it was is in the "
-    "table of 3D cases."
+    "of an encoder is of all runtimes, precisions and protocols that were timed beside the baseline, or of all if none "
+    "was; which candidate it was is in the table of 3D cases."
 )
 UPDATED_NOTE = (
     "Updated: what Rep-MedSAM's updated script does, cached + repvit in torch fp32, and what its README quotes for it."
@@ -53,16 +53,13 @@ def _shown(case: CaseInfo, baseline: CaseRow, rows: Sequence[CaseRow], encoders:
         "updated (s)": _updated(rows),
     }
     for encoder in encoders:
-        fastest = min(
-            (row for row in rows if row.candidate.encoder == encoder and math.isfinite(row.speedup.value)),
-            key=lambda row: row.median_s,
-            default=None,
-        )
-        cells[f"{encoder} (s)"] = _fastest(fastest) if fastest else NOTHING
+        own = [row for row in rows if row.candidate.encoder == encoder and math.isfinite(row.speedup.value)]
+        cells[f"{encoder} (s)"] = _fastest(own) if own else NOTHING
     return cells
 
 
-def _fastest(row: CaseRow) -> str:
+def _fastest(rows: Sequence[CaseRow]) -> str:
+    row = fastest_of(rows)
     return f"{_timed(row)} {row.candidate.backend} {row.candidate.precision}"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from reports.candidates import Candidate, Reading, label_protocols, lasting_names
-from reports.fields import listed
+from reports.load import latencies_of_runs
 from reports.provenance import short_commit
 from reports.statistics import Samples, ratio_of_medians, run_samples, spread_of
 from reports.tables import NOTHING, Table, flatten, ratio_cell, spread_ms
@@ -44,7 +44,7 @@ def history(records: Iterable[Reading]) -> dict[str, list[Point]]:
     Args:
         records: of one machine, with those that later ones replace.
     """
-    latencies = list({(r.run_id, r.key): r for r in records if r.kind == "latency" and _is_warm(r)}.values())
+    latencies = [record for record in latencies_of_runs(records) if not record.is_cold]
     protocols, _ = label_protocols(latencies)
     runs: dict[str, list[Candidate]] = {}
     for record in latencies:
@@ -85,17 +85,10 @@ def history_tables(records: Iterable[Reading]) -> list[Table]:
     return [Table("history", "History", shown, data, (HISTORY_NOTE,), HISTORY_COLUMNS)] if shown else []
 
 
-def _is_warm(record: Reading) -> bool:
-    return record.measurements.get("temperature") != "cold"
-
-
 def _point(run: Sequence[Reading]) -> Point:
     """Of the records of one run: one of the encoder, or several passes over a case."""
     first = run[0]
-    if first.case is None:
-        values: list[object] = listed(first.measurements.get("encode_s"))
-    else:
-        values = [record.measurements.get("total_s") for record in run]
+    values = [value for record in run for value in record.latencies_s]
     version = first.who.backend_version
     samples = run_samples(first.run_id, values)
     return Point(first.run_id, first.time_utc, short_commit(first.git), version, samples)

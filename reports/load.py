@@ -85,6 +85,11 @@ def keep_latest(records: Iterable[Reading]) -> list[Reading]:
     return list({(record.kind, record.key): record for record in ordered}.values())
 
 
+def latencies_of_runs(records: Iterable[Reading]) -> list[Reading]:
+    """The latencies of every run, those too that a later run replaced; of copies of a record one."""
+    return list({(record.run_id, record.key): record for record in records if record.kind == "latency"}.values())
+
+
 def _record_file(path: Path, content: Sequence[Reading]) -> RecordFile:
     run_ids = tuple(dict.fromkeys(record.run_id for record in content))
     return RecordFile(path, len(content), _lines(path) - len(content), run_ids)

@@ -115,9 +115,9 @@ def _quantile(ordered: Sequence[float], part: float) -> float:
 def ratio_of_medians(numerator: Samples, denominator: Samples) -> Ratio:
     """Median of `numerator` over median of `denominator`, with a percentile bootstrap interval.
 
-    Where both come from the same rounds, rounds are resampled: a drift that met both alike then cancels, as it does in
-    the ratio itself. Otherwise each list is resampled by itself: the runs that it comes from, then samples within each,
-    as a process may be slow from its start to its end. Seeded: equal samples give equal intervals.
+    Runs are resampled, and samples within each, as a process may be slow from its start to its end. Where both lists
+    come from the same rounds, the same rounds are taken of both: a drift that met both alike then cancels, as it does
+    in the ratio itself. Seeded: equal samples give equal intervals.
     Source: B. Efron, R. Tibshirani, An Introduction to the Bootstrap (1993), sections 8.3 and 13.3.
     """
     n = min(len(numerator.values), len(denominator.values))
@@ -129,40 +129,32 @@ def ratio_of_medians(numerator: Samples, denominator: Samples) -> Ratio:
         return Ratio(value, n=n, paired=paired)
     if numerator is denominator:
         return Ratio(value, value, value, n, paired)
-    if paired:
-        medians = _resampled_medians(numerator) / _resampled_medians(denominator)
-    else:
-        medians = _resampled_runs(numerator, 0) / _resampled_runs(denominator, 1)
+    medians = _resampled_medians(numerator, 0) / _resampled_medians(denominator, 0 if paired else 1)
     tail = 50 * (1 - CONFIDENCE)
     low, high = np.percentile(medians, (tail, 100 - tail)).tolist()
     return Ratio(value, low, high, n, paired)
 
 
-def _resampled_medians(samples: Samples) -> NDArray[np.float64]:
-    """Medians (`RESAMPLES`,) of resampled rounds, the same ones for lists of equal length."""
-    return np.median(np.asarray(samples.values)[_draws(len(samples.values))], axis=1)
+def _resampled_medians(samples: Samples, stream: int) -> NDArray[np.float64]:
+    """Medians (`RESAMPLES`,) of resampled runs, of as many samples of each as the longest has.
 
-
-def _resampled_runs(samples: Samples, stream: int) -> NDArray[np.float64]:
-    """Medians (`RESAMPLES`,) of resampled runs, and of as many samples of each as the longest has."""
+    Equal streams draw equal rounds.
+    """
     by_run: dict[str, list[float]] = {}
     for value, (run_id, _) in zip(samples.values, samples.rounds, strict=True):
         by_run.setdefault(run_id, []).append(value)
     runs = list(by_run.values())
-    drawn, places = _draws_of_runs(tuple(map(len, runs)), stream)
+    drawn, places = _draws(tuple(map(len, runs)), stream)
     values = np.array(list(zip_longest(*runs, fillvalue=math.nan))).T
     return np.median(values[drawn, places].reshape(RESAMPLES, -1), axis=1)
 
 
 @lru_cache(maxsize=32)
-def _draws(n: int) -> NDArray[np.int64]:
-    """Indices (`RESAMPLES`, n) into n samples. Kept: a report asks for the same few n again and again."""
-    return np.random.default_rng((SEED, 0)).integers(0, n, (RESAMPLES, n))
+def _draws(lengths: tuple[int, ...], stream: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Runs (`RESAMPLES`, R, 1), and places in them (`RESAMPLES`, R, longest).
 
-
-@lru_cache(maxsize=32)
-def _draws_of_runs(lengths: tuple[int, ...], stream: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Runs (`RESAMPLES`, R, 1), and places in them (`RESAMPLES`, R, longest)."""
+    Kept: a report asks for the same few lengths again and again.
+    """
     rng = np.random.default_rng((SEED, stream))
     drawn = rng.integers(0, len(lengths), (RESAMPLES, len(lengths), 1))
     return drawn, rng.integers(0, np.array(lengths)[drawn], (RESAMPLES, len(lengths), max(lengths)))

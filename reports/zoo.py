@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reports.encoders import FAST_PATH, EncoderRow, fastest_of, is_common
+from reports.candidates import fastest_of
+from reports.encoders import FAST_PATH, EncoderRow, is_common
 from reports.statistics import ratio_of_medians
 from reports.tables import NOTHING, Table, milliseconds, significant, speedup_cell, whole
 

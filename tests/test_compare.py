@@ -84,11 +84,27 @@ def test_a_change_that_all_runs_show(tmp_path: Path) -> None:
     assert row.ratio.high == pytest.approx(1.3, rel=0.05)
 
 
-def test_a_file_that_is_named_twice_counts_once(tmp_path: Path) -> None:
+def test_a_file_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     before, after = side(tmp_path, "before", STEADY, DSC), side(tmp_path, "after", STEADY, DSC)
-    (copied := tmp_path / "copied.jsonl").write_bytes(after.read_bytes())
-    (row,) = compare([before], [after, copied]).latencies
+    copies = [path.with_name(f"copied_{path.name}") for path in (before, after)]
+    for path, copied in zip((before, after), copies, strict=True):
+        copied.write_bytes(path.read_bytes())
+    (row,) = compare([before, copies[0]], [after, copies[1]]).latencies
     assert (row.ratio.n, row.runs) == (len(STEADY), 1)
+
+
+def test_cold_passes_are_compared_where_there_are_no_warm_ones(tmp_path: Path) -> None:
+    passes = {"before": {"cold": 9.0, "warm": 1.0}, "after": {"cold": 99.0, "warm": 2.0}}
+    books = {name: Book(tmp_path / f"{name}.jsonl") for name in passes}
+    for name, seconds in passes.items():
+        for temperature in ("cold", "warm"):
+            books[name].one_pass(WHO, seconds[temperature], protocol("cached"), temperature=temperature, run_id=name)
+            if temperature == "cold":
+                (tmp_path / f"{name}_cold.jsonl").write_bytes(books[name].path.read_bytes())
+    (warm,) = compare([books["before"].path], [books["after"].path]).latencies
+    assert (warm.before_s, warm.after_s) == (1.0, 2.0)
+    (cold,) = compare([tmp_path / "before_cold.jsonl"], [tmp_path / "after_cold.jsonl"]).latencies
+    assert (cold.before_s, cold.after_s) == (9.0, 99.0)
 
 
 def test_noise_is_no_difference(tmp_path: Path) -> None:

@@ -56,6 +56,13 @@ def test_what_another_run_timed_is_marked(book: Book) -> None:
     assert rows_of(book.report(), HEADLINE)[0]["repvit (s)"] == "12.0 (5.00x u) torch fp32"
 
 
+def test_what_was_timed_beside_the_baseline_comes_first(book: Book) -> None:
+    book.one_pass(TINYVIT, 60.0, protocol("per_object"))
+    book.one_pass(REPVIT, 12.0, protocol("cached"))
+    book.one_pass(REPVIT, 10.0, protocol("batched"), run_id="run2")
+    assert rows_of(book.report(), HEADLINE)[0]["repvit (s)"] == "12.0 (5.00x) torch fp32"
+
+
 def test_one_encoder_alone_makes_no_headline(book: Book) -> None:
     book.one_pass(REPVIT, 12.0, protocol("cached"))
     assert HEADLINE not in book.report()

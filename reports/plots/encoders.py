@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports.encoders import EncoderRow, fastest_of, timed
+from reports.candidates import fastest_of
+from reports.encoders import EncoderRow, timed
 from reports.machine import MachineReport
 from reports.plots.style import (
     counts,
