@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import math
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +63,7 @@ def report(
       repmedsam report runs/bench.jsonl -o runs/report
       repmedsam report -o runs/paper --format latex
     """
-    from reports.render import FORMATS, render_report, renew_page
+    from reports.pictures import drawing_process
 
     if formats and out is None:
         raise click.UsageError("--format needs --out, the folder to write to")
@@ -69,11 +71,19 @@ def report(
     gc.disable()
     paths = [file for path in records or (DEFAULT_RECORDS,) for file in record_files(path)]
     try:
-        click.echo(render_report(paths, out, baseline=baseline, formats=formats or FORMATS, figures=figures))
+        with drawing_process() if out and figures else nullcontext() as pool:
+            # Imported while that process gets ready.
+            from reports.render import FORMATS, render_report, renew_page
+
+            text = render_report(paths, out, baseline=baseline, formats=formats or FORMATS, figures=figures, pool=pool)
+        click.echo(text)
         for readme in readmes:
             renew_page(readme, paths, baseline=baseline)
     except ValueError as error:
         raise click.ClickException(str(error)) from error
+    except BrokenProcessPool as error:
+        found = "the process that draws them was ended from outside (for want of memory?)"
+        raise click.ClickException(f"figures: {found}; --no-figures leaves them out") from error
     finally:
         gc.enable()
     if out:

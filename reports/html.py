@@ -8,15 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from reports.tables import Table, is_numeric, shown_frame
-
-if TYPE_CHECKING:
-    from reports.plots import Picture
+from reports.pictures import Picture
+from reports.tables import Table, is_numeric, shown_columns
 
 TEMPLATE = "page.html.jinja"
 
@@ -57,7 +54,8 @@ def html_page(title: str, sentences: Sequence[str], sections: Sequence[Section],
     environment.filters |= {
         "code": mark_code,
         "embed": lambda name: embed(folder / name),
-        "cells": _cells,
+        "columns": _columns,
+        "body": _body,
         "anchor": lambda text: re.sub(r"\W+", "-", text.lower()).strip("-"),
     }
     return environment.get_template(TEMPLATE).render(title=title, sentences=sentences, sections=sections)
@@ -82,7 +80,15 @@ def embed(path: Path) -> str:
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def _cells(table: Table) -> tuple[list[tuple[str, bool]], list[list[str]]]:
-    """Headings, each with whether its column holds numbers; and rows of cells."""
-    frame = shown_frame(table.shown)
-    return [(str(name), is_numeric(frame[name].tolist())) for name in frame], frame.to_numpy().tolist()
+def _columns(table: Table) -> list[tuple[str, bool, list[str]]]:
+    """Of each column its heading, whether it holds numbers, and its cells."""
+    return [(name, is_numeric(cells), cells) for name, cells in shown_columns(table.shown).items()]
+
+
+def _body(columns: Sequence[tuple[str, bool, Sequence[str]]]) -> Markup:
+    """Rows of cells. A table may have tens of thousands, over which the template would take as long as all the rest."""
+    marked = [
+        [f'<td class="number">{mark_code(cell)}</td>' if is_number else f"<td>{mark_code(cell)}</td>" for cell in cells]
+        for _, is_number, cells in columns
+    ]
+    return Markup("\n".join(f"<tr>{''.join(row)}</tr>" for row in zip(*marked, strict=True)))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import cache
 
-from reports.tables import Table, is_numeric, shown_frame
+from reports.tables import Table, is_numeric, shown_columns
 
 _SPECIAL = re.compile(r"[&%$#_{}~^\\±]")
 _ESCAPED = {
@@ -19,10 +19,9 @@ _ESCAPED = {
 
 def latex_table(table: Table) -> str:
     """A `table` environment; it needs `\\usepackage{booktabs}`."""
-    frame = shown_frame(table.shown, table.merged)
-    columns = [frame[name].tolist() for name in frame]
-    layout = "".join("r" if is_numeric(cells) else "l" for cells in columns)
-    rows = [_row(list(frame)), r"\midrule", *(_row(cells) for cells in frame.itertuples(index=False))]
+    columns = shown_columns(table.shown, table.merged)
+    layout = "".join("r" if is_numeric(cells) else "l" for cells in columns.values())
+    rows = [_row(columns), r"\midrule", *(_row(cells) for cells in zip(*columns.values(), strict=True))]
     lines = [
         r"\begin{table}",
         r"\centering\small",
@@ -51,7 +50,7 @@ def escape(text: str) -> str:
     return re.sub("-(?=-)", "-{}", escaped)
 
 
-def _row(cells: Sequence[object]) -> str:
+def _row(cells: Iterable[str]) -> str:
     """Cells of a row. Behind the end of another one `[` and `*` would be that end's options."""
-    text = " & ".join(escape(str(cell)) for cell in cells)
+    text = " & ".join(map(escape, cells))
     return ("{}" if text.startswith(("[", "*")) else "") + text + r" \\"

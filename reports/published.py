@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-
-import pandas as pd
 
 from reports.candidates import CaseInfo
 from reports.tables import Table, significant
@@ -45,9 +44,10 @@ class Published:
 
 
 @cache
-def read_published(name: str) -> pd.DataFrame:
-    """One of `published/*.csv`, as text: digits stay as they were printed."""
-    return pd.read_csv(FOLDER / f"{name}.csv", dtype=str, keep_default_na=False)
+def read_published(name: str) -> list[dict[str, str]]:
+    """Rows of one of `published/*.csv`, as text: digits stay as they were printed."""
+    with (FOLDER / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def published_case(case: CaseInfo, protocol: str, encoder: str, precision: str) -> Published:
@@ -56,7 +56,7 @@ def published_case(case: CaseInfo, protocol: str, encoder: str, precision: str) 
     The case's id may carry a prefix: `phantom_3DBox_CT_0566` has that case's shape, not its image.
     """
     column = COLUMNS.get((protocol, encoder)) if precision == "fp32" else None
-    row = next((row for row in _cases() if case.case_id.endswith(row["case_id"])), None)
+    row = next((row for row in read_published("rep_medsam_cases") if case.case_id.endswith(row["case_id"])), None)
     if column is None or row is None:
         return Published()
     size = (int(row["depth"]), int(row["height"]), int(row["width"]), int(row["objects"]))
@@ -68,17 +68,10 @@ def quoted_tables() -> list[Table]:
     """All quoted figures as tables; that of the cases with the ratios which follow from it."""
     tables = []
     for name, title in TITLES.items():
-        data = read_published(name).to_dict("records")
-        rows = [{str(key): str(value) for key, value in row.items()} for row in data]
+        rows = read_published(name)
         shown = [_with_ratios(row) for row in rows] if name == "rep_medsam_cases" else rows
         tables.append(Table(f"published_{name}", title, shown, rows, _notes(name)))
     return tables
-
-
-@cache
-def _cases() -> tuple[dict[str, str], ...]:
-    rows = read_published("rep_medsam_cases").to_dict("records")
-    return tuple({str(key): str(value) for key, value in row.items()} for row in rows)
 
 
 def _with_ratios(row: dict[str, str]) -> dict[str, str]:

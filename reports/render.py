@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import pandas as pd
 
 from reports.across import across_tables
 from reports.cases import CASE_COLUMNS, compared_rows, shared_settings, short_case_rows
 from reports.encoders import short_encoder_rows
 from reports.load import load_records
 from reports.machine import MachineReport, machine_reports
+from reports.pictures import CAPTIONS, Picture, draw
 from reports.provenance import file_table, provenance, reading_notes
 from reports.published import HEADING, quoted_tables
 from reports.statistics import MIN_SAMPLES
-from reports.tables import UNPAIRED, Table, markdown_table
+from reports.tables import UNPAIRED, Table, csv_text, markdown_table
 from reports.zoo import RUNTIME_COLUMNS, short_runtime_rows, short_zoo_rows
-
-if TYPE_CHECKING:
-    from reports.plots import Picture
 
 TITLE = "Benchmark report"
 _MARKED = re.compile(
@@ -51,6 +48,7 @@ def render_report(
     baseline: str | None = None,
     formats: Collection[str] = FORMATS,
     figures: bool = True,
+    pool: Executor | None = None,
 ) -> str:
     """The report of records, as markdown: what was measured. Files also have what others published.
 
@@ -60,7 +58,8 @@ def render_report(
             `TABLE.tex` for every table. What an earlier report left of these formats is removed.
         baseline: encoder that ratios are taken to; by default `tinyvit`, or the slowest where there is none.
         formats: some of `FORMATS`.
-        figures: whether to draw them, which takes longer than all the rest.
+        figures: whether to draw them, which takes as long as all the rest.
+        pool: draws them in another process meanwhile, see `reports.pictures.drawing_process`.
 
     Raises:
         ValueError: no records, a missing file, or a baseline of which there is no record.
@@ -69,24 +68,24 @@ def render_report(
     reports = machine_reports(loaded, baseline)
     sentences = [f"{len(loaded.records)} records.", *reading_notes(loaded), *_machines_note(reports), HOW_TO_READ]
     across, files, quoted = across_tables(reports), [file_table(loaded)], quoted_tables()
-    pictures = _draw(reports, out_dir) if out_dir is not None and figures else {}
+    drawn = _start_drawing(reports, out_dir if figures else None, pool)
+    if out_dir is not None:
+        _write_tables(out_dir, formats, reports, [*across, *files, *quoted])
+    tables = [_table_parts(report.tables, "###") for report in reports]
+    pictures = list(drawn)
     parts = [f"# {TITLE}", _bullets(sentences), *_table_parts(across, "##")]
-    for report in reports:
-        parts += _machine_parts(report, pictures.get(report.machine, []))
-    parts += _table_parts(files, "##")
-    text = "\n\n".join(parts) + "\n"
+    for report, its_pictures, its_tables in zip(reports, pictures, tables, strict=True):
+        parts += [f"## {_heading(report)}", _bullets(provenance(report.records))]
+        parts += [*(picture.to_markdown() for picture in its_pictures), *its_tables]
+    text = "\n\n".join([*parts, *_table_parts(files, "##")]) + "\n"
     if out_dir is None:
         return text
-    out_dir.mkdir(parents=True, exist_ok=True)
-    others = [*across, *files, *quoted]
+    if figures:
+        _remove_earlier_pictures(out_dir, pictures)
     if "markdown" in formats:
-        _write(out_dir / "report.md", "\n\n".join([*parts, f"## {HEADING}", *_table_parts(quoted, "###")]) + "\n")
+        _write(out_dir / "report.md", "\n\n".join([f"{text}\n## {HEADING}", *_table_parts(quoted, "###")]) + "\n")
     if "html" in formats:
         _write_html(out_dir, sentences, reports, pictures, across, files, quoted)
-    if "csv" in formats:
-        _write_csv(out_dir, reports, others)
-    if "latex" in formats:
-        _write_latex(out_dir, reports, others)
     return text
 
 
@@ -158,18 +157,20 @@ def renew_page(path: Path, record_paths: Sequence[Path], *, baseline: str | None
     _write(path, page)
 
 
-def _draw(reports: Sequence[MachineReport], out_dir: Path) -> dict[str, list[Picture]]:
-    """Figures by machine."""
-    # Imported here: tables on the terminal do not wait for matplotlib.
-    from reports.plots import DRAWINGS, draw_figures
-
+def _start_drawing(
+    reports: Sequence[MachineReport], out_dir: Path | None, pool: Executor | None
+) -> Iterable[list[Picture]]:
+    """The figures of each machine, none without a folder. A pool draws from here on, while tables are written."""
+    if out_dir is None:
+        return repeat([], len(reports))
     out_dir.mkdir(parents=True, exist_ok=True)
-    pictures = {r.machine: draw_figures(r, out_dir, suffix=_suffix(r, reports)) for r in reports}
-    drawn = [picture for of_machine in pictures.values() for picture in of_machine]
-    names = [name for name, *_ in DRAWINGS]
-    _remove_earlier(out_dir, names, ".png", [picture.light for picture in drawn])
-    _remove_earlier(out_dir, names, "_dark.png", [picture.dark for picture in drawn])
-    return pictures
+    return draw(reports, [_suffix(report, reports) for report in reports], out_dir, pool)
+
+
+def _remove_earlier_pictures(out_dir: Path, pictures: Sequence[Sequence[Picture]]) -> None:
+    drawn = [picture for of_machine in pictures for picture in of_machine]
+    _remove_earlier(out_dir, CAPTIONS, ".png", [picture.light for picture in drawn])
+    _remove_earlier(out_dir, CAPTIONS, "_dark.png", [picture.dark for picture in drawn])
 
 
 def _suffix(report: MachineReport, reports: Sequence[MachineReport]) -> str:
@@ -187,16 +188,6 @@ def _heading(report: MachineReport) -> str:
     return f"Measured on {report.title} (`{report.machine}`)"
 
 
-def _machine_parts(report: MachineReport, pictures: Sequence[Picture]) -> list[str]:
-    """Heading, provenance, figures and tables of one machine."""
-    return [
-        f"## {_heading(report)}",
-        _bullets(provenance(report.records)),
-        *(picture.to_markdown() for picture in pictures),
-        *_table_parts(report.tables, "###"),
-    ]
-
-
 def _bullets(sentences: Sequence[str]) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences)
 
@@ -209,7 +200,7 @@ def _write_html(
     out_dir: Path,
     sentences: Sequence[str],
     reports: Sequence[MachineReport],
-    pictures: Mapping[str, Sequence[Picture]],
+    pictures: Sequence[Sequence[Picture]],
     across: Sequence[Table],
     files: Sequence[Table],
     quoted: Sequence[Table],
@@ -217,11 +208,21 @@ def _write_html(
     from reports.html import Section, html_page
 
     sections = [Section("Machines", (), (), across)] if across else []
-    for report in reports:
-        facts = provenance(report.records)
-        sections.append(Section(_heading(report), facts, pictures.get(report.machine, ()), report.tables))
+    for report, its_pictures in zip(reports, pictures, strict=True):
+        sections.append(Section(_heading(report), provenance(report.records), its_pictures, report.tables))
     sections += [Section("Files", (), (), files), Section(HEADING, (), (), quoted)]
     _write(out_dir / "report.html", html_page(TITLE, sentences, sections, out_dir))
+
+
+def _write_tables(
+    out_dir: Path, formats: Collection[str], reports: Sequence[MachineReport], others: Sequence[Table]
+) -> None:
+    """A file a table, in the formats that are asked for."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    if "csv" in formats:
+        _write_csv(out_dir, reports, others)
+    if "latex" in formats:
+        _write_latex(out_dir, reports, others)
 
 
 def _write_csv(out_dir: Path, reports: Sequence[MachineReport], others: Sequence[Table]) -> None:
@@ -234,7 +235,7 @@ def _write_csv(out_dir: Path, reports: Sequence[MachineReport], others: Sequence
         data[table.name] = [dict(row) for row in table.data]
     filled = {f"{name}.csv": rows for name, rows in data.items() if rows}
     for name, rows in filled.items():
-        _write(out_dir / name, pd.DataFrame(rows).to_csv(index=False))
+        _write(out_dir / name, csv_text(rows))
     _remove_earlier(out_dir, TABLES, ".csv", filled)
 
 

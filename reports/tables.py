@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any
-
-import pandas as pd
 
 from reports.statistics import Ratio, Samples, Spread
 
@@ -48,35 +48,64 @@ class Table:
 
 
 def markdown_table(rows: Sequence[Mapping[str, str]], merged: tuple[str, ...] = ()) -> str:
-    """Rows as a pipe table: columns of numbers aligned right. For the rest see `shown_frame`."""
-    frame = shown_frame(rows, merged).map(_escape)
-    align = ["right" if is_numeric(frame[name].tolist()) else "left" for name in frame]
-    return str(frame.to_markdown(index=False, tablefmt="pipe", disable_numparse=True, colalign=align))
+    """Rows as a pipe table: columns of numbers aligned right. For the rest see `shown_columns`."""
+    columns = [_pipe_column(*column) for column in shown_columns(rows, merged).items()]
+    return "\n".join(f"|{'|'.join(line)}|" for line in zip(*columns, strict=True))
 
 
-def shown_frame(rows: Sequence[Mapping[str, str]], merged: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Cells as text: columns without any content left out, `merged` ones empty where they repeat the row above."""
-    frame = pd.DataFrame([dict(row) for row in rows]).fillna(NOTHING)
-    frame = frame.loc[:, ~frame.isin(["", NOTHING]).all()]
-    repeated = [name for name in merged if name in frame]
-    if repeated:
-        above = frame[repeated].eq(frame[repeated].shift()).all(axis=1)
-        frame.loc[above, repeated] = ""
-    return frame
+def _pipe_column(heading: str, cells: Sequence[str]) -> list[str]:
+    """Heading, rule and cells of one width."""
+    texts = [_escape(heading), *map(_escape, cells)]
+    width = max(map(len, texts))
+    if is_numeric(cells):
+        rule, padded = "-" * (width + 1) + ":", [f" {text:>{width}} " for text in texts]
+    else:
+        rule, padded = ":" + "-" * (width + 1), [f" {text:<{width}} " for text in texts]
+    return [padded[0], rule, *padded[1:]]
+
+
+def shown_columns(rows: Sequence[Mapping[str, str]], merged: tuple[str, ...] = ()) -> dict[str, list[str]]:
+    """Cells by column: columns without any content left out, `merged` ones empty where they repeat the row above."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    every = {name: [row.get(name, NOTHING) for row in rows] for name in names}
+    columns = {name: cells for name, cells in every.items() if not {*cells} <= {"", NOTHING}}
+    together = [name for name in merged if name in columns]
+    keys = [*zip(*(columns[name] for name in together), strict=True)]
+    for place in range(1, len(keys)):
+        if keys[place] == keys[place - 1]:
+            for name in together:
+                columns[name][place] = ""
+    return columns
+
+
+def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows as CSV: the columns of all of them; what is missing or NaN is empty."""
+    text = io.StringIO()
+    names = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([_csv_value(row.get(name)) for name in names] for row in rows)
+    return text.getvalue()
+
+
+def _csv_value(value: object) -> object:
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def flatten(row: object) -> dict[str, object]:
     """Fields of a dataclass as columns; nested ones get their field's name in front, raw samples stay out."""
-    if not is_dataclass(row):
-        raise TypeError(f"found {type(row).__name__}; expected a dataclass")
-    columns: dict[str, object] = {}
     kind: Any = type(row)
+    if not _field_names(kind):
+        raise TypeError(f"found {kind.__name__}; expected a dataclass")
+    columns: dict[str, object] = {}
     for name in _field_names(kind):
         value: Any = getattr(row, name)
+        inner_kind: Any = type(value)
         if isinstance(value, Samples):
             continue
-        if is_dataclass(value):
-            columns |= {f"{name}_{inner_name}": inner for inner_name, inner in flatten(value).items()}
+        if _field_names(inner_kind):
+            for inner_name, inner in flatten(value).items():
+                columns[f"{name}_{inner_name}"] = inner
         else:
             columns[name] = "x".join(map(str, value)) if isinstance(value, tuple) else value
     return columns
@@ -84,7 +113,8 @@ def flatten(row: object) -> dict[str, object]:
 
 @cache
 def _field_names(kind: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
+    """Of a dataclass; of anything else none."""
+    return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()
 
 
 def significant(value: float, digits: int = 3) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from subprocess import run
 from typing import Any
 
 import pytest
@@ -13,10 +15,11 @@ from record_book import CT_0860, FLOOR, REPVIT, Book, candidate, protocol
 from test_peak import peak
 
 from reports.plots import DRAWINGS
-from reports.render import FORMATS, render_report
+from reports.render import FORMATS
 
 pytestmark = pytest.mark.bench
 
+ROOT = Path(__file__).resolve().parents[1]
 RUNTIMES = (("torch", "fp32"), ("onnxruntime", "int8"), ("openvino", "bf16"), ("openvino", "int8"))
 ENCODERS, CASES, PASSES = 10, 50, 4
 
@@ -65,17 +68,18 @@ def _scaled(measurements: dict[str, Any], keys: Sequence[str], factor: float) ->
     return measurements | {key: scale(measurements[key]) for key in keys}
 
 
-@pytest.mark.benchmark(group="report of 10,000 records")
-@pytest.mark.parametrize("figures", [False, True], ids=["tables", "tables and figures"])
+@pytest.mark.benchmark(group="report of 10,000 records, the whole command")
+@pytest.mark.parametrize("figures", ["--no-figures", "--figures"])
 @pytest.mark.parametrize(("records", "drawn"), [(many_cases, 1), (many_candidates, len(DRAWINGS))])
-def test_report(benchmark: BenchmarkFixture, tmp_path: Path, records: Any, drawn: int, figures: bool) -> None:
+def test_report(benchmark: BenchmarkFixture, tmp_path: Path, records: Any, drawn: int, figures: str) -> None:
     book = Book(tmp_path / "records.jsonl")
     lines = [json.dumps(record | {"key": str(number)}) for number, record in enumerate(records(book))]
     assert 10_000 <= len(lines) < 10_200
     book.path.write_text("\n".join(lines) + "\n")
     out = tmp_path / "report"
-    benchmark.pedantic(render_report, ([book.path], out), {"figures": figures}, rounds=5, warmup_rounds=1)
+    command = [sys.executable, str(ROOT / "cli.py"), "report", str(book.path), "-o", str(out), figures]
+    benchmark.pedantic(run, (command,), {"check": True, "capture_output": True}, rounds=5, warmup_rounds=1)
     written = [path.suffix for path in out.iterdir()]
     assert {*written} - {".png"} == {".md", ".html", ".csv", ".tex"}
     assert len({*written} - {".png"}) == len(FORMATS)
-    assert written.count(".png") == 2 * drawn * figures
+    assert written.count(".png") == 2 * drawn * (figures == "--figures")

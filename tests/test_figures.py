@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import Executor
 from pathlib import Path
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import rgb_to_hsv, to_hex, to_rgb
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+from PIL import Image
 from record_book import CT_0860, FLOOR, REPVIT, SKIN, Book, candidate, protocol
 from test_peak import peak
 
 from reports.accuracy import accuracy_rows, on_shared_labels
+from reports.commands import report
 from reports.load import load_records
 from reports.machine import MachineReport, machine_reports
+from reports.pictures import CAPTIONS, drawing_process
 from reports.plots import DRAWINGS
 from reports.plots.accuracy import MAX_STRIPS, accuracy_figure, distribution_figure, pareto_front
 from reports.plots.cases import MAX_BARS, scaling_figure, stages_figure
 from reports.plots.style import (
+    DARK_GROUND,
+    DARK_INK,
+    GROUND,
+    INK,
     OTHER_MARKER,
     PRECISION_MARKER,
     RUNTIME_MARKERS,
     Entry,
     by_column,
+    darkened,
     fingerprint,
+    palette,
     plain_log,
+    save,
 )
+from reports.render import render_report
 
 RUNTIMES = (("torch", "fp32"), ("onnxruntime", "int8"), ("openvino", "bf16"), ("openvino", "int8"))
 
@@ -67,7 +84,7 @@ def texts(figure: Figure) -> str:
     return "\n".join(text.get_text() for text in figure.texts)
 
 
-@pytest.mark.parametrize("draw", [draw for *_, draw in DRAWINGS], ids=[name for name, *_ in DRAWINGS])
+@pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS)
 def test_figures_say_where_they_come_from_and_nothing_sticks_out(crowd: MachineReport, draw: object) -> None:
     figure = draw(crowd)  # type: ignore[operator]
     for fact in ("Test CPU (avx2), 2 cores", "2 threads", "n = ", "records.jsonl (run run1)"):
@@ -181,7 +198,7 @@ def test_strips_of_a_modality_hold_the_same_labels(book: Book) -> None:
 
 
 def test_strips_are_few(crowd: MachineReport) -> None:
-    distribution = next(draw for name, _, draw in DRAWINGS if name == "dsc_distribution")
+    distribution = DRAWINGS["dsc_distribution"]
     (legend,) = distribution(crowd).legends  # type: ignore[union-attr]
     assert len(legend.get_texts()) == MAX_STRIPS
 
@@ -270,6 +287,10 @@ def test_candidates_are_compared_under_the_protocol_that_most_of_them_have(book:
     assert [list(xs) for xs in dots] == [[0.5] * 2] + [[0.8] * 2] * 3
 
 
+def test_every_figure_has_a_caption() -> None:
+    assert list(DRAWINGS) == list(CAPTIONS)
+
+
 def test_figures_are_drawn_where_there_is_data(book: Book) -> None:
     out = book.path.parent / "report"
     who = candidate("repvit", trained=True)
@@ -289,6 +310,68 @@ def test_figures_are_drawn_where_there_is_data(book: Book) -> None:
     assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
     assert (out / "report.md").read_text().startswith(text)
     assert not list(out.glob(".*")), "nothing half written is left"
+
+
+def test_another_process_draws_the_same_figures(book: Book) -> None:
+    here, there = book.path.parent / "here", book.path.parent / "there"
+    for machine in ("m1", "m2"):
+        book.parts(REPVIT, [1.0], machine=machine)
+    text = render_report([book.path], here)
+    with drawing_process() as pool:
+        assert render_report([book.path], there, pool=pool) == text
+    pictures = sorted(path.name for path in there.glob("*.png"))
+    assert len(pictures) == 4
+    assert all((here / name).read_bytes() == (there / name).read_bytes() for name in pictures)
+    assert (here / "report.html").read_bytes() == (there / "report.html").read_bytes()
+
+
+def test_a_drawing_process_that_ends_is_told_of(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed() -> Executor:
+        pool = drawing_process()
+        pool.submit(os._exit, 9)
+        return pool
+
+    monkeypatch.setattr("reports.pictures.drawing_process", killed)
+    book.parts(REPVIT, [1.0])
+    result = CliRunner().invoke(report, [str(book.path), "-o", str(book.path.parent / "report")])
+    assert result.exit_code == 1
+    assert "Error: figures: the process that draws them was ended" in result.output
+    assert "--no-figures" in result.output
+
+
+def test_dark_pictures_are_as_if_drawn_in_mapped_colours(tmp_path: Path) -> None:
+    plain = [to_hex(colour) for colour in palette(8)]
+    mapped = [to_hex(colour / 255) for colour in darkened(np.array([to_rgb(c) for c in plain]) * 255)]
+
+    def drawn(ink: str, ground: str, colours: list[str]) -> Figure:
+        figure = Figure(figsize=(3, 2), facecolor=ground)
+        for number, colour in enumerate(colours):
+            figure.text(0.1, 0.1 * number, "AVWm", color=colour, fontsize=14)
+            figure.text(0.6, 0.1 * number, "AVWm", color=ink, fontsize=14, alpha=0.5)
+        return figure
+
+    save(drawn(INK, GROUND, plain), tmp_path / "light.png", tmp_path / "dark.png")
+    save(drawn(DARK_INK, DARK_GROUND, mapped), tmp_path / "drawn.png", tmp_path / "_.png")
+    dark, drawn_dark = (np.asarray(Image.open(tmp_path / f"{n}.png").convert("RGB"), float) for n in ("dark", "drawn"))
+    assert np.abs(dark - drawn_dark).mean() < 1.5, "but for the choice of 256 colours"
+    assert np.abs(dark[-1, -1] - 255 * np.array(to_rgb(DARK_GROUND))).max() <= 1.01
+    light, dark_file = (Image.open(tmp_path / f"{name}.png") for name in ("light", "dark"))
+    assert np.array_equal(np.asarray(light), np.asarray(dark_file)), "same places in the lists of colours"
+
+
+def test_colours_stand_out_on_dark_pages_as_on_light_ones() -> None:
+    colours = np.array([to_rgb(colour) for colour in (INK, *palette(6))])
+    for light, dark in zip(colours, darkened(colours * 255) / 255, strict=True):
+        assert contrast(dark, to_rgb(DARK_GROUND)) > 0.9 * contrast(light, to_rgb(GROUND))
+        assert abs(rgb_to_hsv(dark)[0] - rgb_to_hsv(light)[0]) < 0.03 or rgb_to_hsv(light)[1] < 0.1, "the same hue"
+
+
+def contrast(one: ArrayLike, other: ArrayLike) -> float:
+    """WCAG 2's contrast ratio of two colours (0 to 1)."""
+    values = np.array([one, other], float)
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    darker, brighter = sorted(linear @ (0.2126, 0.7152, 0.0722))
+    return float((brighter + 0.05) / (darker + 0.05))
 
 
 def test_figures_of_machines_have_their_own_files(book: Book) -> None:

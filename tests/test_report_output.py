@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import math
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from record_book import REPVIT, TINYVIT, Book, protocol
 
 from reports.render import readme_block, render_report
-from reports.tables import is_numeric, markdown_table, significant
+from reports.tables import csv_text, is_numeric, markdown_table, shown_columns, significant
 
 ROOT = Path(__file__).parent.parent
 
@@ -84,6 +86,36 @@ def test_markdown_aligns_numbers_right_and_drops_empty_columns() -> None:
     assert [cell.endswith(":") for cell in rule.strip("|").split("|")] == [False, True]
 
 
-def test_imports_without_torch() -> None:
-    code = "import sys, reports.render, reports.plots; sys.exit('torch' in sys.modules)"
+def test_cells_that_repeat_the_row_above_stay_empty_together() -> None:
+    rows = [{"a": a, "b": b, "n": n} for a, b, n in [("x", "1", "1"), ("x", "1", "1"), ("x", "2", "1"), ("y", "2", "")]]
+    columns = shown_columns(rows, merged=("a", "b", "left out"))
+    assert columns == {"a": ["x", "", "x", "y"], "b": ["1", "", "2", "2"], "n": ["1", "1", "1", ""]}
+
+
+def test_rows_need_not_have_the_same_columns() -> None:
+    assert shown_columns([{"a": "1"}, {"b": "2", "none": "-"}, {"none": ""}]) == {
+        "a": ["1", "-", "-"],
+        "b": ["-", "2", "-"],
+    }
+
+
+def test_csv_reads_back_as_it_was() -> None:
+    rows: list[dict[str, object]] = [
+        {"text": 'a "quoted", one', "float": 0.1 + 0.2, "count": 3, "flag": True, "gap": math.nan},
+        {"text": "two\nlines", "float": 1e-9, "count": 4, "flag": False, "gap": 1.5, "late": None},
+    ]
+    read = pd.read_csv(io.StringIO(csv_text(rows)))
+    pd.testing.assert_frame_equal(read, pd.DataFrame(rows), check_dtype=False)
+
+
+def test_tables_wait_for_no_large_package() -> None:
+    large = ("torch", "pandas", "matplotlib", "seaborn", "scipy.stats")
+    code = (
+        f"import sys, reports.render, reports.html, reports.latex; sys.exit(not sys.modules.keys().isdisjoint({large}))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_figures_need_no_torch() -> None:
+    code = "import sys, reports.plots; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

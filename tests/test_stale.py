@@ -48,7 +48,7 @@ def test_report_is_fresh(tmp_path: Path) -> None:
     assert " ".join(text.split()) == " ".join(rendered.split()), f"run: {COMMAND}"
 
 
-@pytest.mark.parametrize(("name", "draw"), [(name, draw) for name, _, draw in DRAWINGS])
+@pytest.mark.parametrize(("name", "draw"), [*DRAWINGS.items()])
 def test_pictures_are_fresh(name: str, draw: Callable[[MachineReport], Figure | None]) -> None:
     reports = machine_reports(load_records(RECORDS))
     for report in reports:

@@ -14,10 +14,10 @@ from reports.candidates import FLOOR, Candidate
 from reports.encoders import EncoderRow, timed
 from reports.machine import MachineReport
 from reports.plots.style import (
+    INK,
     Entry,
     counts,
     finish,
-    ink,
     mark_entries,
     mark_style,
     new_figure,
@@ -63,9 +63,9 @@ def accuracy_figure(report: MachineReport) -> Figure | None:
     several = len({encoder for encoder, _ in models}) < len(models)
     names = [f"{encoder} {sha256[:8]}" if several else encoder for encoder, sha256 in models]
     legend = [Entry(name, {"marker": "s", "color": c}) for name, c in zip(names, colours.values(), strict=True)]
-    legend += [*marks, Entry("ellipse in the box", {"color": ink(), "linestyle": "--"})]
+    legend += [*marks, Entry("ellipse in the box", {"color": INK, "linestyle": "--"})]
     if has_front:
-        legend.append(Entry("Pareto front", {"color": ink(), "linestyle": "-", "alpha": 0.4}))
+        legend.append(Entry("Pareto front", {"color": INK, "linestyle": "-", "alpha": 0.4}))
     calls = counts(encoder.encode_s.n for _, encoder in points)
     labels = counts(row.dsc.n for row, _ in points)
     n = f"DSC: n = {labels} labels; latency: median of n = {calls} calls, bar: quartiles"
@@ -89,7 +89,7 @@ def distribution_figure(report: MachineReport) -> Figure | None:
     modalities = list(dict.fromkeys(modality for strip in strips.values() for modality in strip))
     figure = new_figure(1.9 + len(modalities) * (0.2 + 0.19 * len(strips)))
     axes = figure.subplots()
-    colours = [ink(), *palette(len(strips) - 1)]
+    colours = [INK, *palette(len(strips) - 1)]
     height = STRIPS_HEIGHT / len(strips)
     for number, (strip, colour) in enumerate(zip(strips.values(), colours, strict=True)):
         for row, modality in enumerate(modalities):
@@ -158,9 +158,9 @@ def _accuracy_panel(
         style = mark_style(encoder.candidate, colour)
         axes.plot(1e3 * encoder.median_s, row.dsc.mean, linestyle="none", zorder=3, **style)
     front = pareto_front([(1e3 * encoder.median_s, row.dsc.mean) for row, encoder in points])
-    axes.plot(*zip(*front, strict=True), drawstyle="steps-post", color=ink(), alpha=0.5, linewidth=1.2, zorder=1)
+    axes.plot(*zip(*front, strict=True), drawstyle="steps-post", color=INK, alpha=0.5, linewidth=1.2, zorder=1)
     if floor.dsc.n:
-        axes.axhline(floor.dsc.mean, color=ink(), linestyle="--", linewidth=1.2)
+        axes.axhline(floor.dsc.mean, color=INK, linestyle="--", linewidth=1.2)
     axes.margins(x=0.08, y=0.12)
     plain_log(axes, "x")
     axes.grid(visible=True, axis="both")

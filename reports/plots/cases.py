@@ -16,11 +16,11 @@ from reports.candidates import PROTOCOL_ORDER, Candidate, label_candidates
 from reports.cases import MAX_ROWS, STAGES, CaseRow, compared_rows, main_rows
 from reports.machine import MachineReport
 from reports.plots.style import (
+    INK,
     MARKERS,
     Entry,
     counts,
     finish,
-    ink,
     name,
     new_figure,
     palette,
@@ -128,7 +128,7 @@ def scaling_figure(report: MachineReport) -> Figure | None:
         axes.set_xlabel(size.label)
         axes.set_title(size.title)
     legend = [Entry(labels[candidate], {"color": colour, "linestyle": "-"}) for candidate, colour in colours.items()]
-    legend += [Entry(protocol, {"color": ink(), "marker": marker}) for protocol, marker in markers.items()]
+    legend += [Entry(protocol, {"color": INK, "marker": marker}) for protocol, marker in markers.items()]
     rows = [row for line in drawn for row in line.rows]
     runtimes = ", ".join(sorted({" ".join(_runtime(candidate)) for candidate in labels}))
     n = f"{runtimes}; n = {_passes(rows)} a point; line: median of equal sizes"

@@ -11,9 +11,9 @@ from reports.candidates import fastest_of
 from reports.encoders import EncoderRow, timed
 from reports.machine import MachineReport
 from reports.plots.style import (
+    INK,
     counts,
     finish,
-    ink,
     mark_entries,
     mark_style,
     new_figure,
@@ -65,7 +65,7 @@ def _lines(rows: Sequence[EncoderRow]) -> dict[str, list[EncoderRow]]:
 def _draw_line(axes: Axes, place: int, line: Sequence[EncoderRow]) -> None:
     colours = precision_colours()
     for row in line:
-        colour = colours.get(row.candidate.precision, ink())
+        colour = colours.get(row.candidate.precision, INK)
         samples_ms = [1e3 * seconds for seconds in row.encode_samples.values]
         axes.plot(samples_ms, [place] * len(samples_ms), ".", color=colour, alpha=0.35, markersize=5, zorder=2)
         quartiles_ms = [1e3 * row.encode_s.q1, 1e3 * row.encode_s.q3]

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from reports.machine import MachineReport
 from reports.peak import GPU, Peak, Share, encoder_shares
 from reports.plots.style import (
+    INK,
     counts,
     finish,
-    ink,
     mark_entries,
     mark_style,
     new_figure,
@@ -36,7 +36,7 @@ def roofline_figure(report: MachineReport) -> Figure | None:
     axes = figure.subplots()
     colours = precision_colours()
     for share in used:
-        style = mark_style(share.candidate, colours.get(share.candidate.precision, ink()))
+        style = mark_style(share.candidate, colours.get(share.candidate.precision, INK))
         axes.plot(share.gmacs, share.gmacs_per_s, linestyle="none", zorder=3, **style)
     plain_log(axes, "x", "y")
     axes.margins(x=0.18, y=0.1)

@@ -1,4 +1,4 @@
-"""What all figures share: size, themes, palette, marks, captions, legends, and how a file is written."""
+"""What all figures share: size, colours, marks, captions, legends, and how a file is written."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -35,7 +36,7 @@ WIDTH_IN, DPI = 8.0, 150
 HEADING_IN, SMALL_LINE_IN, LEGEND_ROW_IN = 0.48, 0.16, 0.24
 #: Characters of the small print that fit the width.
 LINE = 130
-#: Okabe and Ito's palette as seaborn has it: apart for colour-blind eyes, in grey, and on both grounds.
+#: Okabe and Ito's palette as seaborn has it: apart for colour-blind eyes, and in grey.
 PALETTE = "colorblind"
 #: A runtime is a marker and a precision a filling, so that neither needs its colour to be told. A star is too thin.
 RUNTIME_MARKERS = {
@@ -51,31 +52,28 @@ FILLINGS = {"fp32": "full", "bf16": "left", "int8": "none", "fp16": "right", "in
 MARKERS = "osD^vP*X"
 #: A logarithmic axis from 1 to more than this is numbered 1, 3, 10; others 1, 2, 5, 10.
 MANY_TIMES = 300
-
-
-def _theme(ink: str, ground: str, grid: str) -> Any:
-    inks = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    return {
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.grid.axis": "x",
-        "axes.axisbelow": True,
-        "axes.titlesize": 10.5,
-        "axes.titlelocation": "left",
-        "grid.color": grid,
-        "figure.facecolor": ground,
-        "axes.facecolor": ground,
-        "savefig.facecolor": ground,
-        "legend.labelcolor": ink,
-        "legend.frameon": False,
-        **dict.fromkeys(inks, ink),
-    }
-
-
-#: matplotlib's settings by the page's colour scheme; the grounds are those of GitHub's pages.
-THEMES = {"light": _theme("#262626", "#ffffff", "#e6e6e6"), "dark": _theme("#dddddd", "#0d1117", "#2b313a")}
+#: Colours of text, of the ground and of grid lines.
+INK, GROUND, GRID = "#262626", "#ffffff", "#e6e6e6"
+#: What ink and ground are on dark pages; the grounds are those of GitHub's pages.
+DARK_INK, DARK_GROUND = "#dddddd", "#0d1117"
+#: matplotlib's settings of every figure.
+STYLE: Any = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "x",
+    "axes.axisbelow": True,
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "grid.color": GRID,
+    "legend.labelcolor": INK,
+    "legend.frameon": False,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), GROUND),
+}
+#: Parts of red, green and blue in a colour's brightness (ITU-R BT.601).
+BRIGHTNESS = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
@@ -93,11 +91,6 @@ class Entry:
     def handle(self) -> Line2D:
         """The sample."""
         return Line2D([], [], **{"linestyle": "none", "markersize": 8, **self.style})
-
-
-def ink() -> str:
-    """The colour of text in the theme that is drawn."""
-    return str(mpl.rcParams["text.color"])
 
 
 def new_figure(height_in: float) -> Figure:
@@ -132,9 +125,9 @@ def mark_entries(candidates: Iterable[Candidate], colours: Mapping[str, Any] | N
     found = list(candidates)
     runtimes = sorted({who.backend for who in found})
     precisions = [precision for precision in FILLINGS if precision in {who.precision for who in found}]
-    styles = {name: mark_style(Candidate("", backend=name, precision="fp32"), ink()) for name in runtimes}
+    styles = {name: mark_style(Candidate("", backend=name, precision="fp32"), INK) for name in runtimes}
     for name in precisions:
-        colour = (colours or {}).get(name, ink())
+        colour = (colours or {}).get(name, INK)
         styles[name] = mark_style(Candidate("", precision=name), colour) | {"marker": PRECISION_MARKER}
     return [Entry(name, style) for name, style in styles.items()]
 
@@ -238,23 +231,38 @@ def fingerprint(figure: Figure) -> str:
     return hashlib.sha256(repr((said, [f"{number:.6g}" for number in drawn])).encode()).hexdigest()[:16]
 
 
-def place_like(figure: Figure, other: Figure) -> None:
-    """Puts axes where a layout has put those of the same figure in another theme: it takes longer than drawing."""
-    figure.set_layout_engine("none")
-    for axes, placed in zip(figure.axes, other.axes, strict=True):
-        axes.set_position(placed.get_position())
+def darkened(colours: NDArray[Any]) -> NDArray[np.uint8]:
+    """Colours (N, 3), 0 to 255, as dark pages have them: the brightness from ground to ink turned round, the hue kept.
+
+    But for what leaves 0 to 255 this is an affine map, and so is drawing one colour half over another: a picture in
+    mapped colours is what drawing in mapped colours would give.
+    """
+    brightness = (colours @ np.array(BRIGHTNESS))[:, None]
+    ground, ink, dark_ground, dark_ink = (255 * np.array(to_rgb(c)) for c in (GROUND, INK, DARK_GROUND, DARK_INK))
+    towards_ink = (ground.mean() - brightness) / (ground - ink).mean()
+    mapped = dark_ground + towards_ink * (dark_ink - dark_ground) + colours - brightness
+    return mapped.round().clip(0, 255).astype(np.uint8)
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Writes a figure whole or not at all, in 256 colours: a third of the size, and nobody sees it.
+def save(figure: Figure, light: Path, dark: Path) -> None:
+    """Writes a figure in the colours of light and of dark pages, each file whole or not at all.
 
-    The file's text chunk `fingerprint` tells whether what it shows is still so.
+    256 colours make a third of the size, and nobody sees it; the two files differ in these alone. Their text chunk
+    `fingerprint` tells whether what they show is still so.
     """
     about = PngInfo()
     about.add_text("fingerprint", fingerprint(figure))
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    picture = Image.fromarray(np.asarray(canvas.buffer_rgba()))
+    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    picture = drawn.quantize(256, Image.Quantize.FASTOCTREE)
+    _write(picture, light, about)
+    colours = np.array(picture.getpalette(), np.uint8).reshape(-1, 3)
+    picture.putpalette(darkened(colours).tobytes())
+    _write(picture, dark, about)
+
+
+def _write(picture: Image.Image, path: Path, about: PngInfo) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE).save(partial, format="png", pnginfo=about)
+    picture.save(partial, format="png", pnginfo=about)
     partial.replace(path)
