@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import Executor
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import rgb_to_hsv, to_hex, to_rgb
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from record_book import CT_0860, FLOOR, REPVIT, SKIN, Book, candidate, protocol
 from test_peak import peak
@@ -43,6 +44,12 @@ from reports.plots.style import (
 )
 from reports.render import render_report
 
+#: What eyes of three kinds see of linear RGB. Source: Machado, Oliveira, Fernandes, IEEE TVCG 15 (2009), severity 1.0.
+COLOUR_BLINDNESS = {
+    "protanopia": [[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.0520]],
+    "deuteranopia": [[0.3673, 0.8606, -0.2280], [0.2801, 0.6725, 0.0474], [-0.0118, 0.0429, 0.9689]],
+    "tritanopia": [[1.2555, -0.0767, -0.1788], [-0.0784, 0.9308, 0.1476], [0.0047, 0.6914, 0.3039]],
+}
 RUNTIMES = (("torch", "fp32"), ("onnxruntime", "int8"), ("openvino", "bf16"), ("openvino", "int8"))
 
 
@@ -366,11 +373,30 @@ def test_colours_stand_out_on_dark_pages_as_on_light_ones() -> None:
         assert abs(rgb_to_hsv(dark)[0] - rgb_to_hsv(light)[0]) < 0.03 or rgb_to_hsv(light)[1] < 0.1, "the same hue"
 
 
+@pytest.mark.parametrize("kind", COLOUR_BLINDNESS)
+def test_colours_are_apart_on_both_grounds_for_all_eyes(kind: str) -> None:
+    light = np.array([to_rgb(colour) for colour in palette(6)])
+    for colours in (light, darkened(light * 255) / 255):
+        seen = [cie_lab(linear(colour) @ np.transpose(COLOUR_BLINDNESS[kind])) for colour in colours]
+        assert min(np.linalg.norm(one - other) for one, other in combinations(seen, 2)) > 9
+
+
+def cie_lab(rgb: NDArray[np.float64]) -> NDArray[np.float64]:
+    """CIE 1976 L*a*b* of linear sRGB (3,) under D65: distances are what eyes tell apart, 2.3 being just noticed."""
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x, y, z = np.cbrt(to_xyz @ rgb.clip(0.001, 1) / (0.9505, 1, 1.089))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def linear(rgb: ArrayLike) -> NDArray[np.float64]:
+    """sRGB (0 to 1) as light."""
+    values = np.asarray(rgb, float)
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
 def contrast(one: ArrayLike, other: ArrayLike) -> float:
     """WCAG 2's contrast ratio of two colours (0 to 1)."""
-    values = np.array([one, other], float)
-    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-    darker, brighter = sorted(linear @ (0.2126, 0.7152, 0.0722))
+    darker, brighter = sorted(linear([one, other]) @ (0.2126, 0.7152, 0.0722))
     return float((brighter + 0.05) / (darker + 0.05))
 
 
