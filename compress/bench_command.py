@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +20,7 @@ from compress.options import CANDIDATE_HELP, PROTOCOL_HELP, PROTOCOLS, options, 
 
 if TYPE_CHECKING:
     from bench.candidate import Recipe
+    from bench.progress import TerminalProgress
     from zoo.data.cases import CaseSource
     from zoo.sam.rule import AnyProtocol
 
@@ -241,12 +243,12 @@ def bench(
 
     sources = [source for spec in cases for source in _find_cases(spec, max_objects, max_slices)]
     check_writable(out)
-    with TerminalProgress() as progress:
+    with TerminalProgress() as progress, TemporaryDirectory(prefix="repmedsam-") as drawn:
         if (busy := busy_share()) > BUSY:
             progress.message(f"other programs use {busy:.0%} of the CPUs: seconds will be too long, and ratios noisy")
         try:
             run = Sweep(recipes, build_candidate, cold_run, settings, out, progress)
-            run.run(sources)
+            run.run(_on_file(sources, Path(drawn), progress))
         except RecordError as error:
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:
@@ -346,6 +348,18 @@ def _split_weights(item: str, names: list[str]) -> tuple[str, str]:
             "--weights", f"{item!r} and {len(names)} encoders", "NAME=PATH, so that it is clear whose it is"
         )
     return names[0], item
+
+
+def _on_file(sources: list[CaseSource], folder: Path, progress: TerminalProgress) -> list[CaseSource]:
+    """With what is built in drawn into `folder`: reading cases is timed, not drawing them."""
+    built_in = [source for source in sources if source.image_path is None]
+    advance = progress.start("drawing built-in cases", len(built_in)) if built_in else lambda: None
+    found = []
+    for source in sources:
+        found.append(source.on_file(folder))
+        if source.image_path is None:
+            advance()
+    return found
 
 
 def _find_cases(spec: str, max_objects: int | None, max_slices: int | None) -> list[CaseSource]:

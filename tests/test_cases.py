@@ -278,3 +278,25 @@ def test_boxes_of_other_labels_than_1_to_n_have_no_place_in_the_file(tmp_path: P
     with pytest.raises(InputError, match="boxes of labels 3, 7; expected of labels 1 to 2"):
         save_challenge_npz(case, tmp_path / "two.npz")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("spec", ["phantom:mr3d", "phantom:rgb2d", "synthetic:3"])
+def test_what_is_built_in_is_the_same_on_file(spec: str, tmp_path: Path) -> None:
+    (source,) = find_cases(spec)
+    drawn, read = source.load(), source.on_file(tmp_path).load()
+    assert (drawn.case_id, drawn.modality, drawn.spacing_mm) == (read.case_id, read.modality, read.spacing_mm)
+    for name in ("image", "boxes", "object_labels", "labels"):
+        assert np.array_equal(getattr(drawn, name), getattr(read, name)), name
+    assert source.on_file(tmp_path).on_file(tmp_path / "nowhere") == source.on_file(tmp_path)
+
+
+def test_a_cut_of_what_is_built_in_is_on_file_alone(tmp_path: Path) -> None:
+    (source,) = find_cases("phantom:ct3d")
+    limited = source.limited(max_objects=1, max_slices=2)
+    drawn, read = limited.load(), limited.on_file(tmp_path).load()
+    assert np.array_equal(drawn.image, read.image)
+    assert np.array_equal(drawn.boxes, read.boxes)
+    assert drawn.labels is not None
+    assert read.labels is not None
+    assert np.array_equal(drawn.labels == drawn.object_labels, read.labels == read.object_labels)
+    assert load_challenge_npz(next(tmp_path.iterdir())).image.shape[0] == 2

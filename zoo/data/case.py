@@ -58,6 +58,22 @@ class Case:
         """(H, W) or (D, H, W), in voxels."""
         return self.image.shape if self.is_volume else self.image.shape[:2]
 
+    def renumbered(self) -> tuple[Case, tuple[int, ...]]:
+        """The case with its objects' labels as 1 to N, in the order of the boxes, and what they were.
+
+        A challenge npz has no other way to say which box asks for which label.
+
+        Raises:
+            InputError: nobody drew labels.
+        """
+        if self.labels is None:
+            raise InputError(self.source, "no labels", "labels to prepare for training and scoring")
+        wanted = np.arange(1, len(self.boxes) + 1, dtype=np.uint16)
+        numbers = np.zeros(int(max(self.labels.max(), self.object_labels.max())) + 1, np.uint16)
+        numbers[self.object_labels] = wanted
+        values = tuple(self.object_labels.tolist())
+        return replace(self, labels=numbers[self.labels], object_labels=wanted), values
+
     def keep_objects(self, count: int) -> Case:
         """The same case with its `count` largest objects by box volume, in their original order."""
         if count >= len(self.boxes):

@@ -7,7 +7,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -98,7 +98,7 @@ def prepare_one(source: CaseSource, out: Path, preparation: Preparation, kind: F
         InputError: it cannot be used.
     """
     started = time.monotonic()
-    case, labels = renumber(source.load(preparation))
+    case, labels = source.load(preparation).renumbered()
     values = _values_before(source, labels)
     return Outcome(
         case_id=source.case_id,
@@ -112,22 +112,6 @@ def prepare_one(source: CaseSource, out: Path, preparation: Preparation, kind: F
         settings=_settings(source, preparation, kind),
         seconds=time.monotonic() - started,
     )
-
-
-def renumber(case: Case) -> tuple[Case, tuple[int, ...]]:
-    """The case with its objects' labels as 1 to N, in the order of the boxes, and what they were.
-
-    A challenge npz has no other way to say which box asks for which label.
-    """
-    values = case.object_labels.tolist()
-    if case.labels is None:
-        raise InputError(case.source, "no labels", "labels to prepare for training and scoring")
-    numbers = np.zeros(int(max(case.labels.max(), case.object_labels.max())) + 1, np.uint16)
-    numbers[case.object_labels] = np.arange(1, len(values) + 1)
-    renumbered = replace(
-        case, labels=numbers[case.labels], object_labels=np.arange(1, len(values) + 1, dtype=np.uint16)
-    )
-    return renumbered, tuple(values)
 
 
 def _failed(source: CaseSource, error: Exception) -> Outcome:
