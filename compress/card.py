@@ -23,7 +23,7 @@ class CandidateCard:
         encoder: name in the registry.
         weights: checkpoint, weight card or `random:SEED` that the graph was made of.
         weights_sha256: of these.
-        variant: `reparam`, or `int8-METHOD`.
+        variant: `reparam`; `int8-METHOD`; or `int8-METHOD-16float`, where so many layers were left in float.
         backend: runtime that it was made for.
         precision: of the encoder.
         file_sha256: of the encoder's graph.

@@ -86,9 +86,15 @@ def quantise_candidate(
     latency = _latency(backends, inputs[0])
     told = _told(candidate, shown, options, result, latency) | {"calibration_sha256": digest_of(inputs)}
     checks = {"embedding_cosine": result.trials[-1].cosine}
-    card = describe(candidate, folder, f"int8-{options.method}", options.backend, "int8", checks, told)
+    variant = variant_name(options.method, len(told["excluded"]))
+    card = describe(candidate, folder, variant, options.backend, "int8", checks, told)
     write_card(card, folder)
     return card
+
+
+def variant_name(method: str, in_float: int) -> str:
+    """How tables name it: the method, and how many layers stay in float, if any."""
+    return f"int8-{method}" + (f"-{in_float}float" if in_float else "")
 
 
 def _scorer(

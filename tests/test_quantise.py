@@ -26,7 +26,7 @@ from compress.card import read_card
 from compress.deploy import recipe_of
 from compress.export import cosine
 from compress.quantize import Gate, Result, Trial, quantise_within
-from compress.quantize_run import verdict
+from compress.quantize_run import variant_name, verdict
 from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.backends.graphs.openvino_runtime import load_compiled
 from zoo.data.case import Case
@@ -185,6 +185,11 @@ def test_verdict(holds: bool, speedup: float, told: str) -> None:
     assert re.match(told, verdict(Trial((), 0.95, {"CT 2D": 0.1, "CT 3D": 0.7}, holds), speedup))
 
 
+def test_a_variant_tells_how_much_of_it_is_in_float() -> None:
+    assert variant_name("mse", 0) == "int8-mse"
+    assert variant_name("mse", 16) == "int8-mse-16float"
+
+
 def test_quantize_then_bench(tmp_path: Path) -> None:
     """The whole way by command: a card, a verdict, records of the candidate beside the float one."""
     folder, records = tmp_path / "int8", tmp_path / "bench.jsonl"
@@ -195,7 +200,7 @@ def test_quantize_then_bench(tmp_path: Path) -> None:
     assert "DSC was not gated: the weights are random" in result.output
     assert "worth it" in result.output
     card = read_card(folder)
-    assert card.precision == "int8"
+    assert (card.variant, card.precision) == ("int8-mse", "int8")
     assert card.quantisation["calibration_cases"] == ["phantom_rgb2d"], "what was used, not what was there"
     assert card.quantisation["modalities"] == ["Dermoscopy"]
     assert len(card.quantisation["calibration_sha256"]) == 64
