@@ -79,6 +79,13 @@ def test_bench_then_report(tmp_path: Path) -> None:
     assert HEADING not in report.output
 
 
+def test_what_is_built_in_is_timed_from_a_file(tmp_path: Path) -> None:
+    out = tmp_path / "a.jsonl"
+    assert invoke("bench", *QUICK, "--cases", "phantom:ct2d", "--out", out).exit_code == 0
+    (case,) = {json.dumps(record.case): record.case for record in read_records([out]) if record.case}.values()
+    assert (case["case_id"], case["source"]) == ("phantom_ct2d", "2DBox_CT_phantom_ct2d.npz")
+
+
 def test_one_bad_case_does_not_stop_the_others(tmp_path: Path) -> None:
     save_image(tmp_path, "2D_CT_z")
     (tmp_path / "2D_bad.npz").write_bytes(b"PK")
