@@ -17,6 +17,7 @@ from click.core import ParameterSource
 
 from bench.record import DEFAULT_RECORDS
 from compress.options import CANDIDATE_HELP, PROTOCOL_HELP, PROTOCOLS, options, protocols_of, rule_options
+from zoo.errors import InputError
 
 if TYPE_CHECKING:
     from bench.candidate import Recipe
@@ -314,7 +315,6 @@ def _recipes(
 ) -> list[Recipe]:
     """One recipe for each encoder, each weights of it, and each runtime."""
     from bench.candidate import Recipe
-    from zoo.errors import InputError
     from zoo.registry import encoder_spec, list_encoders
 
     asked = [name for item in encoders for name in (list_encoders() if item == "all" else [item])]
@@ -336,7 +336,6 @@ def _recipes(
 
 def _split_weights(item: str, names: list[str]) -> tuple[str, str]:
     """(NAME, weights) of NAME=PATH, or the only encoder's, or ("", random:SEED) for all."""
-    from zoo.errors import InputError
 
     name, separator, path = item.partition("=")
     if separator:
@@ -351,12 +350,19 @@ def _split_weights(item: str, names: list[str]) -> tuple[str, str]:
 
 
 def _on_file(sources: list[CaseSource], folder: Path, progress: TerminalProgress) -> list[CaseSource]:
-    """With what is built in drawn into `folder`: reading cases is timed, not drawing them."""
+    """With what is built in drawn into `folder`: reading cases is timed, not drawing them.
+
+    Where there is no room for that, they are drawn at each pass, which a person is told of.
+    """
     built_in = [source for source in sources if source.image_path is None]
     advance = progress.start("drawing built-in cases", len(built_in)) if built_in else lambda: None
     found = []
     for source in sources:
-        found.append(source.on_file(folder))
+        try:
+            found.append(source.on_file(folder))
+        except (InputError, OSError) as error:
+            progress.message(f"{source.case_id}: its seconds hold drawing it, too: {error}")
+            found.append(source)
         if source.image_path is None:
             advance()
     return found

@@ -17,8 +17,10 @@ from click.testing import CliRunner, Result
 from bench.record import read_records
 from cli import main
 from reports.published import HEADING
+from zoo.data.case import Case
 from zoo.data.npz import save_challenge_npz
 from zoo.data.phantom import PhantomSpec, make_phantom
+from zoo.errors import InputError
 
 CLI = [sys.executable, str(Path(__file__).parent.parent / "cli.py")]
 QUICK = [
@@ -84,6 +86,19 @@ def test_what_is_built_in_is_timed_from_a_file(tmp_path: Path) -> None:
     assert invoke("bench", *QUICK, "--cases", "phantom:ct2d", "--out", out).exit_code == 0
     (case,) = {json.dumps(record.case): record.case for record in read_records([out]) if record.case}.values()
     assert (case["case_id"], case["source"]) == ("phantom_ct2d", "2DBox_CT_phantom_ct2d.npz")
+
+
+def test_what_cannot_be_drawn_to_a_file_is_measured_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(case: Case, path: Path, values: object) -> None:
+        raise InputError(path, "no room", "room")
+
+    monkeypatch.setattr("zoo.data.cases.save_challenge_npz", no_room)
+    result = invoke("bench", *QUICK, "--cases", "phantom:ct2d", "--out", tmp_path / "a.jsonl")
+    assert result.exit_code == 0, result.output
+    assert "phantom_ct2d: its seconds hold drawing it, too:" in result.output
+    assert any(record.case for record in read_records([tmp_path / "a.jsonl"]))
 
 
 def test_one_bad_case_does_not_stop_the_others(tmp_path: Path) -> None:
