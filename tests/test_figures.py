@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import rgb_to_hsv, to_hex, to_rgb
 from matplotlib.figure import Figure
@@ -34,6 +35,7 @@ from reports.plots.style import (
     OTHER_MARKER,
     PRECISION_MARKER,
     RUNTIME_MARKERS,
+    STYLE,
     Entry,
     by_column,
     darkened,
@@ -330,6 +332,24 @@ def test_another_process_draws_the_same_figures(book: Book) -> None:
     assert len(pictures) == 4
     assert all((here / name).read_bytes() == (there / name).read_bytes() for name in pictures)
     assert (here / "report.html").read_bytes() == (there / "report.html").read_bytes()
+    latest = machine_reports(load_records([book.path]))[0]
+    with rc_context(STYLE):
+        figure = DRAWINGS["encoder_latency"](latest)
+    assert figure is not None
+    with Image.open(there / "encoder_latency.png") as picture:
+        assert picture.info["fingerprint"] == fingerprint(figure), "of all that the report knows"
+
+
+def test_figures_of_an_earlier_report_are_removed(book: Book) -> None:
+    out = book.path.parent / "report"
+    out.mkdir()
+    earlier = ["roofline.png", "roofline_dark.png", "case_stages_0123456789ab.png", "case_stages_0123456789ab_dark.png"]
+    for name in (*earlier, "mine.png"):
+        (out / name).touch()
+    book.parts(REPVIT, [1.0])
+    render_report([book.path], out)
+    kept = sorted(path.name for path in out.glob("*.png"))
+    assert kept == ["encoder_latency.png", "encoder_latency_dark.png", "mine.png"]
 
 
 def test_a_drawing_process_that_ends_is_told_of(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:

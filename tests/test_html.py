@@ -131,6 +131,15 @@ def test_the_page_needs_nothing_beside_it(page_path: Path) -> None:
     assert "<sam>" not in text, "names are escaped"
 
 
+def test_cells_of_numbers_are_aligned_as_their_heading_is(page_path: Path) -> None:
+    tables = re.findall(r"<thead>(.*?)</thead>\n<tbody>(.*?)</tbody>", page_path.read_text(encoding="utf-8"), re.DOTALL)
+    assert tables
+    for heading, body in tables:
+        numeric = ['class="number"' in tag for tag in re.findall(r"<th [^>]*>", heading)]
+        rows = [re.findall(r"<td[^>]*>", row) for row in body.strip().split("\n")]
+        assert rows == [['<td class="number">' if number else "<td>" for number in numeric]] * len(rows)
+
+
 def test_code_is_marked_and_the_rest_escaped() -> None:
     assert str(mark_code(r"\* `a<b>` & <c>")) == "* <code>a&lt;b&gt;</code> &amp; &lt;c&gt;"
 
