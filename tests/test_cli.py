@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from record_book import REPVIT, Book
 
 from bench.record import read_records
 from cli import main
@@ -153,6 +154,15 @@ def test_a_format_needs_a_folder(tmp_path: Path) -> None:
     result = invoke("report", tmp_path / "a.jsonl", "--format", "html")
     assert result.exit_code == 2
     assert "--format needs --out" in result.output
+
+
+@pytest.mark.parametrize("figures", ["--figures", "--no-figures"])
+def test_a_report_that_cannot_be_written_is_told_of(tmp_path: Path, figures: str) -> None:
+    Book(tmp_path / "a.jsonl").parts(REPVIT, [1.0])
+    (tmp_path / "file").touch()
+    result = invoke("report", tmp_path / "a.jsonl", "-o", tmp_path / "file" / "report", figures)
+    assert result.exit_code == 1
+    assert f"Error: {tmp_path / 'file' / 'report'}: found no way to read or write it" in result.output
 
 
 def test_report_without_records_is_told(tmp_path: Path) -> None:
