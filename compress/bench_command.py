@@ -336,7 +336,6 @@ def _recipes(
 
 def _split_weights(item: str, names: list[str]) -> tuple[str, str]:
     """(NAME, weights) of NAME=PATH, or the only encoder's, or ("", random:SEED) for all."""
-
     name, separator, path = item.partition("=")
     if separator:
         return name, path

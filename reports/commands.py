@@ -83,9 +83,8 @@ def report(
         raise click.ClickException(str(error)) from error
     except OSError as error:
         found = f"{error.filename or out}: found no way to read or write it ({error.strerror})"
-        raise click.ClickException(
-            f"{found}; expected records that can be read and a folder with space left"
-        ) from error
+        expected = "records that can be read and a folder with space left"
+        raise click.ClickException(f"{found}; expected {expected}") from error
     except BrokenProcessPool as error:
         found = "the process that draws them was ended from outside (for want of memory?)"
         raise click.ClickException(f"figures: {found}; --no-figures leaves them out") from error
