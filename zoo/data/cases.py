@@ -106,7 +106,7 @@ class CaseSource:
         So that who times a case reads it like any other: drawing it takes ten times as long.
 
         Raises:
-            InputError: no room or no right to write.
+            OSError: no room or no right to write.
         """
         if self.image_path is not None:
             return self
