@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from bench.record import Record
 from reports.fields import integer, listed, mapped
-from reports.statistics import Ratio
+from reports.statistics import Ratio, number
 
 #: Encoder of the records of the floor: the ellipse inscribed in each box.
 FLOOR = "box ellipse"
@@ -62,18 +62,20 @@ class CaseInfo:
     """A case as a record describes it.
 
     Attributes:
-        case_id: its name.
+        case_id: its name; cases are told apart by their content, whatever a file is called.
         modality: `CT`, `MR`, ...
         shape: (H, W) or (D, H, W), in voxels.
         objects: number of boxes.
-        sha256: of its content: cases of one name may be cut differently.
+        spacing_mm: of its voxels, which distances are taken by.
+        content: sha256 of it, as cases of one name may be cut differently; the name where a record has none.
     """
 
-    case_id: str
+    case_id: str = field(compare=False)
     modality: str = ""
     shape: tuple[int, ...] = ()
     objects: int = 0
-    sha256: str = ""
+    spacing_mm: tuple[float, ...] = ()
+    content: str = ""
 
     @property
     def is_volume(self) -> bool:
@@ -152,12 +154,14 @@ class Reading(Record):
     def case_info(self) -> CaseInfo:
         """The case; an empty one where the record has none."""
         said = mapped(self.case)
+        name = str(said.get("case_id", ""))
         return CaseInfo(
-            case_id=str(said.get("case_id", "")),
+            case_id=name,
             modality=str(said.get("modality", "")),
             shape=tuple(map(integer, listed(said.get("shape")))),
             objects=integer(said.get("objects")),
-            sha256=str(said.get("sha256", "")),
+            spacing_mm=tuple(map(number, listed(said.get("spacing_mm")))),
+            content=str(said.get("sha256") or name),
         )
 
     @property

@@ -116,7 +116,7 @@ def case_rows(records: Iterable[Reading], baseline: str | None = None) -> list[C
     for (case, candidate, protocol), group in groups.items():
         row = _case_row(case, candidate, labels[candidate], (protocol, protocols[protocol]), group)
         comparable.setdefault((case, candidate.threads), []).append(row)
-    order = sorted(comparable, key=lambda key: (key[0].case_id, key[0].sha256, key[1]))
+    order = sorted(comparable, key=lambda key: (key[0].case_id, key[0].content, key[1]))
     return [row for key in order for row in _compare(comparable[key], baseline)]
 
 

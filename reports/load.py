@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.record import read_records
@@ -68,7 +68,7 @@ def load_records(paths: Sequence[Path]) -> Loaded:
     if missing := [str(path) for path in paths if not path.is_file()]:
         raise ValueError(f"no records: no such file: {', '.join(missing)} (`bench` writes records)")
     contents = {path: [Reading(**vars(record)) for record in read_records([path])] for path in dict.fromkeys(paths)}
-    records = [record for content in contents.values() for record in content]
+    records = _named_alike([record for content in contents.values() for record in content])
     if not records:
         raise ValueError(f"no records in: {', '.join(map(str, paths)) or 'no files at all'} (`bench` writes records)")
     files = tuple(_record_file(path, content) for path, content in contents.items())
@@ -76,18 +76,34 @@ def load_records(paths: Sequence[Path]) -> Loaded:
     return Loaded(tuple(latest), files, tuple(records))
 
 
+def _named_alike(records: Sequence[Reading]) -> list[Reading]:
+    """Records of equal cases call them by the latest of their names."""
+    of_cases = [record for record in records if record.case]
+    names = {record.case_info: record.case_info.case_id for record in sorted(of_cases, key=_written)}
+    return [
+        replace(record, case=record.case | {"case_id": name})
+        if record.case and (name := names[record.case_info]) != record.case_info.case_id
+        else record
+        for record in records
+    ]
+
+
 def keep_latest(records: Iterable[Reading]) -> list[Reading]:
     """One record for each kind and key: the one written last, by its time and then by its place.
 
     The kind is part of it because an error carries the key of what it failed to measure: it must not hide a figure.
     """
-    ordered = sorted(records, key=lambda record: record.time_utc)
+    ordered = sorted(records, key=_written)
     return list({(record.kind, record.key): record for record in ordered}.values())
 
 
 def latencies_of_runs(records: Iterable[Reading]) -> list[Reading]:
     """The latencies of every run, those too that a later run replaced; of copies of a record one."""
     return list({(record.run_id, record.key): record for record in records if record.kind == "latency"}.values())
+
+
+def _written(record: Reading) -> str:
+    return record.time_utc
 
 
 def _record_file(path: Path, content: Sequence[Reading]) -> RecordFile:
