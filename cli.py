@@ -170,7 +170,7 @@ def score(
         for file, content in (("scores.csv", scores.to_csv(index=False)), ("scores.md", f"{text}\n")):
             with whole_file(out / file) as part:
                 part.write_text(content, encoding="utf-8")
-        write_records(out / "scores.jsonl", name, cases, rules, tolerance_mm)
+        write_records(out / "scores.jsonl", segs.resolve(), cases, rules, tolerance_mm)
         click.echo(f"written to {out}", err=True)
     if failures:
         raise click.ClickException(f"{failures} could not be scored")

@@ -82,7 +82,9 @@ def pin(cpus: Iterable[int]) -> None:
 @cache
 def package_versions() -> dict[str, str]:
     """Versions of the installed packages among `PACKAGES`, and of Python."""
-    installed = {dist.metadata["Name"].lower(): dist.version for dist in importlib.metadata.distributions()}
+    # An interrupted installation leaves one without metadata.
+    named = [(dist.name, dist) for dist in importlib.metadata.distributions() if dist.metadata]
+    installed = {name.lower(): dist.version for name, dist in named if name}
     return {"python": platform.python_version()} | {name: installed[name] for name in PACKAGES if name in installed}
 
 

@@ -32,6 +32,7 @@ MEASUREMENTS: Mapping[str, tuple[str, ...]] = {
         "encoder_gmacs",
         "decoder_gmacs",
         "encoder_gmacs_second_counter",
+        "decoder_gmacs_second_counter",
         "input_px",
         "uncounted_operators",
         "title",
@@ -66,6 +67,16 @@ MEASUREMENTS: Mapping[str, tuple[str, ...]] = {
         "peak_rss_mib",
     ),
     "accuracy": ("labels", "dsc", "nsd", "voxels", "tolerance_mm"),
+    "accuracy of given masks": (
+        "labels",
+        "dsc",
+        "nsd",
+        "hd95_mm",
+        "volume_ml",
+        "reference_ml",
+        "tolerance_mm",
+        "rules",
+    ),
     "peak": ("fp32_s", "bf16_s", "int8_s", "stream_s", "product_macs", "stream_bytes"),
 }
 

@@ -133,7 +133,10 @@ class Sweep:
         key = self._key("peak", {"threads": threads})
         if not self._is_done(key):
             advance = self.progress.start(f"calibrating, {threads} threads", calibration_calls())
-            self._write("peak", key, {"threads": threads}, measure_peak(threads, on_call=advance))
+            try:
+                self._write("peak", key, {"threads": threads}, measure_peak(threads, on_call=advance))
+            except Exception as error:
+                self._fail("peak", error, {"threads": threads})
 
     def _parts(self, candidates: Mapping[Recipe, Candidate]) -> Mapping[Recipe, Candidate]:
         """Times all candidates together, or none: samples of different hours are no comparison.
@@ -220,9 +223,13 @@ class Sweep:
     def _floor(self, case: Case, described: dict[str, Any]) -> None:
         """The accuracy that filling the box with an ellipse has."""
         key = self._key("accuracy", FLOOR, described, tolerance_mm=self.settings.tolerance_mm)
-        if case.labels is not None and not self._is_done(key):
+        if case.labels is None or self._is_done(key):
+            return
+        try:
             scores = measure_accuracy(case, ellipse_segmentation(case), self.settings.tolerance_mm)
             self._write("accuracy", key, FLOOR, scores, described)
+        except Exception as error:
+            self._fail("accuracy", error, FLOOR, described)
 
     def _cold_pass(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import uuid
@@ -17,7 +18,7 @@ from bench.challenge import score_by_challenge
 from bench.machine import describe_machine, package_versions
 from bench.metrics import hd95_mm, score_labels
 from bench.record import Record, append_record, finite, record_key
-from zoo.data.cases import LABEL_TOKENS, find_cases, is_npz
+from zoo.data.cases import LABEL_TOKENS, CaseSource, find_cases, is_npz
 from zoo.data.modality import modality_from_name
 from zoo.data.npz import load_label_map, load_spacing, original_labels
 from zoo.data.scan import SUFFIXES, Scan, read_labels, read_scan, stem
@@ -27,6 +28,8 @@ from zoo.files import sha256_of
 Labels = NDArray[np.uint16]
 #: `plain`: every label that either map has, at the file's spacing. `cvpr24`: see `bench.challenge`.
 Rules = Literal["plain", "cvpr24"]
+#: Name of the weights of segmentations: they were given, whatever made them.
+GIVEN = "given"
 #: What `segment` writes beside its label maps.
 NO_LABEL_MAP = ".seg.dcm"
 
@@ -103,7 +106,7 @@ def find_pairs(segmentations: Path, references: str) -> list[Pair]:
             images with their labels, as `zoo.data.cases.find_cases` finds them.
 
     Raises:
-        InputError: no segmentation, no reference at all, or two segmentations of one name.
+        InputError: no segmentation, no reference at all, two segmentations of one name, or two references of it.
     """
     files = sorted(segmentations.iterdir()) if segmentations.is_dir() else [segmentations]
     files = [file for file in files if _is_label_map(file)]
@@ -119,23 +122,49 @@ def find_pairs(segmentations: Path, references: str) -> list[Pair]:
         raise InputError(references, found, "label maps, or images with their labels")
     if len(files) == 1 and len(known) == 1:
         return [Pair(stem(files[0]), files[0], next(iter(known.values())))]
+    rivals = _rivals(references)
+    for file in files:
+        if several := rivals.get(_plain(file)):
+            found = f"{' and '.join(map(str, several))} for {file.name}"
+            raise InputError(references, found, "one label map a case, or a folder with the right one alone")
     return [Pair(stem(file), file, known.get(_plain(file), ())) for file in files]
 
 
 def _known_references(references: str) -> dict[str, tuple[Path, ...]]:
     """Labels by the plain name of their case: of images with labels first, then of files by themselves."""
-    root = Path(references)
-    files = sorted(root.rglob("*")) if root.is_dir() else [root]
-    known = {_plain(file): (file,) for file in files if _is_label_map(file)}
-    return known | _labelled_images(references)
+    return {name: tuple(files[:1]) for name, files in _label_maps(references).items()} | _labelled_images(references)
+
+
+def _rivals(references: str) -> dict[str, tuple[Path, ...]]:
+    """Of cases whose labels several files may hold, those files."""
+    images = _images(references)
+    sure = {source.case_id for source in images if source.labels_paths}
+    alone = {name: tuple(files) for name, files in _label_maps(references).items() if len(files) > 1}
+    of_images = {source.case_id: source.rivals for source in images if source.rivals}
+    return {name: files for name, files in alone.items() if name not in sure} | of_images
+
+
+def _label_maps(references: str) -> dict[str, list[Path]]:
+    """Files that may be label maps by themselves, by the plain name of their case: no image beside others' labels."""
+    root, sources = Path(references), _images(references)
+    are_images = any(source.labels_paths or source.rivals for source in sources)
+    images = {source.image_path for source in sources if are_images and not source.npz}
+    named: dict[str, list[Path]] = {}
+    for file in sorted(root.rglob("*")) if root.is_dir() else [root]:
+        if _is_label_map(file) and file not in images:
+            named.setdefault(_plain(file), []).append(file)
+    return named
+
+
+def _images(references: str) -> list[CaseSource]:
+    try:
+        return find_cases(references)
+    except InputError:
+        return []
 
 
 def _labelled_images(references: str) -> dict[str, tuple[Path, ...]]:
-    try:
-        sources = find_cases(references)
-    except InputError:
-        return {}
-    return {source.case_id: source.labels_paths for source in sources if source.labels_paths}
+    return {source.case_id: source.labels_paths for source in _images(references) if source.labels_paths}
 
 
 def unsegmented(pairs: Sequence[Pair], references: str) -> list[str]:
@@ -234,9 +263,22 @@ def _of_shape(path: Path, labels: Labels, reference: Labels) -> Labels:
     return labels
 
 
-def write_records(path: Path, name: str, cases: Sequence[CaseScores], rules: Rules, tolerance_mm: float) -> None:
-    """Appends an `accuracy` record for each case, under the candidate `segmentations NAME`."""
-    candidate = {"encoder": f"segmentations {name}", "weights": {"name": "given", "sha256": "", "trained": True}}
+def write_records(path: Path, folder: Path, cases: Sequence[CaseScores], rules: Rules, tolerance_mm: float) -> None:
+    """Appends an `accuracy` record for each case.
+
+    Args:
+        path: the records' file.
+        folder: of the segmentations, an absolute path. The candidate is called by its name; a hash of the path tells it
+            from others of that name.
+        cases: with their scores.
+        rules: that they were scored by, the candidate's variant: scores of two rules do not compare.
+        tolerance_mm: of the NSD.
+    """
+    candidate = {
+        "encoder": f"segmentations {folder.name}",
+        "weights": {"name": GIVEN, "sha256": _digest([str(folder)]), "trained": True},
+        "variant": rules,
+    }
     machine, run_id = describe_machine(), uuid.uuid4().hex[:12]
     for scored in cases:
         case = {
@@ -246,12 +288,16 @@ def write_records(path: Path, name: str, cases: Sequence[CaseScores], rules: Rul
             "objects": sum(row.reference_ml > 0 for row in scored.rows),
             "spacing_mm": list(scored.spacing_mm),
             "source": scored.pair.references[0].name,
-            "sha256": sha256_of(scored.pair.references[0]),
+            "sha256": _digest([scored.pair.case_id, *map(sha256_of, scored.pair.references)]),
         }
         measurements = _measurements(scored.rows, rules, tolerance_mm)
         key = record_key("accuracy", candidate, machine["id"], case, rules=rules, tolerance_mm=tolerance_mm)
         record = Record("accuracy", candidate, measurements, machine, run_id, key, case, packages=package_versions())
         append_record(path, record)
+
+
+def _digest(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()
 
 
 def _measurements(rows: Sequence[LabelRow], rules: Rules, tolerance_mm: float) -> dict[str, Any]:

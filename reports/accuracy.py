@@ -11,11 +11,11 @@ from typing import Any
 from reports.candidates import (
     FLOOR,
     Candidate,
-    CaseInfo,
     Reading,
     label_candidates,
     label_protocols,
 )
+from reports.case_info import CaseInfo
 from reports.fields import listed
 from reports.statistics import number
 from reports.tables import NOTHING, Table, flatten, significant
@@ -81,7 +81,8 @@ class AccuracyRow:
         dsc: Dice over labels. Empty for weights that are not trained.
         nsd: surface Dice over labels. Empty for weights that are not trained.
         over_floor: mean of DSC minus the ellipse's, over the labels that both have; NaN without an ellipse.
-        lacking: labels that other candidates of the group were scored on, and this one was not.
+        lacking: labels that other models of the group, or of given masks other masks, were scored on, and this one was
+            not.
     """
 
     group: str
@@ -140,8 +141,14 @@ def accuracy_rows(scored: Sequence[Scored], group_by: Callable[[CaseInfo], str])
         members.setdefault((one.candidate, one.label, one.protocol), {}).update(one.scores)
     rows = []
     for group, members in sorted(groups.items(), key=lambda item: item[0]):
-        every = {key for (who, *_), scores in members.items() if who.trained for key in _defined(scores)}
-        of_group = [_accuracy_row(group, *member, scores, floor, every) for member, scores in members.items()]
+        every: dict[bool, set[LabelKey]] = {True: set(), False: set()}
+        for (who, *_), scores in members.items():
+            if who.trained:
+                every[who.is_model] |= _defined(scores)
+        of_group = [
+            _accuracy_row(group, *member, scores, floor, every[member[0].is_model])
+            for member, scores in members.items()
+        ]
         rows += sorted(of_group, key=_best_first)
     return rows
 

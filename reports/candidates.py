@@ -1,4 +1,4 @@
-"""Candidates, cases and protocols as values, their labels, and which candidate the others are compared to."""
+"""Candidates and protocols as values, their labels, and which candidate the others are compared to."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 from bench.record import Record
+from reports.case_info import CaseInfo
 from reports.fields import integer, listed, mapped
 from reports.statistics import Ratio, number
 
 #: Encoder of the records of the floor: the ellipse inscribed in each box.
 FLOOR = "box ellipse"
 DEFAULT_BASELINE = "tinyvit"
-#: What names of drawn cases have in them, also of those that `prepare` wrote to files.
-DRAWN = ("phantom", "synthetic")
 #: From the published baseline to the fastest: the first that a case has is its baseline's.
 PROTOCOL_ORDER = ("per_object", "cached", "batched")
 
@@ -52,45 +51,14 @@ class Candidate:
     trained: bool = False
 
     @property
+    def is_model(self) -> bool:
+        """Whether the toolkit ran it: not the ellipse, nor masks that were given."""
+        return bool(self.backend)
+
+    @property
     def weights_id(self) -> str:
         """Name and first 12 hexadecimal digits, or empty where there are no weights."""
         return f"{self.weights} {self.sha256[:12]}".strip()
-
-
-@dataclass(frozen=True)
-class CaseInfo:
-    """A case as a record describes it.
-
-    Attributes:
-        case_id: its name; cases are told apart by their content, whatever a file is called.
-        modality: `CT`, `MR`, ...
-        shape: (H, W) or (D, H, W), in voxels.
-        objects: number of boxes.
-        spacing_mm: of its voxels, which distances are taken by.
-        content: sha256 of it, as cases of one name may be cut differently; the name where a record has none.
-    """
-
-    case_id: str = field(compare=False)
-    modality: str = ""
-    shape: tuple[int, ...] = ()
-    objects: int = 0
-    spacing_mm: tuple[float, ...] = ()
-    content: str = ""
-
-    @property
-    def is_volume(self) -> bool:
-        """Whether this is a 3D case."""
-        return len(self.shape) == 3
-
-    @property
-    def kind(self) -> str:
-        """Modality, and how it was drawn if it was: a drawn image stands for no real one."""
-        return " ".join([self.modality, *(what for what in DRAWN if f"_{what}_" in f"_{self.case_id}")])
-
-    @property
-    def size(self) -> str:
-        """The shape as text, `16x404x488`."""
-        return "x".join(map(str, self.shape))
 
 
 class Timed(Protocol):

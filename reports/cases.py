@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 
 from reports.candidates import (
     Candidate,
-    CaseInfo,
     Reading,
     choose_baseline,
     label_candidates,
     label_protocols,
 )
+from reports.case_info import CaseInfo
 from reports.fields import integer
 from reports.published import Published, published_case
 from reports.statistics import Ratio, Samples, Spread, finite_samples, median_of, ratio_of_medians, spread_of

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from reports.accuracy import LabelKey
-from reports.candidates import Candidate, CaseInfo, Reading, label_protocols, lasting_names
+from reports.candidates import Candidate, Reading, label_protocols, lasting_names
+from reports.case_info import CaseInfo
 from reports.load import latencies_of_runs, load_records
 from reports.machine import MachineReport, machine_reports
 from reports.paired import NOT_SHOWN, Difference, difference, difference_cell, p_cell
@@ -95,13 +96,18 @@ class Comparison:
     unmatched: tuple[str, ...] = ()
 
     def failures(self, max_slower: float | None, max_dsc_drop: float | None) -> list[str]:
-        """What is beyond the limits, a sentence each.
+        """What is beyond the limits, and limits that nothing could be held against, a sentence each.
 
         Args:
             max_slower: part by which a latency may grow (0.05 is 5 %); only growth that was shown counts.
             max_dsc_drop: points of mean DSC that may be lost, whatever the test says: on the same labels the same
                 candidate scores the same, so that a drop is no noise, though it may be chance that these labels drop.
         """
+        undecided = []
+        if max_slower is not None and all(math.isnan(row.ratio.low) for row in self.latencies):
+            undecided.append(f"no latency with the {MIN_SAMPLES} samples a side that tell whether it grew")
+        if max_dsc_drop is not None and not self.accuracies:
+            undecided.append("no DSC of trained weights that both sides have")
         slower = [
             f"{row.what}: {significant(100 * (row.ratio.value - 1))} % slower"
             for row in self.latencies
@@ -112,7 +118,7 @@ class Comparison:
             for row in self.accuracies
             if max_dsc_drop is not None and row.drop_points > max_dsc_drop
         ]
-        return slower + worse
+        return undecided + slower + worse
 
     def to_markdown(self) -> str:
         """Both tables, and what was not compared."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from reports.candidates import CaseInfo, fastest_of
+from reports.candidates import fastest_of
+from reports.case_info import CaseInfo
 from reports.cases import CaseRow, compared_rows
 from reports.encoders import is_common
 from reports.tables import NOTHING, UNPAIRED, Table, significant
@@ -34,7 +35,9 @@ def headline_tables(rows: Sequence[CaseRow]) -> list[Table]:
         by_case.setdefault(row.case, []).append(row)
     encoders = list(dict.fromkeys(row.candidate.encoder for found in by_case.values() for row in found))
     baselines = {case: next((row for row in found if row.is_baseline), None) for case, found in by_case.items()}
-    shown = [_shown(case, baseline, by_case[case], encoders) for case, baseline in baselines.items() if baseline]
+    shown = [
+        _shown(baseline, _alike(baseline, by_case[case]), encoders) for case, baseline in baselines.items() if baseline
+    ]
     if not shown or len(encoders) < 2:
         return []
     labels = dict.fromkeys(f"{row.label}, {row.protocol}" for row in baselines.values() if row)
@@ -44,7 +47,14 @@ def headline_tables(rows: Sequence[CaseRow]) -> list[Table]:
     return [Table("headline", TITLE, shown, shown, tuple(notes))]
 
 
-def _shown(case: CaseInfo, baseline: CaseRow, rows: Sequence[CaseRow], encoders: Sequence[str]) -> dict[str, str]:
+def _alike(baseline: CaseRow, rows: Sequence[CaseRow]) -> list[CaseRow]:
+    """Those of as many threads."""
+    return [row for row in rows if row.candidate.threads == baseline.candidate.threads]
+
+
+def _shown(baseline: CaseRow, rows: Sequence[CaseRow], encoders: Sequence[str]) -> dict[str, str]:
+    """A row: of the rows of one case that compare with its baseline."""
+    case = baseline.case
     cells = {
         "case": case.case_id,
         "shape": case.size,

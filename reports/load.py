@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.record import read_records
 from reports.candidates import Reading
+from reports.case_info import names_apart
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class Loaded:
     """What several files held together.
 
     Attributes:
-        records: one for each kind and key, the latest, in order of writing.
+        records: of each measurement the latest, in order of writing.
         files: each file with its counts.
-        history: all records, with those that a later one of the same kind and key replaced.
+        history: all records, with those that a later one replaced.
     """
 
     records: tuple[Reading, ...]
@@ -43,7 +44,7 @@ class Loaded:
 
     @property
     def superseded(self) -> int:
-        """Records that a later one of the same kind and key replaced."""
+        """Records that later ones replaced."""
         return len(self.history) - len(self.records)
 
     @property
@@ -77,9 +78,8 @@ def load_records(paths: Sequence[Path]) -> Loaded:
 
 
 def _named_alike(records: Sequence[Reading]) -> list[Reading]:
-    """Records of equal cases call them by the latest of their names."""
-    of_cases = [record for record in records if record.case]
-    names = {record.case_info: record.case_info.case_id for record in sorted(of_cases, key=_written)}
+    """Records of equal cases under one name, and of different ones under different names."""
+    names = names_apart(record.case_info for record in sorted(records, key=_written) if record.case)
     return [
         replace(record, case=record.case | {"case_id": name})
         if record.case and (name := names[record.case_info]) != record.case_info.case_id
@@ -89,12 +89,44 @@ def _named_alike(records: Sequence[Reading]) -> list[Reading]:
 
 
 def keep_latest(records: Iterable[Reading]) -> list[Reading]:
-    """One record for each kind and key: the one written last, by its time and then by its place.
+    """One record for each measurement: the one written last, by its time and then by its place.
 
-    The kind is part of it because an error carries the key of what it failed to measure: it must not hide a figure.
+    Of the passes of a case, a run that measured one of them anew takes the place of all that an earlier run took: a
+    median over both would be of two versions of the code.
     """
-    ordered = sorted(records, key=_written)
-    return list({(record.kind, record.key): record for record in ordered}.values())
+    latest = {_identity(record): record for record in sorted(records, key=_written)}
+    outdated = {
+        (_passes(record), record.run_id)
+        for record in records
+        if _is_pass(record) and latest[_identity(record)].run_id != record.run_id
+    }
+    return [r for r in latest.values() if not (_is_pass(r) and (_passes(r), r.run_id) in outdated)]
+
+
+def _identity(record: Reading) -> tuple[object, ...]:
+    """What a later record of equal identity replaces.
+
+    A key is not enough for a case, as files and weights may be renamed. The kind is part of it because an error carries
+    the key of what it failed to measure: it must not hide a figure.
+    """
+    if _is_pass(record):
+        return *_passes(record), record.measurements.get("pass_index")
+    if record.kind == "accuracy":
+        return *_of_case(record), record.measurements.get("tolerance_mm")
+    return record.kind, record.key
+
+
+def _is_pass(record: Reading) -> bool:
+    return record.kind == "latency" and record.case is not None
+
+
+def _passes(record: Reading) -> tuple[object, ...]:
+    """What all passes of a case have alike."""
+    return *_of_case(record), record.is_cold
+
+
+def _of_case(record: Reading) -> tuple[object, ...]:
+    return record.kind, record.machine.get("id"), record.who, record.case_info, record.protocol_id
 
 
 def latencies_of_runs(records: Iterable[Reading]) -> list[Reading]:

@@ -9,6 +9,7 @@ from functools import cached_property
 
 from reports.accuracy import AccuracyRow, Scored, accuracy_rows, accuracy_tables, on_shared_labels, read_scores
 from reports.candidates import FLOOR, Reading
+from reports.case_info import with_sizes
 from reports.cases import CaseRow, case_rows, case_tables, shared_settings
 from reports.encoders import EncoderRow, encoder_rows, encoder_tables, timed
 from reports.headline import headline_tables
@@ -129,7 +130,7 @@ def _machine_report(
         encoders=encoders,
         cases=case_rows(records, baseline),
         by_modality=accuracy_rows(scored, lambda case: case.kind),
-        by_case=accuracy_rows(scored, lambda case: case.case_id),
+        by_case=accuracy_rows(scored, with_sizes(one.case for one in scored).__getitem__),
         scored=scored,
         peaks=read_peaks(records),
         history=history,

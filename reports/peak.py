@@ -18,8 +18,9 @@ ENCODER, DECODER = "encoder", "decoder, one box"
 GPU = "cuda"
 PRECISIONS = ("fp32", "bf16", "int8")
 PEAK_NOTE = (
-    "Measured by `bench --calibrate`: square matrix products (fp32 and bf16 by torch, int8 by ONNX Runtime), and a sum "
-    "of two arrays that fit no cache. bf16 is left out on a CPU without bfloat16 instructions."
+    "Measured by `bench --calibrate`: square matrix products (fp32 by torch or ONNX Runtime, whichever is faster, bf16 "
+    "by torch, int8 by ONNX Runtime), and a sum of two arrays that fit no cache. bf16 is left out on a CPU without "
+    "bfloat16 instructions."
 )
 SHARE_NOTE = (
     "Share of peak: multiply-adds a second over those of a matrix product of the same precision and threads. It tells "

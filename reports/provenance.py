@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from reports.candidates import CaseInfo, Reading, label_candidates, label_protocols, lasting_name
+from reports.candidates import Candidate, Reading, label_candidates, label_protocols, lasting_name
+from reports.case_info import CaseInfo
 from reports.fields import listed, mapped
 from reports.load import Loaded
 from reports.tables import NOTHING, Table
@@ -81,7 +82,9 @@ def run_tables(records: Sequence[Reading]) -> list[Table]:
 def weights_tables(records: Iterable[Reading]) -> list[Table]:
     """The weights that candidates of one machine held."""
     candidates = dict.fromkeys(record.who for record in records)
-    weights = {(who.encoder, who.weights, who.sha256, who.trained): None for who in candidates if who.weights}
+    weights = {
+        (who.encoder, who.weights, who.sha256, who.trained): None for who in candidates if who.is_model and who.weights
+    }
     rows = [
         {"encoder": encoder, "weights": name, "trained": "yes" if trained else "no, random", "sha256": sha256}
         for encoder, name, sha256, trained in sorted(weights)
@@ -126,7 +129,7 @@ def reading_notes(loaded: Loaded) -> list[str]:
     """What a reader must know of the records: superseded ones, torn lines."""
     notes = []
     if loaded.superseded:
-        notes.append(f"{loaded.superseded} records were measured again later: the latest of equal keys counts.")
+        notes.append(f"{loaded.superseded} records were measured again later: the latest counts.")
     if loaded.skipped:
         notes.append(f"{loaded.skipped} lines are no records (torn by a crash, or foreign) and were skipped.")
     return notes
@@ -141,8 +144,9 @@ def _subject(record: Reading) -> tuple[object, ...]:
 
 
 def _subjects(record: Reading) -> Iterator[tuple[object, ...]]:
-    """Of a measurement: itself, and that its candidate was made, of these weights or of those by default."""
+    """Of a measurement: itself, that its case was read, and its candidate made, of these weights or by default."""
     yield _subject(record)
+    yield lasting_name(Candidate("")), "", CaseInfo(name := record.case_info.case_id, content=name)
     for weights in (record.who.weights, ""):
         yield lasting_name(record.who), weights, CaseInfo("")
 

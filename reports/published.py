@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from reports.candidates import CaseInfo
+from reports.case_info import CaseInfo
 from reports.tables import Table, significant
 
 FOLDER = Path(__file__).parent / "published"
@@ -56,7 +56,7 @@ def published_case(case: CaseInfo, protocol: str, encoder: str, precision: str) 
     The case's id may carry a prefix: `phantom_3DBox_CT_0566` has that case's shape, not its image.
     """
     column = COLUMNS.get((protocol, encoder)) if precision == "fp32" else None
-    row = next((row for row in read_published("rep_medsam_cases") if case.case_id.endswith(row["case_id"])), None)
+    row = next((row for row in read_published("rep_medsam_cases") if row["case_id"] in case.case_id), None)
     if column is None or row is None:
         return Published()
     size = (int(row["depth"]), int(row["height"]), int(row["width"]), int(row["objects"]))

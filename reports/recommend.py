@@ -35,6 +35,11 @@ class Choice:
     dsc: float
     dominated: bool = False
 
+    @property
+    def is_on_front(self) -> bool:
+        """Whether it was timed and scored, and none beats it: the Pareto front of speed and accuracy."""
+        return math.isfinite(self.latency_s) and math.isfinite(self.dsc) and not self.dominated
+
 
 def choices(report: MachineReport) -> list[Choice]:
     """All candidates of a machine that were timed, the fastest first."""
@@ -133,5 +138,5 @@ def _shown(choice: Choice, is_best: bool) -> dict[str, str]:
         "threads": str(who.threads),
         "encoder + one box (ms)": significant(1000 * choice.latency_s),
         "DSC": significant(choice.dsc) if math.isfinite(choice.dsc) else NOTHING,
-        "on the Pareto front": "" if choice.dominated or math.isnan(choice.dsc) else "yes",
+        "on the Pareto front": "yes" if choice.is_on_front else "",
     }

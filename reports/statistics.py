@@ -136,17 +136,19 @@ def ratio_of_medians(numerator: Samples, denominator: Samples) -> Ratio:
 
 
 def _resampled_medians(samples: Samples, stream: int) -> NDArray[np.float64]:
-    """Medians (`RESAMPLES`,) of resampled runs, of as many samples of each as the longest has.
-
-    Equal streams draw equal rounds.
-    """
+    """Medians (`RESAMPLES`,) of resampled runs, each as long as it was. Equal streams draw equal rounds."""
     by_run: dict[str, list[float]] = {}
     for value, (run_id, _) in zip(samples.values, samples.rounds, strict=True):
         by_run.setdefault(run_id, []).append(value)
     runs = list(by_run.values())
     drawn, places = _draws(tuple(map(len, runs)), stream)
-    values = np.array(list(zip_longest(*runs, fillvalue=math.nan))).T
-    return np.median(values[drawn, places].reshape(RESAMPLES, -1), axis=1)
+    lengths = np.array(list(map(len, runs)))[drawn]
+    values = np.array(list(zip_longest(*runs, fillvalue=math.inf))).T[drawn, places]
+    # Beyond its end a run has infinities, which are sorted behind all samples.
+    ordered = np.sort(np.where(np.arange(values.shape[2]) < lengths, values, math.inf).reshape(RESAMPLES, -1), axis=1)
+    count = lengths.sum((1, 2))
+    middle = np.stack([(count - 1) // 2, count // 2], axis=1)
+    return np.asarray(np.take_along_axis(ordered, middle, axis=1).mean(axis=1))
 
 
 @lru_cache(maxsize=32)

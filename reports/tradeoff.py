@@ -66,7 +66,8 @@ def tradeoff_tables(rows: Sequence[TradeoffRow]) -> list[Table]:
     """The table, where two candidates or more were timed and scored in one run."""
     if len([row for row in rows if row.candidate.encoder != FLOOR]) < 2:
         return []
-    shown, data = [_shown(row) for row in rows], [flatten(row) for row in rows]
+    of_threads = len({row.candidate.threads for row in rows if row.candidate.encoder != FLOOR}) > 1
+    shown, data = [_shown(row, of_threads) for row in rows], [flatten(row) for row in rows]
     return [Table("tradeoff", TITLE, shown, data, _notes(rows), ENCODER)]
 
 
@@ -137,13 +138,15 @@ def _model(who: Candidate) -> tuple[str, str, int]:
     return who.encoder, who.sha256, who.threads
 
 
-def _shown(row: TradeoffRow) -> dict[str, str]:
+def _shown(row: TradeoffRow, of_threads: bool) -> dict[str, str]:
     who = row.candidate
+    threads = {"threads": str(who.threads or NOTHING)} if of_threads else {}
     cells = {
         "encoder": who.encoder,
         "variant": who.variant or NOTHING,
         "runtime": who.backend or NOTHING,
         "precision": who.precision or NOTHING,
+        **threads,
         "encoder (ms)": milliseconds(row.encode_s),
         FAST_PATH: milliseconds(row.box_s),
         "speed-up": speedup_cell(row.speedup, is_baseline=row.is_reference),

@@ -306,6 +306,27 @@ def test_failures_are_records_and_the_sweep_goes_on(sweep: Sweep, tmp_path: Path
     assert len(sweep.progress.messages) == 2  # type: ignore[attr-defined]
 
 
+def test_a_peak_and_a_floor_that_fail_stop_nothing_else(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("bench.runner.measure_peak", fails)
+    monkeypatch.setattr("bench.runner.ellipse_segmentation", fails)
+    sweep = replace(sweep, settings=replace(sweep.settings, calibrate=True, passes=1))
+    sweep.run(small_sources("mr2d"))
+    records = list(read_records([sweep.out], strict=True))
+    assert [record.error["message"] for record in records if record.error] == ["no room"] * 2
+    assert any(record.kind == "accuracy" for record in records)
+
+
+def test_an_installation_that_was_cut_off_does_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken-1.0.dist-info").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert package_versions.__wrapped__()["numpy"] == np.__version__
+
+
 def test_a_modality_that_a_candidate_was_not_calibrated_with_is_told_of_once(sweep: Sweep) -> None:
     settings = replace(sweep.settings, passes=0, cold=False)
     sweep = replace(sweep, settings=settings, recipes=[Recipe("light_repvit_m0_9", calibrated_with=("CT",))])

@@ -45,6 +45,15 @@ def test_the_table_tells_what_is_dominated(book: Book) -> None:
     assert on_front == {"fast": True, "worse": False, "slow": True}
 
 
+def test_what_was_not_timed_is_not_on_the_front(book: Book) -> None:
+    encoder_alone = {"encode_s": [0.01] * 8, "encode_first_s": 1.0, "decode_s": [], "input_px": 256}
+    untimed = candidate("untimed", trained=True)
+    book.add("latency", untimed, encoder_alone)
+    book.scores(untimed, [0.99, 0.99])
+    _, table = recommend([book.path], "m1", float("inf"), 0.0)
+    assert [line for line in table.splitlines() if "untimed" in line and "yes" in line] == []
+
+
 def test_the_table_says_what_its_means_go_over(book: Book) -> None:
     book.scores(WORSE, [1.0] * 20, CT_0860, protocol=protocol("batched"))
     _, table = recommend([book.path], "m1", float("inf"), 0.0)

@@ -106,3 +106,16 @@ def test_interval_covers_the_truth_about_as_often_as_it_says(paired: bool) -> No
         found = ratio_of_medians(samples(slow.tolist()), samples(fast.tolist(), "run" if paired else "other"))
         covered += found.low <= 3.0 <= found.high
     assert 0.89 < covered / trials < 0.995
+
+
+def test_a_ratio_lies_within_its_interval_where_runs_differ_in_length() -> None:
+    """One run of 60 and four of 3: the median is the long run's, and short ones must not be drawn as if as long."""
+    steady = samples([1.0] * 20, "a")
+    for name in "bcde":
+        steady = Samples(steady.values + (1.0,) * 20, steady.rounds + samples([1.0] * 20, name).rounds)
+    uneven = samples([1.0] * 60, "long")
+    for name in "wxyz":
+        uneven = Samples(uneven.values + (1.2,) * 3, uneven.rounds + samples([1.2] * 3, name).rounds)
+    found = ratio_of_medians(uneven, steady)
+    assert found.low <= found.value <= found.high
+    assert (found.value, found.low, found.high) == (1.0, 1.0, pytest.approx(1.2))

@@ -50,6 +50,21 @@ def test_each_volume_has_a_row_with_the_fastest_way_of_each_encoder(book: Book) 
     assert "Baseline: tinyvit, torch, fp32, per_object." in text
 
 
+def test_threads_are_not_mixed(book: Book) -> None:
+    for threads, factor in ((1, 1.0), (8, 0.2)):
+        book.one_pass({**TINYVIT, "threads": threads}, 100 * factor, protocol("per_object"))
+        book.one_pass({**REPVIT, "threads": threads}, 50 * factor, protocol("cached"))
+    (row,) = rows_of(book.report(), HEADLINE)
+    assert (row["baseline (s)"], row["repvit (s)"]) == ("100", "50.0 (2.00x) torch fp32")
+
+
+def test_threads_have_a_column_where_they_differ(book: Book) -> None:
+    for threads in (1, 8):
+        score_run(book, {**FLOAT, "threads": threads}, 0.4 / threads, 0.9, 0.8, 0.6)
+    rows = rows_of(book.report(), TRADEOFF)
+    assert {row["threads"] for row in rows if row["runtime"] != "-"} == {"1", "8"}
+
+
 def test_what_another_run_timed_is_marked(book: Book) -> None:
     book.one_pass(TINYVIT, 60.0, protocol("per_object"))
     book.one_pass(REPVIT, 12.0, protocol("batched"), run_id="run2")
