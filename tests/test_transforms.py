@@ -9,7 +9,16 @@ import torch.nn.functional as F
 from conftest import GOLDEN
 
 from zoo.registry import encoder_spec
-from zoo.transforms import fit_image, mask_box, mask_in_frame, preprocess_image, restore_logits, scale_boxes
+from zoo.transforms import (
+    fit_image,
+    mask_box,
+    mask_in_frame,
+    preprocess_image,
+    resize_image,
+    restore_logits,
+    scale_boxes,
+    scale_points,
+)
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +34,30 @@ def test_preprocessing_is_the_published_one(golden: dict[str, np.ndarray], name:
     assert padded.shape == (1, 3, 256, 256)
     assert padded.dtype == np.float32
     np.testing.assert_allclose(padded[0].transpose(1, 2, 0)[::4, ::4], golden[f"{name}_padded"], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["down", "up", "grey"])
+def test_medsam_resizes_as_scikit_image_does(name: str) -> None:
+    with np.load(GOLDEN / "cubic.npz") as golden:
+        image, expected = golden[f"{name}_image"], golden[f"{name}_resized"]
+    np.testing.assert_array_equal(resize_image(image, expected.shape[:2], "cubic"), expected)
+
+
+@pytest.mark.parametrize("shape", [(37, 50), (120, 90)])
+def test_sam_averages_what_it_makes_smaller(shape: tuple[int, int]) -> None:
+    """SAM resizes by Pillow; torch's antialiased interpolation is an independent one."""
+    image = np.random.default_rng(0).integers(0, 256, (80, 60, 3), np.uint8)
+    as_tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    expected = F.interpolate(as_tensor, shape, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+    np.testing.assert_allclose(resize_image(image, shape, "linear"), expected, atol=1.01)
+
+
+def test_nearly_square_images_keep_one_factor() -> None:
+    """Both sides come to fill the frame, yet it is padding, not squashing."""
+    fit = fit_image((2000, 1997), 256, "pad")
+    assert fit.new_shape == (256, 256)
+    assert scale_boxes(np.array([[1000, 1000, 1500, 1500]]), fit, "float").tolist() == [[128, 128, 192, 192]]
+    assert scale_points(np.array([[[1000, 500]]]), fit).tolist() == [[[128, 64]]]
 
 
 @pytest.mark.parametrize("name", ["gray_downscale", "rgb_upscale", "rgb_wide"])

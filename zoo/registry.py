@@ -178,7 +178,7 @@ def create_sam(name: str, weights: str | Path | None = None) -> Sam:
     Args:
         name: as in `encoder_spec`.
         weights: a checkpoint's path, a weight card's name, or `random:SEED`; None is what ships for
-            this encoder, else `random:0`.
+            this encoder at its own size, else `random:0`.
 
     Raises:
         InputError: unknown name, or weights that do not fit; the message says what would.
@@ -186,7 +186,7 @@ def create_sam(name: str, weights: str | Path | None = None) -> Sam:
     from zoo.sam.model import Sam
     from zoo.weights import default_weights, identify, load_card_or_file, random_seed_of, seeded
 
-    weights = weights or default_weights(name)
+    weights = weights or default_weights(encoder_spec(name).name)
     seed = random_seed_of(weights)
     # Encoder and decoder are seeded apart, so that equal seeds give equal decoders behind different encoders.
     with seeded(seed or 0):

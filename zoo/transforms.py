@@ -1,7 +1,8 @@
-"""Between an image and an encoder's input, and between an encoder's frame and the image: pure numpy and OpenCV.
+"""Between an image and an encoder's input, and between an encoder's frame and the image, without torch.
 
 Coordinates are (x, y) in pixels, shapes are (height, width). The rules are those of the published scripts (SAM's
-ResizeLongestSide; LiteMedSAM's and Rep-MedSAM's inference script; MedSAM's inference script).
+ResizeLongestSide; LiteMedSAM's and Rep-MedSAM's inference script; MedSAM's inference script): an image is resized as
+they do it, as an encoder has learnt to see what is left of fine textures.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
 
 from zoo.registry import EncoderSpec
 
 BoxRounding = Literal["truncate", "float"]
 
-INTERPOLATION = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
 #: Mean and std of ImageNet's RGB channels on the 0-255 scale, as SAM subtracts and divides them.
 IMAGENET_MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 IMAGENET_STD = np.array([58.395, 57.12, 57.375], np.float32)
@@ -33,20 +35,23 @@ class Fit:
         image_shape: (height, width) of the image.
         size: side of the frame in pixels.
         new_shape: (height, width) that the image takes up in the frame.
+        scale_xy: pixels of the frame for one of the image. Padded images have one factor for both axes, not the
+            quotients of the rounded new shape: the published rule.
     """
 
     image_shape: tuple[int, int]
     size: int
     new_shape: tuple[int, int]
+    scale_xy: tuple[float, float]
 
 
 def fit_image(image_shape: tuple[int, int], size: int, fit: Literal["pad", "squash"]) -> Fit:
     """Where an image of `image_shape` comes to lie in a frame of `size` pixels a side."""
     if fit == "squash":
-        return Fit(image_shape, size, (size, size))
+        return Fit(image_shape, size, (size, size), (size / image_shape[1], size / image_shape[0]))
     scale = size / max(image_shape)
     height, width = (max(1, int(side * scale + 0.5)) for side in image_shape)
-    return Fit(image_shape, size, (height, width))
+    return Fit(image_shape, size, (height, width), (scale, scale))
 
 
 def preprocess_image(image: NDArray[np.uint8], spec: EncoderSpec) -> NDArray[np.float32]:
@@ -61,11 +66,37 @@ def preprocess_image(image: NDArray[np.uint8], spec: EncoderSpec) -> NDArray[np.
     """
     fit = fit_image((image.shape[0], image.shape[1]), spec.image_size, spec.fit)
     height, width = fit.new_shape
-    resized = cv2.resize(image, (width, height), interpolation=INTERPOLATION[spec.resize])
+    resized = resize_image(image, (height, width), spec.resize)
     normalised = _normalise(resized, spec.normalisation)
     padded = np.zeros((1, 3, spec.image_size, spec.image_size), np.float32)
     padded[0, :, :height, :width] = normalised if normalised.ndim == 2 else normalised.transpose(2, 0, 1)
     return padded
+
+
+def resize_image(
+    image: NDArray[np.uint8], shape: tuple[int, int], how: Literal["area", "linear", "cubic"]
+) -> NDArray[np.uint8]:
+    """An image (H, W) or (H, W, 3) at another (height, width).
+
+    Args:
+        image: uint8.
+        shape: to bring it to.
+        how: `area`, OpenCV's, as LiteMedSAM and Rep-MedSAM do; `linear`, Pillow's, which averages what it makes
+            smaller, as SAM and its descendants do; `cubic`, scikit-image's splines behind a Gaussian, as MedSAM does.
+    """
+    if how == "linear":
+        return np.asarray(Image.fromarray(image).resize(shape[::-1], Image.Resampling.BILINEAR))
+    if how == "cubic":
+        return _resize_cubic(image, shape)
+    return np.asarray(cv2.resize(image, shape[::-1], interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _resize_cubic(image: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """As `skimage.transform.resize(image, shape, order=3, preserve_range=True, anti_aliasing=True)`, cut to uint8."""
+    factors = np.array([old / new for old, new in zip(image.shape, shape, strict=False)] + [1.0] * (image.ndim - 2))
+    smooth = ndimage.gaussian_filter(image.astype(np.float64), np.maximum(0, (factors - 1) / 2), mode="mirror")
+    resized = ndimage.zoom(smooth, 1 / factors, order=3, mode="mirror", grid_mode=True)
+    return resized.clip(image.min(), image.max()).astype(np.uint8)
 
 
 def _normalise(image: NDArray[Any], how: Literal["min_max", "imagenet"]) -> NDArray[np.float32]:
@@ -81,14 +112,13 @@ def scale_boxes(
     boxes: NDArray[np.integer] | NDArray[np.floating], fit: Fit, rounding: BoxRounding = "truncate"
 ) -> NDArray[np.float32]:
     """Boxes (N, 4) xyxy from the image to the frame, float32; `truncate` cuts to whole pixels as published."""
-    height, width = fit.image_shape
-    if fit.new_shape == (fit.size, fit.size):
-        factors = np.array([fit.size / width, fit.size / height] * 2)
-    else:
-        # One factor for both axes, not the rounded new shape: the published rule.
-        factors = np.full(4, fit.size / max(height, width))
-    scaled = boxes * factors
+    scaled = boxes * np.tile(fit.scale_xy, 2)
     return (np.trunc(scaled) if rounding == "truncate" else scaled).astype(np.float32)
+
+
+def scale_points(points: NDArray[np.integer] | NDArray[np.floating], fit: Fit) -> NDArray[np.float32]:
+    """Points (..., 2) from the image to the frame, float32, never rounded."""
+    return (points * np.array(fit.scale_xy)).astype(np.float32)
 
 
 def mask_box(mask: NDArray[np.bool_], dilation_px: int) -> NDArray[np.int64] | None:

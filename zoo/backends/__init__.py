@@ -51,6 +51,16 @@ class Prompts:
             raise InputError("prompts", "points without labels or labels without points", "both")
         if self.boxes is None and self.points is None and self.masks is None:
             raise InputError("prompts", "nothing", "boxes, points or masks")
+        if (
+            self.points is not None
+            and self.point_labels is not None
+            and self.point_labels.shape != self.points.shape[:2]
+        ):
+            found = f"{self.points.shape} with labels {self.point_labels.shape}"
+            raise InputError("points", found, "(B, P, 2) with labels (B, P)")
+        counts = {name: len(given) for name, given in vars(self).items() if given is not None}
+        if len(set(counts.values())) > 1:
+            raise InputError("prompts", ", ".join(f"{n} {name}" for name, n in counts.items()), "as many of each")
 
 
 class Backend(Protocol):

@@ -10,7 +10,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from zoo.backends import Backend, Floats, Prompts
 from zoo.errors import InputError
-from zoo.transforms import BoxRounding, Fit, fit_image, preprocess_image, restore_logits, scale_boxes
+from zoo.transforms import (
+    LOW_RES_PX,
+    BoxRounding,
+    Fit,
+    fit_image,
+    preprocess_image,
+    restore_logits,
+    scale_boxes,
+    scale_points,
+)
 
 #: At most so many boxes are decoded together: more fit no cache and gain nothing, and cost memory by the hundred.
 BOXES_A_BATCH = 4
@@ -23,7 +32,7 @@ class Prediction:
     Attributes:
         masks: bool (B, M, H, W), M masks a prompt: 1, or 3 if several were asked for.
         iou: float32 (B, M), the quality that the model predicts for each.
-        low_res_logits: float32 (B, M, 256, 256), in the prompt frame; feed one back as a mask prompt.
+        low_res_logits: float32 (B, M, 256, 256), in the prompt frame; feed one of M back as a mask prompt.
     """
 
     masks: NDArray[np.bool_]
@@ -78,21 +87,22 @@ class SamPredictor:
         Args:
             boxes: (B, 4) xyxy in the image's pixels.
             points: (B, P, 2) as (x, y) in the image's pixels.
-            point_labels: (B, P): 1 foreground, 0 background.
+            point_labels: (B, P): 1 foreground, 0 background, -1 for no point, where prompts have different P.
             masks: logits (B, 1, 256, 256) of an earlier prediction.
             multimask: three masks a prompt, for an ambiguous one.
 
         Raises:
-            InputError: no image was set, or no prompt given; boxes that are none, are reversed, or miss the image.
+            InputError: no image was set, or no prompt given; boxes that are none, are reversed, or miss the image;
+                points, labels or masks of other shapes or values; prompts of different B.
         """
         if self._embedding is None or self._fit is None:
             raise InputError("predictor", "no image", "set_image(image) first")
         fit = self._fit
         prompts = Prompts(
-            boxes=None if boxes is None else scale_boxes(_checked(boxes, fit), fit, self.box_rounding),
-            points=None if points is None else _scale_points(np.asarray(points), fit),
-            point_labels=None if point_labels is None else np.asarray(point_labels, np.int64),
-            masks=masks,
+            boxes=None if boxes is None else scale_boxes(_checked_boxes(boxes, fit), fit, self.box_rounding),
+            points=None if points is None else scale_points(_checked_points(points), fit),
+            point_labels=None if point_labels is None else _checked_labels(point_labels),
+            masks=None if masks is None else _checked_masks(masks),
         )
         logits, iou = self._decode(self._embedding, prompts, multimask)
         full = np.stack([restore_logits(one, fit) > 0 for one in logits.reshape(-1, *logits.shape[2:])])
@@ -107,11 +117,10 @@ class SamPredictor:
         return np.concatenate(logits), np.concatenate(iou)
 
 
-def _checked(boxes: ArrayLike, fit: Fit) -> NDArray[np.floating]:
+def _checked_boxes(boxes: ArrayLike, fit: Fit) -> NDArray[np.floating]:
     """Boxes as an array (B, 4) of finite numbers, at least one; each may reach past the image, but not miss it."""
     given = np.asarray(boxes)
-    is_numbers = given.dtype.kind in "iuf" and np.isfinite(given).all()
-    if given.ndim != 2 or given.shape[1] != 4 or not len(given) or not is_numbers:
+    if given.ndim != 2 or given.shape[1] != 4 or not len(given) or not _is_finite(given):
         raise InputError("boxes", f"{given.dtype} {given.shape}", "finite numbers (B, 4), a box or more")
     height, width = fit.image_shape
     low, high = given[:, :2], given[:, 2:]
@@ -122,10 +131,35 @@ def _checked(boxes: ArrayLike, fit: Fit) -> NDArray[np.floating]:
     return given
 
 
-def _scale_points(points: NDArray[np.floating], fit: Fit) -> Floats:
-    """Points (B, P, 2) to the frame, by the same factors as boxes, never rounded."""
-    pairs = np.concatenate([points, points], axis=-1).reshape(-1, 4)
-    return scale_boxes(pairs, fit, "float")[:, :2].reshape(points.shape)
+def _checked_points(points: ArrayLike) -> NDArray[np.floating]:
+    """Points as an array (B, P, 2) of finite numbers; they may lie beside the image."""
+    given = np.asarray(points)
+    if given.ndim != 3 or given.shape[2] != 2 or not given.size or not _is_finite(given):
+        raise InputError("points", f"{given.dtype} {given.shape}", "finite numbers (B, P, 2), P points a prompt")
+    return given
+
+
+def _checked_labels(labels: ArrayLike) -> NDArray[np.int64]:
+    """Labels of points as an array (B, P)."""
+    given = np.asarray(labels)
+    if given.ndim != 2 or not np.isin(given, (-1, 0, 1)).all():
+        raise InputError(
+            "point_labels", f"{given.dtype} {given.shape}: {given.tolist()}", "(B, P) of 0, 1, and -1 for none"
+        )
+    return given.astype(np.int64)
+
+
+def _checked_masks(masks: ArrayLike) -> Floats:
+    """Masks as an array float32 (B, 1, 256, 256) of finite logits."""
+    given = np.asarray(masks)
+    if given.shape[1:] != (1, LOW_RES_PX, LOW_RES_PX) or not given.size or not _is_finite(given):
+        expected = f"finite logits (B, 1, {LOW_RES_PX}, {LOW_RES_PX}), such as low_res_logits[:, :1]"
+        raise InputError("masks", f"{given.dtype} {given.shape}", expected)
+    return given.astype(np.float32)
+
+
+def _is_finite(given: NDArray[np.generic]) -> bool:
+    return given.dtype.kind in "iuf" and bool(np.isfinite(given).all())
 
 
 def box_batches(count: int) -> list[slice]:
