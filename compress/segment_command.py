@@ -115,7 +115,7 @@ def segment(
     from bench.machine import describe_machine
     from bench.progress import TerminalProgress
     from compress.deploy import OpenBackend
-    from zoo.data.boxes import check_boxes_file
+    from zoo.data.boxes import names_cases
     from zoo.data.cases import check_out, distinct, find_cases
     from zoo.data.intensity import parse_window
     from zoo.data.modality import parse_modality
@@ -130,8 +130,10 @@ def segment(
         raise click.UsageError("--dicom-seg: highdicom is not installed; pip install 'rep-medsam[dicom]'")
     sources = distinct([source.absolute() for spec in inputs for source in find_cases(spec)])
     check_out(sources, out)
-    if boxes_file:
-        check_boxes_file(boxes_file)
+    if boxes_file and not names_cases(boxes_file) and len(sources) > 1:
+        click.echo(
+            f"{boxes_file.name} names no cases: all its boxes are used for each of {len(sources)} images", err=True
+        )
     if dry_run:
         given = " ".join(boxes) or (str(boxes_file) if boxes_file else None)
         click.echo("\n".join(source.told(given) for source in sources))

@@ -7,11 +7,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from test_scans import grid
 
+from cli import main
 from zoo.data.boxes import boxes_in_slices, read_boxes
 from zoo.data.scan import read_scan
 from zoo.errors import InputError
@@ -31,6 +33,9 @@ def write(path: Path, text: str) -> Path:
         ("b.csv", "x_min,y_min,z_min,x_max,y_max,z_max\n1,2,3,4,5,6\n0,0,0,1,1,1\n"),
         ("b.csv", "x0,y0,z0,x1,y1,z1\n1,2,3,4,5,6\n0,0,0,1,1,1\n"),
         ("b.csv", "i0,j0,k0,i1,j1,k1\n1,2,3,4,5,6\n0,0,0,1,1,1\n"),
+        ("b.csv", " X0 ;Y0;Z0;X1;Y1;Z1\n1;2;3;4;5;6\n\n0;0;0;1;1;1\n"),
+        ("b.csv", "Case,x0,y0,z0,x1,y1,z1\nx.nii.gz,1,2,3,4,5,6\nx.nii.gz,0,0,0,1,1,1\ny,9,9,9,9,9,9\n"),
+        ("b.json", '{"x.nii.gz":[[1,2,3,4,5,6],[0,0,0,1,1,1]]}'),
         (
             "b.csv",
             "case,label,x_min,y_min,z_min,x_max,y_max,z_max\nx,1,1,2,3,4,5,6\ny,7,9,9,9,9,9,9\nx,2,0,0,0,1,1,1\n",
@@ -50,7 +55,7 @@ def test_boxes_under_a_files_own_name_are_found_too(tmp_path: Path) -> None:
     }
     for name, text in texts.items():
         assert read_boxes(write(tmp_path / name, text), "patient_ct", "ct")[0].tolist() == [[1, 2, 3, 4]]
-        with pytest.raises(InputError, match="no box of patient_mr or mr"):
+        with pytest.raises(InputError, match="no box of patient_mr or mr, but of ct, y; expected boxes under"):
             read_boxes(tmp_path / name, "patient_mr", "mr")
 
 
@@ -70,6 +75,12 @@ def test_boxes_under_a_files_own_name_are_found_too(tmp_path: Path) -> None:
         ("b.json", '[{"box":[1,2,3,4],"label":2},{"box":[1,2,3,4]}]'),
         ("b.json", f"[[1,2,3,{'9' * 400}]]"),
         ("b.csv", "a,b\n1,2\n"),
+        ("b.csv", "x0,y0,x1,y1,Lable\n1,2,3,4,5\n"),
+        ("b.csv", "x0,y0,z0,x1,y1\n1,2,3,4,5\n"),
+        ("b.csv", "x0,x0,y0,x1,y1\n1,1,2,3,4\n"),
+        ("b.json", '[{"box":[1,2,3,4],"lable":5}]'),
+        ("b.json", '[{"bbox":[1,2,3,4]}]'),
+        ("b.json", '{"label": 5}'),
         ("b.csv", "x_min,y_min,x_max,y_max\n1,2,three,4\n"),
         ("b.csv", "x_min,y_min,x_max,y_max\n1,2\n"),
     ],
@@ -90,6 +101,18 @@ def test_any_text_is_boxes_or_a_named_error(tmp_path_factory: pytest.TempPathFac
         except InputError:
             continue
         assert len(boxes) == len(labels) > 0
+
+
+def test_boxes_of_no_case_in_particular_are_told_of(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / f"{name}.png")
+    told = {}
+    for name, text in (("all", "[[1, 2, 3, 4]]"), ("each", '{"a": [[1, 2, 3, 4]], "b": [[1, 2, 3, 4]]}')):
+        boxes = write(tmp_path / f"{name}.json", text)
+        words = ["segment", "-i", str(tmp_path), "--boxes", str(boxes), "-o", str(tmp_path / "out"), "--dry-run"]
+        told[name] = CliRunner().invoke(main, words).output
+    assert "all.json names no cases: all its boxes are used for each of 2 images" in told["all"]
+    assert "names no cases" not in told["each"]
 
 
 def test_a_single_object_needs_no_list(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.data.case import BOX_ORDER, validate_boxes
-from zoo.data.scan import Scan
+from zoo.data.scan import Scan, stem
 from zoo.errors import InputError
 
 _EXPECTED = (
     'JSON: [[x0, y0, z0, x1, y1, z1], ...] or [{"label": 1, "box": [...]}, ...], or either by case: {"CASE": [...]}; '
     "CSV: columns x_min, y_min, z_min, x_max, y_max, z_max, and label and case where wanted (no z for pictures)"
 )
-#: Of a CSV: the first that the file has all of counts.
+#: Cases of a file of boxes that a message names.
+MAX_NAMED = 5
+#: Of a CSV, beside the optional ones: those that the file has.
 _COLUMNS = (
     ("x_min", "y_min", "z_min", "x_max", "y_max", "z_max"),
     ("x0", "y0", "z0", "x1", "y1", "z1"),
@@ -31,6 +34,16 @@ _COLUMNS = (
     ("x_min", "y_min", "x_max", "y_max"),
     ("x0", "y0", "x1", "y1"),
 )
+_OPTIONAL = ("label", "case")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A box as a file has it, of a case that the file names or not."""
+
+    box: list[float]
+    label: float | None
+    case: str | None
 
 
 def read_boxes(path: Path, *names: str) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
@@ -38,7 +51,7 @@ def read_boxes(path: Path, *names: str) -> tuple[NDArray[np.int64], NDArray[np.u
 
     Args:
         path: of a JSON or CSV file of one case, or of many by their names.
-        names: of the case whose boxes are wanted; the first that the file knows counts.
+        names: of the case whose boxes are wanted; the first that the file knows, with a suffix or without, counts.
 
     Returns:
         int64 (N, 4) or (N, 6), and uint16 (N,) labels: those of the file, else 1 to N.
@@ -46,15 +59,20 @@ def read_boxes(path: Path, *names: str) -> tuple[NDArray[np.int64], NDArray[np.u
     Raises:
         InputError: no boxes, or none of this case.
     """
-    rows = _rows(path, names)
-    if len({label is None for _, label in rows}) > 1:
+    every = _rows(path)
+    rows = _of_case(every, names)
+    if len({row.label is None for row in rows}) > 1:
         raise InputError(path, "boxes with and without a label", "a label for each, or for none")
     if not rows:
-        raise InputError(path, f"no box of {' or '.join(dict.fromkeys(names))}", "boxes under the name of the case")
-    if len({len(box) for box, _ in rows}) > 1 or len(rows[0][0]) not in BOX_ORDER:
-        raise InputError(path, f"boxes of {sorted({len(box) for box, _ in rows})} numbers", "4 (pictures) or 6 numbers")
-    boxes = np.array([box for box, _ in rows], np.float64)
-    labels = np.array([number if label is None else label for number, (_, label) in enumerate(rows, 1)], np.float64)
+        named = list(dict.fromkeys(row.case for row in every if row.case is not None))
+        more = f" and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else ""
+        has = f", but of {', '.join(named[:MAX_NAMED])}{more}" if named else ""
+        raise InputError(path, f"no box of {' or '.join(dict.fromkeys(names))}{has}", "boxes under the case's name")
+    lengths = sorted({len(row.box) for row in rows})
+    if len(lengths) > 1 or lengths[0] not in BOX_ORDER:
+        raise InputError(path, f"boxes of {lengths} numbers", "4 (pictures) or 6 numbers")
+    boxes = np.array([row.box for row in rows], np.float64)
+    labels = np.array([number if row.label is None else row.label for number, row in enumerate(rows, 1)], np.float64)
     if not np.isfinite(boxes).all() or (boxes != np.trunc(boxes)).any() or (np.abs(boxes) > 2**31).any():
         raise InputError(path, "boxes that are no whole numbers", "voxel indices")
     if not ((labels >= 1) & (labels <= np.iinfo(np.uint16).max) & (labels == np.trunc(labels))).all():
@@ -62,13 +80,13 @@ def read_boxes(path: Path, *names: str) -> tuple[NDArray[np.int64], NDArray[np.u
     return boxes.astype(np.int64), labels.astype(np.uint16)
 
 
-def check_boxes_file(path: Path) -> None:
-    """Refuses a file that no boxes can be read from, before any case is.
+def names_cases(path: Path) -> bool:
+    """Whether a file says which case each box is of; if not, all are meant for every image.
 
     Raises:
         InputError: no such file, or boxes in another form.
     """
-    _rows(path, ())
+    return any(row.case is not None for row in _rows(path))
 
 
 def boxes_in_slices(where: Path, boxes: NDArray[np.int64], scan: Scan) -> NDArray[np.int64]:
@@ -86,36 +104,42 @@ def boxes_in_slices(where: Path, boxes: NDArray[np.int64], scan: Scan) -> NDArra
     return scan.grid.boxes_to_slices(boxes) if scan.grid else boxes
 
 
-def _rows(path: Path, names: Sequence[str]) -> list[tuple[list[float], float | None]]:
-    """Boxes and labels under the first of `names` that the file knows, or all where it names no cases."""
+def _rows(path: Path) -> list[_Row]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-        return _csv_rows(text, names) if path.suffix.lower() == ".csv" else _json_rows(text, names)
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        return list(_csv_rows(text) if path.suffix.lower() == ".csv" else _json_rows(json.loads(text)))
+    except (OSError, UnicodeDecodeError, ValueError, TypeError, OverflowError, RecursionError, csv.Error) as error:
         raise InputError(path, f"boxes that cannot be read ({error})", _EXPECTED) from error
 
 
-def _json_rows(text: str, names: Sequence[str]) -> list[tuple[list[float], float | None]]:
-    found: Any = json.loads(text)
-    if isinstance(found, dict) and "box" in found:
-        found = [found]
-    elif isinstance(found, dict):
-        found = next((found[name] for name in names if name in found), [])
-    rows: list[tuple[list[float], float | None]] = []
-    for one in found:
-        box, label = (one["box"], one.get("label")) if isinstance(one, dict) else (one, None)
-        rows.append(([float(value) for value in box], None if label is None else float(label)))
-    return rows
+def _of_case(rows: Sequence[_Row], names: Sequence[str]) -> list[_Row]:
+    """Those of the first of `names` that a row has, and those of no case in particular."""
+    known = {spelling for row in rows if row.case is not None for spelling in (row.case, stem(Path(row.case)))}
+    name = next((name for name in names if name in known), None)
+    return [row for row in rows if row.case is None or name in (row.case, stem(Path(row.case)))]
 
 
-def _csv_rows(text: str, names: Sequence[str]) -> list[tuple[list[float], float | None]]:
-    reader = csv.DictReader(text.splitlines())
-    headings = set(reader.fieldnames or ())
-    columns = next((columns for columns in _COLUMNS if set(columns) <= headings), None)
-    if columns is None:
-        raise ValueError(f"columns {', '.join(sorted(headings))}")
-    rows = list(reader)
-    if "case" in headings:
-        known = {row["case"] for row in rows}
-        rows = [row for row in rows if row["case"] == next((name for name in names if name in known), None)]
-    return [([float(row[c]) for c in columns], float(row["label"]) if row.get("label") else None) for row in rows]
+def _json_rows(found: Any, case: str | None = None) -> Iterator[_Row]:
+    if isinstance(found, dict) and case is None and not {"box", "label"} & found.keys():
+        for name, boxes in found.items():
+            yield from _json_rows(boxes, name)
+        return
+    for one in [found] if isinstance(found, dict) else found:
+        own: Mapping[str, Any] = one if isinstance(one, dict) else {"box": one}
+        if own.keys() - {"box", "label"} or "box" not in own:
+            raise ValueError(f"keys {', '.join(map(str, own))}")
+        label = own.get("label")
+        yield _Row([float(value) for value in own["box"]], None if label is None else float(label), case)
+
+
+def _csv_rows(text: str) -> Iterator[_Row]:
+    lines = text.splitlines()
+    separator = max(",;\t", key=lambda one: lines[0].count(one)) if lines else ","
+    table = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator) if row]
+    headings = [heading.lower() for heading in table[0]] if table else []
+    columns = next((columns for columns in _COLUMNS if set(headings) - set(_OPTIONAL) == set(columns)), None)
+    if columns is None or len(headings) != len(set(headings)):
+        raise ValueError(f"columns {', '.join(headings)}")
+    for cells in table[1:]:
+        row = dict(zip(headings, cells, strict=True))
+        yield _Row([float(row[c]) for c in columns], float(row["label"]) if row.get("label") else None, row.get("case"))

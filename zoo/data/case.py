@@ -25,7 +25,7 @@ class Case:
     Attributes:
         case_id: name, unique within a run; the file's stem for files.
         modality: `CT`, `MR`, ... or `unknown`.
-        image: uint8, (H, W, 3) for a 2D image or (D, H, W) for a volume of axial slices.
+        image: uint8, (H, W, 3) for a 2D image or (D, H, W) for a volume of slices.
         boxes: int64, (N, 4) `x_min y_min x_max y_max` or (N, 6) `x_min y_min z_min x_max y_max z_max`,
             in voxels, both ends inclusive.
         object_labels: uint16 (N,), the label value that each box asks for: what is written into a segmentation,

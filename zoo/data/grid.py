@@ -1,18 +1,27 @@
-"""Orientation: between the voxel axes of a file and the axial slices that everything here works on.
+"""Orientation: between the voxel axes of a file and the slices that everything here works on.
 
-Slices are axial, as a radiologist sees them: x grows to the patient's left, y to the back, z to the head (LPS).
+Slices lie as a radiologist sees them. They are axial, unless the volume was plainly acquired in another plane: where
+voxels are `THICK` times as long in one direction as in the others, slices are stacked in that direction.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from numpy.typing import NDArray
 
-_LPS = axcodes2ornt(("L", "P", "S"))
+Plane = Literal["sagittal", "coronal", "axial"]
+
+#: So many times the next longer side is a voxel of a volume that was acquired slice by slice.
+THICK = 2.0
+#: Where x, y and z of the slices of a plane grow to, in the order of the direction that they are stacked in: left to
+#: right, back to front, foot to head.
+_PLANES: tuple[tuple[Plane, str], ...] = (("sagittal", "PIL"), ("coronal", "LIP"), ("axial", "LPS"))
+_TARGETS = {plane: axcodes2ornt(tuple(codes)) for plane, codes in _PLANES}
 
 
 @dataclass(frozen=True)
@@ -29,11 +38,20 @@ class Grid:
     shape: tuple[int, int, int]
     unit_mm: float = 1.0
 
+    @cached_property
+    def plane(self) -> Plane:
+        """Of the slices."""
+        sizes = np.linalg.norm(self.affine[:3, :3], axis=0)
+        second, thickest = np.argsort(sizes)[1:]
+        if sizes[thickest] < THICK * sizes[second]:
+            return "axial"
+        return _PLANES[int(io_orientation(self.affine)[thickest, 0])][0]
+
     @property
     def slices_affine(self) -> NDArray[np.float64]:
-        """(4, 4): voxel (x, y, z) of the axial slices to RAS mm."""
+        """(4, 4): voxel (x, y, z) of the slices to RAS mm."""
         scale = np.diag([self.unit_mm] * 3 + [1.0])
-        turned: NDArray[np.float64] = scale @ self.affine @ inv_ornt_aff(self._to_lps(), self.shape)
+        turned: NDArray[np.float64] = scale @ self.affine @ inv_ornt_aff(self._turn(), self.shape)
         return turned
 
     @property
@@ -43,25 +61,25 @@ class Grid:
 
     def to_slices(self, voxels: NDArray[Any]) -> NDArray[Any]:
         """(I, J, K) of the file to (D, H, W)."""
-        turned: NDArray[Any] = apply_orientation(voxels, self._to_lps()).transpose(2, 1, 0)
+        turned: NDArray[Any] = apply_orientation(voxels, self._turn()).transpose(2, 1, 0)
         return turned
 
     def to_file(self, voxels: NDArray[Any]) -> NDArray[Any]:
         """(D, H, W) back to (I, J, K) of the file."""
-        back = ornt_transform(_LPS, io_orientation(self.affine))
+        back = ornt_transform(_TARGETS[self.plane], io_orientation(self.affine))
         turned: NDArray[Any] = apply_orientation(voxels.transpose(2, 1, 0), back)
         return turned
 
     def boxes_to_slices(self, boxes: NDArray[np.int64]) -> NDArray[np.int64]:
         """Inclusive boxes (N, 6) `i_min j_min k_min i_max j_max k_max` of the file to `x_min y_min z_min ...`."""
         turned = np.empty_like(boxes)
-        for axis, (target, direction) in enumerate(self._to_lps()):
+        for axis, (target, direction) in enumerate(self._turn()):
             low, high = boxes[:, axis], boxes[:, axis + 3]
             if direction < 0:
                 low, high = self.shape[axis] - 1 - high, self.shape[axis] - 1 - low
             turned[:, int(target)], turned[:, int(target) + 3] = low, high
         return turned
 
-    def _to_lps(self) -> NDArray[np.float64]:
-        turn: NDArray[np.float64] = ornt_transform(io_orientation(self.affine), _LPS)
+    def _turn(self) -> NDArray[np.float64]:
+        turn: NDArray[np.float64] = ornt_transform(io_orientation(self.affine), _TARGETS[self.plane])
         return turn

@@ -1,4 +1,4 @@
-"""Scans: images and label maps of any file that the toolkit reads, as axial slices or as a picture."""
+"""Scans: images and label maps of any file that the toolkit reads, as slices or as a picture."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Scan:
 
     Attributes:
         path: of the file, or of the folder of a DICOM series.
-        voxels: numbers as stored: (D, H, W) axial slices, see `zoo.data.grid`, or a picture (H, W) or (H, W, 3).
+        voxels: numbers as stored: (D, H, W) slices, see `zoo.data.grid`, or a picture (H, W) or (H, W, 3).
         spacing_mm: voxel size along (z, y, x) or (y, x); 1 where the file does not say.
         modality: as its name or its header tells it, or `unknown`.
         grid: where the voxels lie in the file; None for a picture.
