@@ -20,7 +20,7 @@ from bench.metrics import hd95_mm, score_labels
 from bench.record import Record, append_record, finite, record_key
 from zoo.data.cases import LABEL_TOKENS, CaseSource, find_cases, is_npz
 from zoo.data.modality import modality_from_name
-from zoo.data.npz import load_label_map, load_spacing, original_labels
+from zoo.data.npz import load_label_map, load_label_values, load_spacing, original_labels
 from zoo.data.scan import SUFFIXES, Scan, read_labels, read_scan, stem
 from zoo.errors import InputError
 from zoo.files import sha256_of
@@ -58,7 +58,8 @@ class LabelRow:
         modality: as the name tells it.
         dims: `2D` or `3D`.
         label: its value.
-        original: its value in the scan's labels, where that is known: an npz may number them anew, case by case.
+        original: its value in the scan's labels, or the name of its mask where each object has a file; None where it is
+            not known: an npz may number labels anew, case by case.
         dsc: Dice, 0 to 1; NaN where the label is in neither map.
         nsd: surface Dice at the tolerance.
         hd95_mm: robust Hausdorff distance; infinite where one map lacks the label.
@@ -71,7 +72,7 @@ class LabelRow:
     modality: str
     dims: str
     label: int
-    original: int | None
+    original: int | str | None
     dsc: float
     nsd: float
     hd95_mm: float
@@ -202,7 +203,7 @@ def score_pair(pair: Pair, rules: Rules = "plain", tolerance_mm: float = 2.0) ->
     if pair.segmentation.resolve() in {path.resolve() for path in pair.references}:
         raise InputError(pair.segmentation, "the same file as its labels", "labels of another origin")
     reference, spacing_mm, scan = _read_reference(pair)
-    originals = _originals(pair.references[0])
+    originals = _originals(pair)
     segmentation = _read_segmentation(pair.segmentation, reference, scan)
     if rules == "cvpr24":
         spacing_mm = spacing_mm if reference.ndim == 3 else (1.0, 1.0)
@@ -231,8 +232,12 @@ def score_pair(pair: Pair, rules: Rules = "plain", tolerance_mm: float = 2.0) ->
     return CaseScores(pair, reference.shape, spacing_mm, rows)
 
 
-def _originals(reference: Path) -> Callable[[int], int | None]:
-    """What a label of a reference was in the scan's labels: itself, and in an npz what that says that it was."""
+def _originals(pair: Pair) -> Callable[[int], int | str | None]:
+    """What a label of a reference was in the scan's labels: itself, what an npz says, or of several masks its name."""
+    if len(pair.references) > 1:
+        names = (stem(path).removeprefix(pair.case_id).strip("_-. ") for path in pair.references)
+        return dict(enumerate(names, start=1)).get
+    (reference,) = pair.references
     return original_labels(reference).get if is_npz(reference) else lambda label: label
 
 
@@ -254,7 +259,18 @@ def _read_reference(pair: Pair) -> tuple[Labels, tuple[float, ...], Scan | None]
 def _read_segmentation(path: Path, reference: Labels, scan: Scan | None) -> Labels:
     if not is_npz(path):
         return _of_shape(path, read_labels([path], scan if scan and scan.grid else None), reference)
-    return _of_shape(path, load_label_map(path), reference)
+    labels = _of_shape(path, load_label_map(path), reference)
+    return labels if scan is None else _in_values_of_scan(path, labels)
+
+
+def _in_values_of_scan(path: Path, labels: Labels) -> Labels:
+    """Labels 1 to N of an npz as what they were in the scan's own label map, where the npz says so."""
+    values = load_label_values(path)
+    if values is None:
+        return labels
+    if labels.max() > len(values):
+        raise InputError(path, f"label {labels.max()} and label_values of {len(values)}", "a value for each label")
+    return np.concatenate([np.zeros(1, np.uint16), values])[labels]
 
 
 def _of_shape(path: Path, labels: Labels, reference: Labels) -> Labels:

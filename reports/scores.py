@@ -74,12 +74,20 @@ def by_case(scores: pd.DataFrame, *, skip_undefined: bool = True) -> str:
 
 
 def by_label(scores: pd.DataFrame) -> str | None:
-    """Means over the cases that have a label, label by label; None where the same number is not the same thing."""
+    """Means over the cases that have a label, by what labels are; None where nothing tells."""
+    known = scores.dropna(subset=["original"])
+    # Missing ones have made floats of whole numbers.
+    names = known["original"].map(lambda label: label if isinstance(label, str) else f"{label:.0f}")
     rows = [
-        {"label": f"{label:.0f}", "cases": str(len(group))} | _mean_cells(group)
-        for label, group in scores.groupby("original", sort=True)
+        {"label": label, "cases": str(len(group))} | _mean_cells(group)
+        for label, group in sorted(((str(label), group) for label, group in known.groupby(names)), key=_numbers_first)
     ]
     return markdown_table(rows) if rows else None
+
+
+def _numbers_first(one: tuple[str, pd.DataFrame]) -> tuple[bool, int, str]:
+    label, _ = one
+    return not label.isdecimal(), int(label) if label.isdecimal() else 0, label
 
 
 def shortened(table: str, most: int = 20) -> str:

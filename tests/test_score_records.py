@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -66,6 +67,42 @@ def test_images_that_share_a_label_map_are_cases_of_their_own(tmp_path: Path) ->
     records = scored(tmp_path, "s")
     assert len({record.case_info for record in records}) == 2
     assert sorted(record.measurements["dsc"][0] for record in records) == [0.75, 1.0]
+
+
+def test_masks_of_one_object_each_are_called_by_their_names(tmp_path: Path) -> None:
+    """Case `b` has no first organ: its labels 1 and 2 are other organs than those of `a`."""
+    for case, organs in (("a", ("colon", "liver", "spleen")), ("b", ("liver", "spleen"))):
+        save_png(tmp_path / "g" / "images" / f"{case}.png", 100 * SQUARE)
+        save_png(tmp_path / "s" / f"{case}.png", np.zeros_like(SQUARE))
+        for row, organ in enumerate(organs):
+            mask = np.zeros_like(SQUARE)
+            mask[10 * row : 10 * row + 8] = 255
+            save_png(tmp_path / "g" / "masks" / f"{case}_{organ}.png", mask)
+    scored(tmp_path, "s")
+    by_label = (tmp_path / "out" / "scores.md").read_text().split("## By label")[1].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in by_label if line.startswith("|")]
+    assert [row[:2] for row in rows[2:]] == [["colon", "1"], ["liver", "2"], ["spleen", "2"]]
+
+
+def test_masks_of_an_npz_are_scored_against_the_scan_that_it_was_made_of(tmp_path: Path) -> None:
+    """The npz numbers labels 1 to N; the scan's were 5 and 9."""
+    labels = np.zeros((32, 32, 6), np.uint8)
+    labels[4:12, 4:12, 1:5], labels[18:28, 18:28, 1:5] = 5, 9
+    (tmp_path / "scans").mkdir()
+    for name, voxels in (("a_ct", labels.astype(np.int16) * 10), ("a_ct_seg", labels)):
+        nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "scans" / f"{name}.nii.gz")  # type: ignore[no-untyped-call]
+    words = ["prepare", "-i", str(tmp_path / "scans"), "-o", str(tmp_path / "npz"), "--min-voxels", "0"]
+    assert CliRunner().invoke(main, [*words, "--min-pixels", "0"]).exit_code == 0
+    (npz,) = (tmp_path / "npz").glob("*.npz")
+    segment = ["segment", "-i", str(npz), "-o", str(tmp_path / "s"), "--jobs", "1"]
+    assert CliRunner().invoke(main, segment).exit_code == 0
+    with np.load(tmp_path / "s" / npz.name) as made:
+        assert made["label_values"].tolist() == [5, 9]
+    score = ["score", "-s", str(tmp_path / "s" / npz.name), "-g", str(tmp_path / "scans" / "a_ct_seg.nii.gz")]
+    assert CliRunner().invoke(main, [*score, "-o", str(tmp_path / "out"), "--workers", "1"]).exit_code == 0
+    (record,) = load_records([tmp_path / "out" / "scores.jsonl"]).records
+    assert record.measurements["labels"] == [5, 9]
+    assert min(record.measurements["dsc"]) > 0.5, "of 5 and 9 taken for 1 and 2 it would be 0"
 
 
 def test_every_mask_of_a_case_is_part_of_what_it_is(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from zoo.data.built_in import load_built_in
 from zoo.data.case import Case, boxes_from_labels
 from zoo.data.cases import CaseSource
 from zoo.data.grid import Grid
-from zoo.data.npz import load_challenge_npz, save_segmentation
+from zoo.data.npz import load_challenge_npz, load_label_values, save_segmentation
 from zoo.data.prepare import Preparation, case_of_boxes
 from zoo.data.readers.nifti import UNITS_MM
 from zoo.data.scan import read_labels, read_scan, stem
@@ -36,11 +36,13 @@ class Prompted:
         case: with boxes.
         suffix: of the file that is written.
         grid: where the voxels of a scan's volume lie in its file.
+        label_values: what the labels of an npz were in the scan's labels, where it says so.
     """
 
     case: Case
     suffix: Literal[".npz", ".nii.gz", ".png"] = ".npz"
     grid: Grid | None = None
+    label_values: Labels | None = None
 
 
 def load_prompted(
@@ -70,7 +72,8 @@ def load_prompted(
         given = read_boxes(boxes_file, source.case_id, stem(source.image_path))
     if source.npz:
         case = load_challenge_npz(source.npz, given, labels=False)
-        return Prompted(replace(case, case_id=source.case_id))
+        values = load_label_values(source.npz) if given is None else None
+        return Prompted(replace(case, case_id=source.case_id), label_values=values)
     scan = read_scan(source.image_path)
     if given is not None:
         in_file, labels = given
@@ -100,7 +103,7 @@ def write_segmentation(segmentation: Labels, prompted: Prompted, path: Path) -> 
         path: its suffix tells the format.
     """
     if path.suffix == ".npz":
-        save_segmentation(segmentation, path)
+        save_segmentation(segmentation, path, prompted.label_values)
     elif path.suffix == ".png":
         narrow = segmentation.astype(np.uint8) if segmentation.max() <= np.iinfo(np.uint8).max else segmentation
         with whole_file(path) as part:

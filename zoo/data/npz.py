@@ -91,10 +91,19 @@ def _listed(labels: NDArray[np.uint16], most: int = 5) -> str:
     return ", ".join(map(str, labels[:most])) + (", ..." if len(labels) > most else "")
 
 
-def save_segmentation(segmentation: NDArray[np.uint16], path: Path) -> None:
-    """Writes a label map as the challenge asks for it, under the key `segs`, whole or not at all."""
+def save_segmentation(
+    segmentation: NDArray[np.uint16], path: Path, label_values: NDArray[np.uint16] | None = None
+) -> None:
+    """Writes a label map as the challenge asks for it, under the key `segs`, whole or not at all.
+
+    Args:
+        segmentation: with labels 1 to N.
+        path: of the file.
+        label_values: what they were in the scan's labels, where that is known.
+    """
+    known = {} if label_values is None else {"label_values": label_values}
     with whole_file(path) as part, part.open("wb") as stream:
-        np.savez_compressed(stream, segs=segmentation)
+        np.savez_compressed(stream, segs=segmentation, **known)  # type: ignore[arg-type]
 
 
 def load_label_map(path: Path) -> NDArray[np.uint16]:
