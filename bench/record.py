@@ -203,6 +203,9 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 
 def _parse_record(line: str) -> Record:
     fields = json.loads(line)
+    if "\\ud" in line.lower():
+        # Names of files need not be text; what cannot be written anywhere becomes a question mark.
+        fields = json.loads(json.dumps(fields, ensure_ascii=False).encode(errors="replace"))
     schema = fields["schema"]
     if isinstance(schema, int) and schema > SCHEMA_VERSION:
         raise RecordError(f"found schema {schema}; this version reads up to {SCHEMA_VERSION}: update it")

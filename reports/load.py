@@ -110,9 +110,9 @@ def _identity(record: Reading) -> tuple[object, ...]:
     the key of what it failed to measure: it must not hide a figure.
     """
     if _is_pass(record):
-        return *_passes(record), record.measurements.get("pass_index")
+        return *_passes(record), str(record.measurements.get("pass_index"))
     if record.kind == "accuracy":
-        return *_of_case(record), record.measurements.get("tolerance_mm")
+        return *_of_case(record), str(record.measurements.get("tolerance_mm"))
     return record.kind, record.key
 
 
@@ -126,7 +126,7 @@ def _passes(record: Reading) -> tuple[object, ...]:
 
 
 def _of_case(record: Reading) -> tuple[object, ...]:
-    return record.kind, record.machine.get("id"), record.who, record.case_info, record.protocol_id
+    return record.kind, str(record.machine.get("id")), record.who, record.case_info, record.protocol_id
 
 
 def latencies_of_runs(records: Iterable[Reading]) -> list[Reading]:

@@ -75,6 +75,12 @@ def test_lines_that_are_no_records_are_counted(book: Book) -> None:
     assert "7 lines are no records" in render_report([book.path])
 
 
+def test_a_name_of_a_file_that_is_no_text_stops_no_report(book: Book, tmp_path: Path) -> None:
+    book.scores(candidate("repvit", trained=True), [0.8], {**SKIN, "case_id": "caf\udce9", "sha256": "other"})
+    render_report([book.path], tmp_path / "report")
+    assert "| caf? " in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+
+
 def test_nan_is_no_sample_and_no_score(book: Book) -> None:
     who = candidate("repvit", trained=True)
     lines = [json.loads(line) for line in book.path.read_text().splitlines()]
