@@ -16,7 +16,7 @@ from bench.timing import interleave
 from compress.by_nncf import check_nncf
 from compress.calibration import calibration_cases, calibration_inputs, check_modalities, digest_of
 from compress.card import GRAPH_FILE, CandidateCard, withdraw_card, write_card
-from compress.export import copy_graphs, describe
+from compress.export import check_encoder, copy_graphs, describe
 from compress.quantize import Gate, Method, OnStep, Result, Trial, needs_reduced_range, quantise_within
 from zoo.backends import Backend, check_backend, create_backend
 from zoo.backends.graphs import GRAPHS
@@ -27,6 +27,8 @@ from zoo.sam.case import segment_case
 
 #: Rounds of the comparison with float, after the warm-up.
 ROUNDS, WARMUP = 8, 2
+#: Calibration inputs that the float graph is compared with the model on: what all else is held against.
+CHECKED = 2
 #: A graph that is not faster than float by this much is not worth its loss.
 WORTH_SPEEDUP = 1.05
 
@@ -59,8 +61,8 @@ def quantise_candidate(
     """Writes the quantised encoder, the float decoder's graphs, and the card into `folder`.
 
     Raises:
-        InputError: no cases, or of other modalities; a runtime or quantiser that is not there; nothing to quantise; no
-            room or no right to write.
+        InputError: no cases, or of other modalities; a runtime or quantiser that is not there; nothing to quantise; a
+            float graph that differs from the model; no room or no right to write.
     """
     check_backend(options.backend, "int8")
     if options.method == "nncf":
@@ -75,6 +77,7 @@ def quantise_candidate(
     target = folder / GRAPH_FILE
     on_step("exporting the float graph")
     graph = onnx_file(candidate.sam, "encoder")
+    check_encoder(candidate, graph, inputs[:CHECKED])
     gate = Gate(options.max_dsc_drop, options.min_cosine, _scorer(candidate, options.backend, cases, on_step))
     result = quantise_within(graph, target, inputs, options.method, options.backend, gate, on_step)
     on_step("timing against float")
