@@ -247,6 +247,8 @@ def bench(
     with TerminalProgress() as progress, TemporaryDirectory(prefix="repmedsam-") as drawn:
         if (busy := busy_share()) > BUSY:
             progress.message(f"other programs use {busy:.0%} of the CPUs: seconds will be too long, and ratios noisy")
+        for doubt in dict.fromkeys(doubt for recipe in recipes for doubt in recipe.doubts):
+            progress.message(doubt)
         try:
             run = Sweep(recipes, build_candidate, cold_run, settings, out, progress)
             run.run(_on_file(sources, Path(drawn), progress))

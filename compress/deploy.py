@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.candidate import Recipe
-from compress.card import checked_graph, read_card
+from bench.machine import lacks_vnni
+from compress.card import CandidateCard, checked_graph, read_card
 from zoo.backends import Backend, is_quantised, open_graphs
 from zoo.backends.graphs import GraphFolder
 from zoo.errors import InputError
@@ -45,7 +47,16 @@ def recipe_of(
         threads,
         folder=str(folder),
         calibrated_with=tuple(card.quantisation.get("modalities", ())),
+        doubts=tuple(f"{folder}: {doubt}" for doubt in _doubts(card)),
     )
+
+
+def _doubts(card: CandidateCard) -> Iterator[str]:
+    """What speaks against using a candidate, or using it here."""
+    if card.quantisation.get("gate", {}).get("holds") is False:
+        yield f"its card says: {card.quantisation.get('verdict', 'the gate does not hold')}"
+    if is_quantised(card.precision) and not card.quantisation.get("reduced_range") and lacks_vnni():
+        yield "weights of 8 bits, whose sums may saturate on this CPU, which lacks VNNI: `quantize` it on this machine"
 
 
 def open_backend(recipe: Recipe) -> Backend:
