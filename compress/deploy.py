@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+import click
 
 from bench.candidate import Recipe
 from bench.machine import lacks_vnni
@@ -60,7 +63,7 @@ def _doubts(card: CandidateCard) -> Iterator[str]:
 
 
 def open_backend(recipe: Recipe) -> Backend:
-    """The runtime that a recipe describes, ready to segment.
+    """The runtime that a recipe describes, ready to segment; of an encoder that cannot be folded as trained.
 
     Raises:
         InputError: as `compress.build.build_candidate`.
@@ -72,9 +75,9 @@ def open_backend(recipe: Recipe) -> Backend:
         if files.is_whole and recipe.weights == card.weights:
             checked_graph(folder, card)
             return open_graphs(recipe.backend, files, recipe.precision, recipe.threads)
-    from compress.build import build_candidate
+    from compress.build import build_as_can_be
 
-    return build_candidate(recipe).backend
+    return build_as_can_be(recipe, partial(click.echo, err=True)).backend
 
 
 @dataclass(frozen=True)

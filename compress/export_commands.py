@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,10 +171,11 @@ def _gated(dsc_drops: dict[str, float]) -> str:
 
 def _candidate(encoder: str, weights: str | None, threads: int, variant: str) -> Candidate:
     from bench.candidate import Recipe
-    from compress.build import build_candidate
+    from compress.build import build_as_can_be
     from zoo.weights import default_weights
 
-    return build_candidate(Recipe(encoder, weights or default_weights(encoder), variant, "torch", "fp32", threads))
+    recipe = Recipe(encoder, weights or default_weights(encoder), variant, "torch", "fp32", threads)
+    return build_as_can_be(recipe, partial(click.echo, err=True))
 
 
 def _sources(cases: tuple[str, ...]) -> list[CaseSource]:
