@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 import torch
+from google.protobuf.message import Error as ProtobufError
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -34,8 +35,9 @@ from compress.export import cosine
 from compress.placement import OPERATORS, gates, place, pool_means
 from compress.ranges import write_ranges
 from zoo.backends import Floats
-from zoo.backends.graphs.onnx_runtime import load_session
+from zoo.backends.graphs.onnx_runtime import REFUSALS, load_session
 from zoo.errors import InputError
+from zoo.files import writing
 
 Method = Literal["minmax", "percentile", "entropy", "mse", "dynamic", "nncf"]
 #: What the operators that are rounded are called: layers, and the gates that scale what they give.
@@ -47,6 +49,9 @@ CALIBRATIONS: Mapping[str, Any] = {
     # Its ranges are written where those of min-max would be kept.
     "mse": CalibrationMethod.MinMax,
 }
+
+#: What the quantisers raise of a full disk: some find only half of what they wrote.
+FULL: tuple[type[Exception], ...] = (OSError, ProtobufError, *REFUSALS)
 
 OnStep = Callable[[str], None]
 
@@ -241,12 +246,11 @@ def quantise_within(
         on_step: told what is being done.
 
     Raises:
-        InputError: no inputs, or a graph without a layer that could be quantised.
+        InputError: no inputs, a graph without a layer that could be quantised, or no room for trials.
     """
     if not inputs:
         raise InputError("calibration", "no input", "at least one image")
-    with tempfile.TemporaryDirectory(prefix="quantize.") as scratch:
-        folder = Path(scratch)
+    with _scratch() as folder:
         prepared = folder / "prepared.onnx"
         with _quiet():
             quant_pre_process(graph, prepared, skip_symbolic_shape=True)
@@ -271,6 +275,18 @@ def quantise_within(
             if trials[-1].holds:
                 break
         return Result(tuple(trials), sensitivity, len(layers))
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for the calibration and trial graphs.
+
+    Raises:
+        InputError: it is full.
+    """
+    expected = "space left there and in the folder of the result; TMPDIR may name another"
+    with writing(Path(tempfile.gettempdir()), FULL, expected), tempfile.TemporaryDirectory(prefix="quantize.") as path:
+        yield Path(path)
 
 
 def _exclusions(layers: int) -> Iterator[int]:

@@ -17,6 +17,7 @@ import torch
 from click.testing import CliRunner
 from conftest import ENCODER
 from fill import smooth_image
+from google.protobuf.message import DecodeError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -172,6 +173,16 @@ def test_nncf_leaves_the_worst_layers_in_float(graph: Path, tmp_path: Path) -> N
 def test_nothing_to_calibrate_with(graph: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no input; expected at least one image"):
         quantise_within(graph, tmp_path / "q.onnx", [], "minmax", "onnxruntime", Gate(0.5, 0.9), lambda step: None)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), DecodeError("half a file")])
+def test_no_room_for_trials(graph: Path, tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("compress.quantize.quant_pre_process", full)
+    with pytest.raises(InputError, match=r"found no room .*; expected space left .*; TMPDIR may name another"):
+        quantise(graph, tmp_path / "q.onnx", Gate(0.5, 0.9))
 
 
 def loaded(phantom: str) -> Case:
