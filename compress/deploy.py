@@ -11,7 +11,7 @@ import click
 
 from bench.candidate import Recipe
 from bench.machine import lacks_vnni
-from compress.card import CandidateCard, checked_graph, read_card
+from compress.card import CandidateCard, checked_graph, is_made_of, read_card, weights_of
 from zoo.backends import Backend, is_quantised, open_graphs
 from zoo.backends.graphs import GraphFolder
 from zoo.errors import InputError
@@ -40,7 +40,7 @@ def recipe_of(
     if precision is not None and is_quantised(precision) != is_quantised(card.precision):
         expected = "int8 or int8+bf16" if is_quantised(card.precision) else "fp32, bf16 or fp16"
         raise InputError(folder, f"precision {precision} for a graph in {card.precision}", expected)
-    name, decoder = f"{card.variant}-{card.file_sha256[:8]}", weights or card.weights
+    name, decoder = f"{card.variant}-{card.file_sha256[:8]}", weights or weights_of(folder, card)
     return Recipe(
         card.encoder,
         decoder,
@@ -72,7 +72,7 @@ def open_backend(recipe: Recipe) -> Backend:
         folder = Path(recipe.folder)
         card = read_card(folder)
         files = GraphFolder(folder, card.spec)
-        if files.is_whole and recipe.weights == card.weights:
+        if files.is_whole and is_made_of(folder, card, recipe.weights):
             checked_graph(folder, card)
             return open_graphs(recipe.backend, files, recipe.precision, recipe.threads)
     from compress.build import build_as_can_be

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bench.candidate import Candidate
 from bench.machine import package_versions
-from compress.card import GRAPH_FILE, CandidateCard, withdraw_card, write_card
+from compress.card import GRAPH_FILE, CandidateCard, path_from, withdraw_card, write_card
 from zoo.backends import Floats, Prompts
 from zoo.backends.graphs import GRAPHS, GraphName, prompt_inputs
 from zoo.backends.graphs.onnx_runtime import load_session
@@ -84,7 +84,7 @@ def describe(
     graph = onnx.load(folder / GRAPH_FILE, load_external_data=False).graph
     return CandidateCard(
         encoder=candidate.recipe.encoder,
-        weights=candidate.recipe.weights,
+        weights=path_from(folder, candidate.recipe.weights),
         weights_sha256=candidate.weights.sha256,
         variant=variant,
         backend=backend,

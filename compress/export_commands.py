@@ -172,9 +172,12 @@ def _gated(dsc_drops: dict[str, float]) -> str:
 def _candidate(encoder: str, weights: str | None, threads: int, variant: str) -> Candidate:
     from bench.candidate import Recipe
     from compress.build import build_as_can_be
-    from zoo.weights import default_weights
+    from zoo.weights import RANDOM, default_weights
 
-    recipe = Recipe(encoder, weights or default_weights(encoder), variant, "torch", "fp32", threads)
+    chosen = weights or default_weights(encoder)
+    if weights is None and chosen == RANDOM:
+        click.echo(f"no weights ship for {encoder}: random ones are taken, good for timing only (--weights)", err=True)
+    recipe = Recipe(encoder, chosen, variant, "torch", "fp32", threads)
     return build_as_can_be(recipe, partial(click.echo, err=True))
 
 
