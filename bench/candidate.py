@@ -26,6 +26,7 @@ class Recipe:
         cpus: logical CPUs that the process is pinned to, or None.
         folder: of an exported or quantised candidate whose encoder's graph is used; None for the model itself.
         calibrated_with: modalities that a quantised candidate was calibrated with.
+        doubts: what a person who uses it should know, a line each.
     """
 
     encoder: str
@@ -37,6 +38,7 @@ class Recipe:
     cpus: tuple[int, ...] | None = None
     folder: str | None = None
     calibrated_with: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     def as_record(self) -> dict[str, Any]:
         """A candidate that could not be made, as far as a record can name it: its weights as they were asked for."""

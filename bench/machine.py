@@ -53,6 +53,15 @@ def describe_machine() -> dict[str, Any]:
     return {"id": digest[:12], **machine}
 
 
+def lacks_vnni() -> bool:
+    """Whether this CPU adds int8 products in 16 bits, which saturate: x86 without VNNI, as far as its flags are known.
+
+    The newer AVX-VNNI counts, which laptops have since 2021: ONNX Runtime and OpenVINO use it.
+    """
+    isa = describe_machine()["isa"]
+    return "avx2" in isa and not {"avx512_vnni", "avx_vnni"} & {*isa}
+
+
 def _gpu() -> str | None:
     """The first NVIDIA GPU, by the driver's own tool: torch, which takes seconds to import, is not asked."""
     try:

@@ -76,8 +76,8 @@ candidate_options = options(
         "--weights",
         multiple=True,
         metavar="[NAME=]WEIGHTS",
-        help="Checkpoint or card (of encoder NAME), or random:SEED, for timing only; repeat to compare.  "
-        "[default: what ships]",
+        help="Checkpoint or card (of encoder NAME), or random:SEED, for timing only; repeat to compare. A candidate of "
+        "encoder NAME takes those that it was made of.  [default: what ships, or what the candidate's card names]",
     ),
     click.option(
         "--variant",
@@ -211,20 +211,20 @@ def bench(
     from bench.record import RecordError, check_writable
     from bench.runner import Settings, Sweep
     from compress.build import build_candidate
-    from compress.deploy import recipe_of
-    from zoo.backends import alike_here, runnable_here
+    from compress.card import read_card
+    from compress.recipes import candidate_recipes, encoder_names, encoder_recipes, weights_by_encoder
+    from zoo.backends import runnable_here
 
     source_of = click.get_current_context().get_parameter_source
     if sweep and ParameterSource.COMMANDLINE in (source_of("backends"), source_of("precisions")):
         raise click.UsageError("--sweep takes every runtime and precision: leave out --backend and --precision")
     runtimes = runnable_here() if sweep else _runtimes(backends, precisions)
-    compared = encoders or (() if folders and not (sweep or weights) else DEFAULT_ENCODERS)
-    recipes = _recipes(compared, weights, variant, runtimes, threads)
-    for folder, precision in folders:
-        recipe = recipe_of(folder, threads=threads, precision=precision)
-        alike = alike_here(recipe.backend, recipe.precision) if sweep and not precision else [recipe.precision]
-        recipes += [replace(recipe, precision=one) for one in alike]
-    recipes = list(dict.fromkeys(recipes))
+    made_of = {read_card(folder).encoder for folder, _ in folders}
+    of_candidates = all(item.partition("=")[0] in made_of for item in weights)
+    names = encoder_names(encoders or (() if folders and of_candidates and not sweep else DEFAULT_ENCODERS))
+    chosen = weights_by_encoder(weights, names)
+    candidates = candidate_recipes(folders, chosen, names, threads, sweep=sweep)
+    recipes = list(dict.fromkeys([*encoder_recipes(names, chosen, variant, runtimes, threads), *candidates]))
     if cpus:
         pin(cpus)
         recipes = [replace(recipe, cpus=cpus) for recipe in recipes]
@@ -247,6 +247,8 @@ def bench(
     with TerminalProgress() as progress, TemporaryDirectory(prefix="repmedsam-") as drawn:
         if (busy := busy_share()) > BUSY:
             progress.message(f"other programs use {busy:.0%} of the CPUs: seconds will be too long, and ratios noisy")
+        for doubt in dict.fromkeys(doubt for recipe in recipes for doubt in recipe.doubts):
+            progress.message(doubt)
         try:
             run = Sweep(recipes, build_candidate, cold_run, settings, out, progress)
             run.run(_on_file(sources, Path(drawn), progress))
@@ -304,48 +306,6 @@ def _runtimes(backends: tuple[str, ...], precisions: tuple[str, ...]) -> list[tu
             raise unknown_name("--precision", name, known)
     pairs = [pair for name, own in chosen.values() for pair in product([name], [own] if own else precisions)]
     return list(dict.fromkeys(pairs))
-
-
-def _recipes(
-    encoders: tuple[str, ...],
-    weights: tuple[str, ...],
-    variant: str,
-    runtimes: list[tuple[str, str]],
-    threads: int,
-) -> list[Recipe]:
-    """One recipe for each encoder, each weights of it, and each runtime."""
-    from bench.candidate import Recipe
-    from zoo.registry import encoder_spec, list_encoders
-
-    asked = [name for item in encoders for name in (list_encoders() if item == "all" else [item])]
-    names = dict.fromkeys(asked)
-    chosen: dict[str, list[str | None]] = {}
-    for name, path in dict.fromkeys(_split_weights(item, list(names)) for item in weights):
-        chosen.setdefault(name, []).append(path)
-    if unused := chosen.keys() - names.keys() - {""}:
-        raise InputError("--weights", f"weights for {', '.join(sorted(unused))}", f"one of: {', '.join(names)}")
-    for name in names:
-        encoder_spec(name)
-    return [
-        Recipe(name, path, variant, backend, precision, threads)
-        for name in names
-        for path in chosen.get(name) or chosen.get("") or [None]
-        for backend, precision in runtimes
-    ]
-
-
-def _split_weights(item: str, names: list[str]) -> tuple[str, str]:
-    """(NAME, weights) of NAME=PATH, or the only encoder's, or ("", random:SEED) for all."""
-    name, separator, path = item.partition("=")
-    if separator:
-        return name, path
-    if item.startswith("random"):
-        return "", item
-    if len(names) != 1:
-        raise InputError(
-            "--weights", f"{item!r} and {len(names)} encoders", "NAME=PATH, so that it is clear whose it is"
-        )
-    return names[0], item
 
 
 def _on_file(sources: list[CaseSource], folder: Path, progress: TerminalProgress) -> list[CaseSource]:

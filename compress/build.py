@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from bench.candidate import Candidate, Recipe
 from compress.card import checked_graph, read_card
-from compress.reparam import reparameterise
+from compress.reparam import UnfoldableError, reparameterise
 from zoo.backends import create_backend
 from zoo.errors import InputError, unknown_name
 from zoo.registry import create_sam
@@ -22,6 +23,7 @@ def build_candidate(recipe: Recipe) -> Candidate:
     """Makes the candidate that a recipe describes.
 
     Raises:
+        UnfoldableError: `reparam` of an encoder that cannot be folded.
         InputError: an unknown name, or weights that do not fit.
     """
     if recipe.folder:
@@ -35,11 +37,31 @@ def build_candidate(recipe: Recipe) -> Candidate:
     return Candidate(recipe, sam.weights, sam, backend)
 
 
+def build_as_can_be(recipe: Recipe, tell: Callable[[str], None]) -> Candidate:
+    """As `build_candidate`, but as trained where the encoder cannot be folded: it computes the same, only slower.
+
+    Args:
+        recipe: of the candidate.
+        tell: is told of it in a line.
+
+    Raises:
+        InputError: as `build_candidate`.
+    """
+    try:
+        return build_candidate(recipe)
+    except UnfoldableError as error:
+        tell(f"{recipe.encoder} is used as trained, without folding: {error.found}, the first {error.where}")
+        return build_candidate(replace(recipe, variant="train"))
+
+
 def _exported(recipe: Recipe, folder: Path) -> Candidate:
     """A candidate whose encoder is a graph; its decoder comes from the weights that the graph was made of."""
     card = read_card(folder)
     graph = checked_graph(folder, card)
-    sam = _sam(replace(recipe, encoder=card.encoder, variant="reparam"))
+    try:
+        sam = _sam(replace(recipe, encoder=card.encoder, variant="reparam"))
+    except UnfoldableError:
+        sam = _sam(replace(recipe, encoder=card.encoder, variant="train"))
     if sam.weights is None or sam.weights.sha256 != card.weights_sha256:
         found = f"weights {recipe.weights or 'by default'} with another sha256"
         raise InputError(folder, found, f"those that the graph was made of, sha256 {card.weights_sha256}")
@@ -56,7 +78,7 @@ def _sam(recipe: Recipe) -> Sam:
             raise
         return _folded_sam(recipe)
     if recipe.variant == "reparam":
-        sam.image_encoder = reparameterise(sam.image_encoder)
+        sam.image_encoder = reparameterise(sam.image_encoder, sam.spec.image_size)
     return sam
 
 
@@ -67,7 +89,7 @@ def _folded_sam(recipe: Recipe) -> Sam:
         MismatchError: it does not fit the folded graph either; told of the graph as trained.
     """
     folded = create_sam(recipe.encoder)
-    folded.image_encoder = reparameterise(folded.image_encoder)
+    folded.image_encoder = reparameterise(folded.image_encoder, folded.spec.image_size)
     try:
         folded.weights = load_card_or_file(folded, str(recipe.weights))
     except MismatchError:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zoo.backends import Floats
 from zoo.data.case import Case
@@ -16,6 +17,7 @@ from zoo.registry import EncoderSpec
 from zoo.transforms import preprocess_image
 
 T = TypeVar("T")
+Pixels = NDArray[np.uint8]
 
 
 def evenly(items: Sequence[T], most: int) -> list[T]:
@@ -43,12 +45,31 @@ def calibration_inputs(cases: Sequence[Case], spec: EncoderSpec, most: int) -> l
     Raises:
         InputError: no case at all.
     """
+    return [preprocess_image(image, spec) for _, image in _shared_out(cases, most)]
+
+
+def calibration_sets(cases: Sequence[Case], most: int) -> list[str]:
+    """Of each of the `calibration_inputs` of the same cases, the set of cases that it is of.
+
+    Raises:
+        InputError: no case at all.
+    """
+    return [set_of(case) for case, _ in _shared_out(cases, most)]
+
+
+def set_of(case: Case) -> str:
+    """The set of cases that are gated together: modality, and whether they are images or volumes."""
+    return f"{case.modality} {'3D' if case.is_volume else '2D'}"
+
+
+def _shared_out(cases: Sequence[Case], most: int) -> Iterator[tuple[Case, Pixels]]:
+    """At most `most` images, the same number of each case, with their case."""
     if not cases:
         raise InputError("calibration", "no case", "images or volumes like those that will be segmented")
     share, left = divmod(most, len(cases))
-    shares = [share + (place < left) for place in range(len(cases))]
-    images = (image for case, count in zip(cases, shares, strict=True) for image in _images_of(case, count))
-    return [preprocess_image(image, spec) for image in images]
+    for place, case in enumerate(cases):
+        for image in _images_of(case, share + (place < left)):
+            yield case, image
 
 
 def check_modalities(cases: Sequence[Case], wanted: Sequence[str]) -> None:
@@ -71,7 +92,7 @@ def check_modalities(cases: Sequence[Case], wanted: Sequence[str]) -> None:
         raise InputError("calibration", f"no case of modality {told}", "some of each that will be segmented")
 
 
-def _images_of(case: Case, most: int) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
+def _images_of(case: Case, most: int) -> Iterator[Pixels]:
     if not case.is_volume:
         yield case.image
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ class CandidateCard:
 
     Attributes:
         encoder: name in the registry.
-        weights: checkpoint, weight card or `random:SEED` that the graph was made of.
+        weights: checkpoint, as its path is from the card's folder, weight card or `random:SEED` that the graph was made
+            of; on cards of before, a path from the working directory.
         weights_sha256: of these.
         variant: `reparam`; `int8-METHOD`; or `int8-METHOD-16float`, where so many layers were left in float.
         backend: runtime that it was made for.
@@ -86,12 +88,44 @@ def read_card(folder: Path) -> CandidateCard:
     path = folder / CARD_FILE
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
+        if (schema := found.get("schema", SCHEMA)) != SCHEMA:
+            raise InputError(path, f"a card of schema {schema}", f"one of schema {SCHEMA}, which this version writes")
         spec = EncoderSpec(**{**found["spec"], "reference_cost": None})
-        return CandidateCard(**{**found, "spec": spec})
+        card = CandidateCard(**{**found, "spec": spec})
+        if not isinstance(card.decoder_sha256, dict) or not isinstance(card.quantisation, dict):
+            raise TypeError("decoder_sha256 and quantisation are no objects")
     except FileNotFoundError as error:
         raise InputError(path, "no such file", "a folder that `export` or `quantize` wrote") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(path, f"no candidate's card ({error})", f"JSON of schema {SCHEMA}") from error
+    return card
+
+
+def path_from(folder: Path, weights: str | None) -> str | None:
+    """Weights as a card in `folder` names them: of a file, the path from there, so that both are moved together."""
+    if weights is None or not Path(weights).is_file():
+        return weights
+    try:
+        return Path(os.path.relpath(Path(weights).resolve(), folder.resolve())).as_posix()
+    except ValueError:
+        # On another drive of Windows.
+        return Path(weights).name
+
+
+def weights_of(folder: Path, card: CandidateCard) -> str | None:
+    """The checkpoint that a card in `folder` names, as seen from the working directory; other weights as they are."""
+    if card.weights is None or not (folder / card.weights).is_file():
+        return card.weights
+    return str((folder / card.weights).resolve())
+
+
+def is_made_of(folder: Path, card: CandidateCard, weights: str | None) -> bool:
+    """Whether `weights` are those that the graphs in `folder` were made of, by their name or by a file's sha256."""
+    if weights in (card.weights, weights_of(folder, card)):
+        return True
+    return weights is not None and Path(weights).is_file() and sha256_of(Path(weights)) == card.weights_sha256
 
 
 def checked_graph(folder: Path, card: CandidateCard) -> Path:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import click
+
 from bench.candidate import Recipe
-from compress.card import checked_graph, read_card
+from bench.machine import lacks_vnni
+from compress.card import CandidateCard, checked_graph, is_made_of, read_card, weights_of
 from zoo.backends import Backend, is_quantised, open_graphs
 from zoo.backends.graphs import GraphFolder
 from zoo.errors import InputError
@@ -35,7 +40,7 @@ def recipe_of(
     if precision is not None and is_quantised(precision) != is_quantised(card.precision):
         expected = "int8 or int8+bf16" if is_quantised(card.precision) else "fp32, bf16 or fp16"
         raise InputError(folder, f"precision {precision} for a graph in {card.precision}", expected)
-    name, decoder = f"{card.variant}-{card.file_sha256[:8]}", weights or card.weights
+    name, decoder = f"{card.variant}-{card.file_sha256[:8]}", weights or weights_of(folder, card)
     return Recipe(
         card.encoder,
         decoder,
@@ -45,11 +50,20 @@ def recipe_of(
         threads,
         folder=str(folder),
         calibrated_with=tuple(card.quantisation.get("modalities", ())),
+        doubts=tuple(f"{folder}: {doubt}" for doubt in _doubts(card)),
     )
 
 
+def _doubts(card: CandidateCard) -> Iterator[str]:
+    """What speaks against using a candidate, or using it here."""
+    if card.quantisation.get("gate", {}).get("holds") is False:
+        yield f"its card says: {card.quantisation.get('verdict', 'the gate does not hold')}"
+    if is_quantised(card.precision) and not card.quantisation.get("reduced_range") and lacks_vnni():
+        yield "weights of 8 bits, whose sums may saturate on this CPU, which lacks VNNI: `quantize` it on this machine"
+
+
 def open_backend(recipe: Recipe) -> Backend:
-    """The runtime that a recipe describes, ready to segment.
+    """The runtime that a recipe describes, ready to segment; of an encoder that cannot be folded as trained.
 
     Raises:
         InputError: as `compress.build.build_candidate`.
@@ -58,12 +72,12 @@ def open_backend(recipe: Recipe) -> Backend:
         folder = Path(recipe.folder)
         card = read_card(folder)
         files = GraphFolder(folder, card.spec)
-        if files.is_whole and recipe.weights == card.weights:
+        if files.is_whole and is_made_of(folder, card, recipe.weights):
             checked_graph(folder, card)
             return open_graphs(recipe.backend, files, recipe.precision, recipe.threads)
-    from compress.build import build_candidate
+    from compress.build import build_as_can_be
 
-    return build_candidate(recipe).backend
+    return build_as_can_be(recipe, partial(click.echo, err=True)).backend
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from bench.candidate import Candidate
 from bench.machine import package_versions
-from compress.card import GRAPH_FILE, CandidateCard, withdraw_card, write_card
+from compress.card import GRAPH_FILE, CandidateCard, path_from, withdraw_card, write_card
 from zoo.backends import Floats, Prompts
 from zoo.backends.graphs import GRAPHS, GraphName, prompt_inputs
 from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.errors import InputError
 from zoo.files import sha256_of, whole_file, writing
 from zoo.graphs import OPSET, onnx_file
-from zoo.registry import EMBEDDING_SIZE
+from zoo.registry import EMBEDDING_SIZE, EncoderSpec
 from zoo.sam.model import Sam
 from zoo.windows import logits_of
 
@@ -84,7 +84,7 @@ def describe(
     graph = onnx.load(folder / GRAPH_FILE, load_external_data=False).graph
     return CandidateCard(
         encoder=candidate.recipe.encoder,
-        weights=candidate.recipe.weights,
+        weights=path_from(folder, candidate.recipe.weights),
         weights_sha256=candidate.weights.sha256,
         variant=variant,
         backend=backend,
@@ -112,13 +112,9 @@ def check_graphs(candidate: Candidate, folder: Path, images: Sequence[Floats]) -
         InputError: one is above `TOLERANCE`.
     """
     backend, spec = candidate.backend, candidate.sam.spec
-    run = {name: load_session(folder / f"{name}.onnx", backend.threads) for name in GRAPHS}
-    random = np.random.default_rng(0).random((1, 3, spec.image_size, spec.image_size), np.float32)
-    errors: dict[str, float] = {}
-    for kind, chosen in (("random", [random]), ("real", images)):
-        pairs = [(run["encoder"]({"image": image})[0], backend.encode(image)) for image in chosen]
-        errors |= {f"encoder_{kind}": max(relative_error(*pair) for pair in pairs)} if pairs else {}
-    embedding = backend.encode(random)
+    run = {name: load_session(folder / f"{name}.onnx", backend.threads) for name in GRAPHS if name != "encoder"}
+    errors = check_encoder(candidate, folder / GRAPH_FILE, images)
+    embedding = backend.encode(_random_image(spec))
     boxes = np.array([[0.2, 0.3, 0.6, 0.7], [0.1, 0.1, 0.9, 0.5]], np.float32) * spec.prompt_frame
     for count in (1, 2):
         prompts = Prompts(boxes=boxes[:count])
@@ -130,6 +126,30 @@ def check_graphs(candidate: Candidate, folder: Path, images: Sequence[Floats]) -
         pixels = run["windows"]({"embedding": embedding, "boxes": boxes[:count], "positions": everywhere})[0]
         errors[f"windows_{count}"] = relative_error(logits_of(pixels, everywhere, count), expected)
         errors[f"prompts_{count}"] = relative_error(plain, expected)
-    if bad := {name: error for name, error in errors.items() if not error <= TOLERANCE}:
-        raise InputError(folder, f"graphs that differ from the model: {bad}", f"relative errors <= {TOLERANCE}")
+    _check(errors, folder)
     return errors
+
+
+def check_encoder(candidate: Candidate, graph: Path, images: Sequence[Floats]) -> dict[str, float]:
+    """Largest relative error of an encoder's float graph, on a random and on real images, against torch.
+
+    Raises:
+        InputError: one is above `TOLERANCE`.
+    """
+    backend = candidate.backend
+    run = load_session(graph, backend.threads)
+    errors: dict[str, float] = {}
+    for kind, chosen in (("random", [_random_image(candidate.sam.spec)]), ("real", images)):
+        pairs = [(run({"image": image})[0], backend.encode(image)) for image in chosen]
+        errors |= {f"encoder_{kind}": max(relative_error(*pair) for pair in pairs)} if pairs else {}
+    _check(errors, graph)
+    return errors
+
+
+def _random_image(spec: EncoderSpec) -> Floats:
+    return np.random.default_rng(0).random((1, 3, spec.image_size, spec.image_size), np.float32)
+
+
+def _check(errors: Mapping[str, float], where: Path) -> None:
+    if bad := {name: error for name, error in errors.items() if not error <= TOLERANCE}:
+        raise InputError(where, f"graphs that differ from the model: {bad}", f"relative errors <= {TOLERANCE}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from compress.options import Between
 
 if TYPE_CHECKING:
     from bench.candidate import Candidate
@@ -97,9 +100,15 @@ def export(encoder: str, weights: str | None, threads: int, out: Path, variant: 
     show_default=True,
     help="Runtime that it is for.",
 )
-@click.option("--max-dsc-drop", type=float, default=0.5, show_default=True, help="Points of DSC that may be lost.")
 @click.option(
-    "--min-cosine", type=float, default=0.99, show_default=True, help="Of the embeddings with the float ones."
+    "--max-dsc-drop", type=Between(0, 100), default=0.5, show_default=True, help="Points of DSC that may be lost."
+)
+@click.option(
+    "--min-cosine",
+    type=Between(0, 1),
+    default=0.99,
+    show_default=True,
+    help="Of the embeddings with the float ones, the mean over the images or volumes of each modality.",
 )
 def quantize(
     encoder: str,
@@ -129,7 +138,7 @@ def quantize(
     from rich.console import Console
 
     from compress.quantize import needs_reduced_range
-    from compress.quantize_run import Options, quantise_candidate
+    from compress.quantize_run import Options, least_cosine, quantise_candidate
 
     if ranges and method != "static":
         raise click.UsageError(f"--ranges: --method {method} chooses them itself")
@@ -144,7 +153,7 @@ def quantize(
         card = quantise_candidate(candidate, out, sources, options, status.update)
     told = card.quantisation
     in_float = f"{len(told['excluded'])} of {told['layers']} layers in float"
-    click.echo(f"cosine of embeddings {card.checks['embedding_cosine']:.5f}, {in_float}")
+    click.echo(f"least cosine of embeddings {least_cosine(told['cosines'])}, {in_float}")
     click.echo(_gated(told["dsc_drops"]))
     click.echo(f"{told['verdict']}   next: bench --candidate {out}")
 
@@ -162,10 +171,14 @@ def _gated(dsc_drops: dict[str, float]) -> str:
 
 def _candidate(encoder: str, weights: str | None, threads: int, variant: str) -> Candidate:
     from bench.candidate import Recipe
-    from compress.build import build_candidate
-    from zoo.weights import default_weights
+    from compress.build import build_as_can_be
+    from zoo.weights import RANDOM, default_weights
 
-    return build_candidate(Recipe(encoder, weights or default_weights(encoder), variant, "torch", "fp32", threads))
+    chosen = weights or default_weights(encoder)
+    if weights is None and chosen == RANDOM:
+        click.echo(f"no weights ship for {encoder}: random ones are taken, good for timing only (--weights)", err=True)
+    recipe = Recipe(encoder, chosen, variant, "torch", "fp32", threads)
+    return build_as_can_be(recipe, partial(click.echo, err=True))
 
 
 def _sources(cases: tuple[str, ...]) -> list[CaseSource]:

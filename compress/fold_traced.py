@@ -14,11 +14,11 @@ from torch.overrides import TorchFunctionMode
 
 
 class _Watch(TorchFunctionMode):
-    """Notes which convolution's result every BatchNorm takes, and how often each result is taken.
+    """Notes which convolution's result every BatchNorm takes, and how often each tensor is taken.
 
     Attributes:
-        pairs: weight of the convolution and running mean of the BatchNorm, by the result between them.
-        taken: how many operations took each tensor.
+        pairs: the result between the two, the convolution's weight, and the BatchNorm's running mean, by id.
+        taken: how many operations took each tensor, by id: results, weights and statistics alike.
     """
 
     def __init__(self) -> None:
@@ -32,16 +32,22 @@ class _Watch(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if not isinstance(result, Tensor | list | tuple):
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        # Asking for a shape takes nothing.
+        if not isinstance(result, Tensor | list | tuple) or isinstance(result, torch.Size):
             return result
-        self._held.append((result, args))
-        self.taken.update(id(tensor) for tensor in _tensors((args, kwargs or {})))
+        self._held.append((result, args, kwargs))
+        self.taken.update(id(tensor) for tensor in _tensors((args, kwargs)))
         name = getattr(func, "__name__", "")
+        first, second = (
+            args[place] if place < len(args) else kwargs.get(key)
+            for place, key in enumerate(("input", "weight" if name == "conv2d" else "running_mean"))
+        )
         if name == "conv2d":
-            self._weights[id(result)] = id(args[1])
-        elif name == "batch_norm" and id(args[0]) in self._weights:
-            self.pairs.append((id(args[0]), self._weights[id(args[0])], id(args[1])))
+            self._weights[id(result)] = id(second)
+        elif name == "batch_norm" and second is not None and id(first) in self._weights:
+            self.pairs.append((id(first), self._weights[id(first)], id(second)))
         return result
 
 
@@ -57,7 +63,7 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 
 def fold_watched(model: nn.Module, example: Tensor) -> None:
-    """Folds, in place, every BatchNorm that alone takes the result of one convolution that runs once.
+    """Folds, in place, every BatchNorm that runs once and alone takes the result of one convolution that runs once.
 
     An activation that is part of a BatchNorm module stays. BatchNorms elsewhere are left as they are.
 
@@ -69,22 +75,28 @@ def fold_watched(model: nn.Module, example: Tensor) -> None:
     with torch.no_grad(), watch:
         model(example)
     convs = {id(m.weight): m for m in model.modules() if isinstance(m, nn.Conv2d)}
-    norms = {id(m.running_mean): (name, m) for name, m in model.named_modules() if isinstance(m, _BatchNorm)}
-    runs = Counter(weight for _, weight, _ in watch.pairs)
-    for between, weight, mean in watch.pairs:
-        if weight in convs and mean in norms and watch.taken[between] == 1 and runs[weight] == 1:
-            name, norm = norms[mean]
+    norms = {id(m.running_mean): m for m in model.modules() if isinstance(m, _BatchNorm)}
+    names: dict[nn.Module, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        names.setdefault(module, []).append(name)
+    for pair in watch.pairs:
+        _, weight, mean = pair
+        if weight in convs and mean in norms and all(watch.taken[part] == 1 for part in pair):
+            norm = norms[mean]
             _fold(convs[weight], norm)
-            model.set_submodule(name, _after(norm))
+            for name in names[norm]:
+                model.set_submodule(name, _after(norm))
 
 
 def _fold(conv: nn.Conv2d, norm: _BatchNorm) -> None:
-    if norm.running_mean is None or norm.running_var is None:
-        raise ValueError("found a BatchNorm without running statistics; expected a trained one")
-    weight, bias = fuse_conv_bn_weights(
-        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-    )
-    conv.weight, conv.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
+    """In float64, into weights of the precision that they had."""
+    parts = conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias
+    weight, bias, mean, variance, scale, shift = (None if part is None else part.detach().double() for part in parts)
+    assert weight is not None
+    assert mean is not None
+    assert variance is not None
+    fused = fuse_conv_bn_weights(weight, bias, mean, variance, norm.eps, scale, shift)
+    conv.weight, conv.bias = (nn.Parameter(part.detach().to(conv.weight.dtype)) for part in fused)
 
 
 def _after(norm: _BatchNorm) -> nn.Module:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 import torch
+from google.protobuf.message import Error as ProtobufError
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -28,13 +29,15 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from bench.machine import describe_machine, lacks_vnni
 from compress.by_nncf import quantise_by_nncf
 from compress.export import cosine
 from compress.placement import OPERATORS, gates, place, pool_means
 from compress.ranges import write_ranges
 from zoo.backends import Floats
-from zoo.backends.graphs.onnx_runtime import load_session
+from zoo.backends.graphs.onnx_runtime import REFUSALS, load_session
 from zoo.errors import InputError
+from zoo.files import writing
 
 Method = Literal["minmax", "percentile", "entropy", "mse", "dynamic", "nncf"]
 #: What the operators that are rounded are called: layers, and the gates that scale what they give.
@@ -46,6 +49,9 @@ CALIBRATIONS: Mapping[str, Any] = {
     # Its ranges are written where those of min-max would be kept.
     "mse": CalibrationMethod.MinMax,
 }
+
+#: What the quantisers raise of a full disk: some find only half of what they wrote.
+FULL: tuple[type[Exception], ...] = (OSError, ProtobufError, *REFUSALS)
 
 OnStep = Callable[[str], None]
 
@@ -134,16 +140,18 @@ class Trial:
 
     Attributes:
         excluded: layers left in float.
-        cosine: of its embeddings with the float ones, the mean over the inputs.
+        cosine: of its embeddings with the float ones, the mean over the inputs of the set that it is least in.
         dsc_drops: points of DSC (0 to 100) lost against the float graph, by set of cases; empty where no case has
             labels or the weights are random.
         holds: whether it passes the gate.
+        cosines: the mean over the inputs of each set of cases, by its name.
     """
 
     excluded: tuple[str, ...]
     cosine: float
     dsc_drops: dict[str, float]
     holds: bool
+    cosines: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -152,14 +160,46 @@ class Gate:
 
     Attributes:
         max_dsc_drop: points of mean DSC that any set of cases may lose.
-        min_cosine: of the embeddings.
+        min_cosine: of the embeddings, the mean over any set of cases.
         dsc_of: mean DSC (0 to 100) of a graph over each set of labelled cases, by the set's name: a loss in one must
             not hide behind the others, and in volumes, where masks prompt the next slice, small ones add up.
+        sets: of each input, the name of the set of cases that it is of; where empty, each is a set by itself.
     """
 
     max_dsc_drop: float
     min_cosine: float
     dsc_of: Callable[[Path], dict[str, float]] = lambda graph: {}
+    sets: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class _InFloat:
+    """What the float graph gives.
+
+    Attributes:
+        name: of the graph's input.
+        pairs: inputs and their embeddings.
+        sets: of cases, by input.
+        dsc: mean DSC by set of labelled cases.
+    """
+
+    name: str
+    pairs: Sequence[tuple[Floats, Floats]]
+    sets: Sequence[str]
+    dsc: Mapping[str, float]
+
+    def cosines(self, path: Path) -> dict[str, float]:
+        """Mean cosine of a graph's embeddings with these, by set."""
+        found = _outputs(path, self.name, [image for image, _ in self.pairs])
+        by_set: dict[str, list[float]] = {}
+        for name, embedding, (_, expected) in zip(self.sets, found, self.pairs, strict=True):
+            by_set.setdefault(name, []).append(cosine(embedding, expected))
+        return {name: float(np.mean(likeness)) for name, likeness in by_set.items()}
+
+    def two_of(self, name: str) -> _InFloat:
+        """Of one set of cases, at most two inputs."""
+        chosen = [pair for pair, of in zip(self.pairs, self.sets, strict=True) if of == name][:2]
+        return replace(self, pairs=chosen, sets=[name] * len(chosen))
 
 
 @dataclass(frozen=True)
@@ -178,8 +218,13 @@ class Result:
 
 
 def needs_reduced_range() -> bool:
-    """Whether this CPU adds int8 products in 16 bits, which saturate: x86 without VNNI."""
-    return torch.cpu._is_avx2_supported() and not torch.cpu._is_vnni_supported()
+    """Whether this CPU adds int8 products in 16 bits, which saturate: x86 without VNNI, in either of its forms."""
+    if describe_machine()["isa"]:
+        return lacks_vnni()
+    # Where the system lists no flags, torch asks the CPU; older releases do not tell of AVX-VNNI.
+    told: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    with_vnni = torch.cpu._is_vnni_supported() or told.get("avx_vnni", False)
+    return torch.cpu._is_avx2_supported() and not with_vnni
 
 
 def quantise_within(
@@ -187,8 +232,9 @@ def quantise_within(
 ) -> Result:
     """Quantises `graph` into `target`, leaving in float as many of the worst layers as the gate asks for.
 
-    Layers are ranked by what quantising each alone does to the embedding; then the worst 1, 2, 4 ... of them are left
-    in float until the gate holds. At most half of the layers: what is left would not be worth it.
+    Layers are ranked by what quantising each alone does to the embeddings of the set of cases that lost most; then the
+    worst 1, 2, 4 ... of them are left in float until the gate holds. At most half of the layers: what is left would not
+    be worth it.
 
     Args:
         graph: float ONNX graph of one input and one output.
@@ -200,12 +246,11 @@ def quantise_within(
         on_step: told what is being done.
 
     Raises:
-        InputError: no inputs, or a graph without a layer that could be quantised.
+        InputError: no inputs, a graph without a layer that could be quantised, or no room for trials.
     """
     if not inputs:
         raise InputError("calibration", "no input", "at least one image")
-    with tempfile.TemporaryDirectory(prefix="quantize.") as scratch:
-        folder = Path(scratch)
+    with _scratch() as folder:
         prepared = folder / "prepared.onnx"
         with _quiet():
             quant_pre_process(graph, prepared, skip_symbolic_shape=True)
@@ -213,49 +258,59 @@ def quantise_within(
         quantiser = Quantiser(prepared, inputs, method, needs_reduced_range(), folder, backend)
         if not (layers := quantiser.layers()):
             raise InputError(graph, "no convolution or product with weights", "an encoder's graph")
-        expected = _outputs(graph, quantiser.input_name(), inputs)
-        dsc = gate.dsc_of(graph)
+        name = quantiser.input_name()
+        pairs = list(zip(inputs, _outputs(graph, name, inputs), strict=True))
+        sets = gate.sets or [f"input {number}" for number in range(1, len(inputs) + 1)]
+        in_float = _InFloat(name, pairs, sets, gate.dsc_of(graph))
         sensitivity: dict[str, float] = {}
         trials: list[Trial] = []
         for excluded in _exclusions(len(layers)):
             if excluded and not sensitivity:
-                sensitivity = _rank(quantiser, layers, expected, on_step)
+                worst = min(trials[-1].cosines, key=trials[-1].cosines.__getitem__)
+                sensitivity = _rank(quantiser, layers, in_float.two_of(worst), on_step)
             without = tuple(list(sensitivity)[:excluded])
             on_step(f"quantising {len(layers) - excluded} of {len(layers)} layers")
             quantiser.write(target, without=without)
-            trials.append(_try(target, quantiser, expected, gate, dsc, without))
+            trials.append(_try(target, in_float, gate, without))
             if trials[-1].holds:
                 break
         return Result(tuple(trials), sensitivity, len(layers))
 
 
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for the calibration and trial graphs.
+
+    Raises:
+        InputError: it is full.
+    """
+    expected = "space left there and in the folder of the result; TMPDIR may name another"
+    with writing(Path(tempfile.gettempdir()), FULL, expected), tempfile.TemporaryDirectory(prefix="quantize.") as path:
+        yield Path(path)
+
+
 def _exclusions(layers: int) -> Iterator[int]:
-    """0, 1, 2, 4 ... up to half of the layers."""
+    """0, 1, 2, 4 ... and half of the layers."""
     yield 0
     count = 1
-    while count <= layers // 2:
+    while count < layers // 2:
         yield count
         count *= 2
+    if layers > 1:
+        yield layers // 2
 
 
-def _try(
-    path: Path,
-    quantiser: Quantiser,
-    expected: Sequence[Floats],
-    gate: Gate,
-    dsc: Mapping[str, float],
-    excluded: tuple[str, ...],
-) -> Trial:
-    """Tries a graph against the float one's embeddings `expected` and mean DSC `dsc`."""
-    likeness, found = _likeness(path, quantiser, expected), gate.dsc_of(path)
-    drops = {name: mean - found[name] for name, mean in dsc.items()}
-    holds = likeness >= gate.min_cosine and all(drop <= gate.max_dsc_drop for drop in drops.values())
-    return Trial(excluded, likeness, drops, holds)
+def _try(path: Path, in_float: _InFloat, gate: Gate, excluded: tuple[str, ...]) -> Trial:
+    """Tries a graph against the float one."""
+    cosines, found = in_float.cosines(path), gate.dsc_of(path)
+    least = float(np.min(list(cosines.values())))
+    drops = {name: mean - found[name] for name, mean in in_float.dsc.items()}
+    holds = least >= gate.min_cosine and all(drop <= gate.max_dsc_drop for drop in drops.values())
+    return Trial(excluded, least, drops, holds, cosines)
 
 
-def _rank(quantiser: Quantiser, layers: Sequence[str], expected: Sequence[Floats], on_step: OnStep) -> dict[str, float]:
-    """What quantising each layer alone takes off the cosine, over at most two inputs; the worst first."""
-    few = replace(quantiser, inputs=quantiser.inputs[:2])
+def _rank(quantiser: Quantiser, layers: Sequence[str], in_float: _InFloat, on_step: OnStep) -> dict[str, float]:
+    """What quantising each layer alone takes off the cosine; the worst first."""
     # NNCF would calibrate anew for each layer.
     ranking = replace(quantiser, method="minmax") if quantiser.method == "nncf" else quantiser
     lost = {}
@@ -263,14 +318,9 @@ def _rank(quantiser: Quantiser, layers: Sequence[str], expected: Sequence[Floats
         on_step(f"sensitivity of layer {number} of {len(layers)}")
         trial = quantiser.folder / "layer.onnx"
         ranking.write(trial, only=[layer])
-        lost[layer] = 1 - _likeness(trial, few, expected)
+        (likeness,) = in_float.cosines(trial).values()
+        lost[layer] = 1 - likeness
     return dict(sorted(lost.items(), key=lambda item: -item[1]))
-
-
-def _likeness(path: Path, quantiser: Quantiser, expected: Sequence[Floats]) -> float:
-    """Mean cosine of a graph's outputs with the float ones."""
-    found = _outputs(path, quantiser.input_name(), quantiser.inputs)
-    return float(np.mean([cosine(a, b) for a, b in zip(found, expected[: len(found)], strict=True)]))
 
 
 def _outputs(path: Path, name: str, inputs: Sequence[Floats]) -> list[Floats]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,16 @@ from bench.accuracy import measure_accuracy
 from bench.candidate import Candidate
 from bench.timing import interleave
 from compress.by_nncf import check_nncf
-from compress.calibration import calibration_cases, calibration_inputs, check_modalities, digest_of
+from compress.calibration import (
+    calibration_cases,
+    calibration_inputs,
+    calibration_sets,
+    check_modalities,
+    digest_of,
+    set_of,
+)
 from compress.card import GRAPH_FILE, CandidateCard, withdraw_card, write_card
-from compress.export import copy_graphs, describe
+from compress.export import check_encoder, copy_graphs, describe
 from compress.quantize import Gate, Method, OnStep, Result, Trial, needs_reduced_range, quantise_within
 from zoo.backends import Backend, check_backend, create_backend
 from zoo.backends.graphs import GRAPHS
@@ -27,6 +34,8 @@ from zoo.sam.case import segment_case
 
 #: Rounds of the comparison with float, after the warm-up.
 ROUNDS, WARMUP = 8, 2
+#: Calibration inputs that the float graph is compared with the model on: what all else is held against.
+CHECKED = 2
 #: A graph that is not faster than float by this much is not worth its loss.
 WORTH_SPEEDUP = 1.05
 
@@ -41,7 +50,7 @@ class Options:
         calibration_images: at most so many.
         max_dsc_drop: points of DSC that the images or volumes of any modality may lose, where weights are trained and
             cases have labels.
-        min_cosine: of the embeddings.
+        min_cosine: of the embeddings, the mean over the images or volumes of any modality.
         modalities: that will be segmented, which calibration must show; any if empty.
     """
 
@@ -59,8 +68,8 @@ def quantise_candidate(
     """Writes the quantised encoder, the float decoder's graphs, and the card into `folder`.
 
     Raises:
-        InputError: no cases, or of other modalities; a runtime or quantiser that is not there; nothing to quantise; no
-            room or no right to write.
+        InputError: no cases, or of other modalities; a runtime or quantiser that is not there; nothing to quantise; a
+            float graph that differs from the model; no room or no right to write.
     """
     check_backend(options.backend, "int8")
     if options.method == "nncf":
@@ -75,7 +84,13 @@ def quantise_candidate(
     target = folder / GRAPH_FILE
     on_step("exporting the float graph")
     graph = onnx_file(candidate.sam, "encoder")
-    gate = Gate(options.max_dsc_drop, options.min_cosine, _scorer(candidate, options.backend, cases, on_step))
+    check_encoder(candidate, graph, inputs[:CHECKED])
+    gate = Gate(
+        options.max_dsc_drop,
+        options.min_cosine,
+        _scorer(candidate, options.backend, cases, on_step),
+        calibration_sets(shown, options.calibration_images),
+    )
     result = quantise_within(graph, target, inputs, options.method, options.backend, gate, on_step)
     on_step("timing against float")
     threads = candidate.recipe.threads
@@ -112,14 +127,10 @@ def _scorer(
         for number, case in enumerate(scored, start=1):
             on_step(f"scoring case {number} of {len(scored)}, {case.case_id}")
             found = measure_accuracy(case, segment_case(case, runtime))["dsc"]
-            scores.setdefault(_set_of(case), []).extend(dsc for dsc in found if dsc is not None)
+            scores.setdefault(set_of(case), []).extend(dsc for dsc in found if dsc is not None)
         return {name: 100 * float(np.mean(found)) for name, found in scores.items() if found}
 
     return mean_dsc
-
-
-def _set_of(case: Case) -> str:
-    return f"{case.modality} {'3D' if case.is_volume else '2D'}"
 
 
 def _latency(backends: dict[str, Backend], image: Any) -> dict[str, float]:
@@ -145,23 +156,34 @@ def _told(
         "layers": result.layers,
         "excluded": list(last.excluded),
         "sensitivity": result.sensitivity,
-        "trials": [{"excluded": len(t.excluded), "cosine": t.cosine, "dsc_drops": t.dsc_drops} for t in result.trials],
+        "trials": [
+            {"excluded": len(t.excluded), "cosine": t.cosine, "cosines": t.cosines, "dsc_drops": t.dsc_drops}
+            for t in result.trials
+        ],
         "gate": {"min_cosine": options.min_cosine, "max_dsc_drop": options.max_dsc_drop, "holds": last.holds},
         "dsc_drops": last.dsc_drops,
+        "cosines": last.cosines,
         "latency_s": latency,
         "speedup": speedup,
-        "verdict": verdict(last, speedup),
+        "verdict": verdict(last, speedup, result.layers),
         "weights_trained": candidate.weights.trained,
     }
 
 
-def verdict(last: Trial, speedup: float) -> str:
-    """`worth it`, or `not worth it` and why."""
+def verdict(last: Trial, speedup: float, layers: int) -> str:
+    """`worth it`, or `not worth it` and why, of a graph of so many layers."""
     reasons = []
     if not last.holds:
         worst = max(last.dsc_drops, key=last.dsc_drops.__getitem__, default="")
         lost = f" and {last.dsc_drops[worst]:.2f} points of DSC lost in {worst}" if worst else ""
-        reasons.append(f"the gate does not hold with half of the layers in float (cosine {last.cosine:.4f}{lost})")
+        in_float = f"{len(last.excluded)} of {layers} layers in float"
+        reasons.append(f"the gate does not hold with {in_float} (cosine {least_cosine(last.cosines)}{lost})")
     if speedup < WORTH_SPEEDUP:
         reasons.append(f"{speedup:.2f} times the speed of float")
     return f"not worth it: {'; '.join(reasons)}" if reasons else f"worth it: {speedup:.2f} times the speed of float"
+
+
+def least_cosine(cosines: Mapping[str, float]) -> str:
+    """The least, and the set of cases that it is of."""
+    worst = min(cosines, key=cosines.__getitem__)
+    return f"{cosines[worst]:.5f} in {worst}"

@@ -142,6 +142,8 @@ def segment(
     recipe = _recipe(encoder, weights, candidate, backend, precision, threads or 1)
     if (recipe.weights or "").startswith("random"):
         click.echo("random weights: masks will tell nothing", err=True)
+    for doubt in recipe.doubts:
+        click.echo(doubt, err=True)
     (volumes,), images = protocols_of([protocol], **rule)
     run = SegmentRun(
         out=out.absolute(),

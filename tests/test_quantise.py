@@ -8,13 +8,16 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
 from click.testing import CliRunner
 from conftest import ENCODER
 from fill import smooth_image
+from google.protobuf.message import DecodeError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -25,7 +28,7 @@ from compress.calibration import calibration_cases, calibration_inputs, check_mo
 from compress.card import read_card
 from compress.deploy import recipe_of
 from compress.export import cosine
-from compress.quantize import Gate, Result, Trial, quantise_within
+from compress.quantize import Gate, Result, Trial, _exclusions, quantise_within
 from compress.quantize_run import variant_name, verdict
 from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.backends.graphs.openvino_runtime import load_compiled
@@ -91,6 +94,47 @@ def test_the_gate_holds_on_every_set_of_cases(graph: Path, tmp_path: Path) -> No
     assert [trial.holds for trial in result.trials] == [False, True]
 
 
+@pytest.mark.parametrize(("sets", "cosines", "ranked_on"), [
+    (("CT 2D", "CT 2D", "MR 2D"), {"CT 2D": 1.0, "MR 2D": 0.8}, [2]),
+    (("CT 2D", "MR 2D", "CT 2D"), {"CT 2D": 0.9, "MR 2D": 1.0}, [0, 2]),
+    ((), {"input 1": 1.0, "input 2": 1.0, "input 3": 0.8}, [2]),
+])  # fmt: skip
+def test_a_bad_set_of_inputs_does_not_hide_behind_the_others(
+    graph: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sets: tuple[str, ...],
+    cosines: dict[str, float],
+    ranked_on: list[int],
+) -> None:
+    """The mean over all inputs, 0.933, would do."""
+    seen: list[list[int]] = []
+
+    def outputs(path: Path, name: str, inputs: list[Any]) -> list[Any]:
+        numbers = [next(i for i, image in enumerate(INPUTS) if image is given) for given in inputs]
+        seen.append(numbers)
+        bad = [] if path == graph else [2]
+        return [np.array([0.8, 0.6]) if number in bad else np.array([1.0, 0.0]) for number in numbers]
+
+    monkeypatch.setattr("compress.quantize._outputs", outputs)
+    result = quantise(graph, tmp_path / "q.onnx", Gate(0.5, 0.91, sets=sets))
+    assert result.trials[0].cosines == pytest.approx(cosines)
+    assert result.trials[0].cosine == pytest.approx(min(cosines.values()))
+    assert not any(trial.holds for trial in result.trials)
+    assert seen[2 : 2 + result.layers] == [ranked_on] * result.layers, "layers are ranked where most is lost"
+
+
+@pytest.mark.parametrize(("layers", "counts"), [
+    (1, [0]),
+    (2, [0, 1]),
+    (5, [0, 1, 2]),
+    (8, [0, 1, 2, 4]),
+    (109, [0, 1, 2, 4, 8, 16, 32, 54]),
+])  # fmt: skip
+def test_up_to_half_of_the_layers_are_left_in_float(layers: int, counts: list[int]) -> None:
+    assert list(_exclusions(layers)) == counts
+
+
 @pytest.mark.parametrize("method", ["percentile", "entropy", "mse"])
 def test_methods(graph: Path, tmp_path: Path, method: str) -> None:
     quantise_within(graph, tmp_path / "q.onnx", INPUTS, method, "onnxruntime", Gate(0.5, 0.0), lambda step: None)  # type: ignore[arg-type]
@@ -129,6 +173,16 @@ def test_nncf_leaves_the_worst_layers_in_float(graph: Path, tmp_path: Path) -> N
 def test_nothing_to_calibrate_with(graph: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no input; expected at least one image"):
         quantise_within(graph, tmp_path / "q.onnx", [], "minmax", "onnxruntime", Gate(0.5, 0.9), lambda step: None)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), DecodeError("half a file")])
+def test_no_room_for_trials(graph: Path, tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("compress.quantize.quant_pre_process", full)
+    with pytest.raises(InputError, match=r"found no room .*; expected space left .*; TMPDIR may name another"):
+        quantise(graph, tmp_path / "q.onnx", Gate(0.5, 0.9))
 
 
 def loaded(phantom: str) -> Case:
@@ -179,10 +233,12 @@ def test_calibration_of_another_modality() -> None:
 @pytest.mark.parametrize(("holds", "speedup", "told"), [
     (True, 1.8, "worth it: 1.80 times"),
     (True, 0.9, "not worth it: 0.90 times"),
-    (False, 1.8, r"not worth it: the gate does not hold .*cosine 0\.9500 and 0\.70 points of DSC lost in CT 3D"),
+    (False, 1.8, r"not worth it: the gate does not hold with 2 of 5 layers in float "
+                 r"\(cosine 0\.95000 in MR 2D and 0\.70 points of DSC lost in CT 3D\)"),
 ])  # fmt: skip
 def test_verdict(holds: bool, speedup: float, told: str) -> None:
-    assert re.match(told, verdict(Trial((), 0.95, {"CT 2D": 0.1, "CT 3D": 0.7}, holds), speedup))
+    drops, cosines = {"CT 2D": 0.1, "CT 3D": 0.7}, {"CT 2D": 0.99, "MR 2D": 0.95, "CT 3D": 0.98}
+    assert re.match(told, verdict(Trial(("a", "b"), 0.95, drops, holds, cosines), speedup, 5))
 
 
 def test_a_variant_tells_how_much_of_it_is_in_float() -> None:
@@ -204,6 +260,7 @@ def test_quantize_then_bench(tmp_path: Path) -> None:
     assert card.quantisation["calibration_cases"] == ["phantom_rgb2d"], "what was used, not what was there"
     assert card.quantisation["modalities"] == ["Dermoscopy"]
     assert len(card.quantisation["calibration_sha256"]) == 64
+    assert card.quantisation["cosines"] == {"Dermoscopy 2D": card.checks["embedding_cosine"]}
     bench = ["bench", "--encoder", ENCODER, "--backend", "onnxruntime", "--candidate", str(folder), "--no-cold"]
     result = CliRunner().invoke(
         main, [*bench, "--cases", "phantom:rgb2d", "--rounds", "2", "--passes", "1", "--out", str(records)]
@@ -260,19 +317,12 @@ def test_ranges_are_of_static_calibration(method: str, tmp_path: Path) -> None:
     assert f"--ranges: --method {method} chooses them itself" in result.output
 
 
-def test_a_cpu_without_vnni_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
-    arguments = [
-        "--encoder",
-        ENCODER,
-        "--calib",
-        "phantom:rgb2d",
-        "--modality",
-        "CT",
-        "-o",
-        str(tmp_path / "int8"),
-    ]
-    assert "lacks VNNI: weights of 7 bits" in CliRunner().invoke(main, ["quantize", *arguments]).output
+@pytest.mark.parametrize("limit", [("--min-cosine", "99"), ("--min-cosine", "nan"), ("--max-dsc-drop", "nan")])
+def test_limits_that_nothing_or_everything_would_keep(limit: tuple[str, str], tmp_path: Path) -> None:
+    arguments = ["--encoder", ENCODER, "--calib", "phantom:rgb2d", "-o", str(tmp_path / "int8"), *limit]
+    result = CliRunner().invoke(main, ["quantize", *arguments])
+    assert result.exit_code == 2
+    assert f"Invalid value for '{limit[0]}'" in result.output
 
 
 @pytest.mark.slow

@@ -11,7 +11,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from compress.reparam import reparameterise
-from zoo.encoders import timm_backbone
 from zoo.errors import InputError
 from zoo.registry import create_encoder, create_sam, encoder_spec
 
@@ -41,20 +40,6 @@ def test_contract_and_folding(backbone: str) -> None:
     assert (after - embedding).norm() <= 1e-4 * embedding.norm()
     fewer = sum(p.numel() for p in folded.parameters()) < sum(p.numel() for p in encoder.parameters())
     assert fewer, "the neck at least has something to fold"
-
-
-def test_a_batchnorm_that_shares_its_input_is_left() -> None:
-    class Shared(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            y = self.conv(x)
-            return self.norm(y) + y
-
-    with pytest.raises(ValueError, match="1 BatchNorms that no rule folds"):
-        reparameterise(timm_backbone.TimmEncoder(nn.Sequential(Shared()), [], 32, None).eval())
 
 
 def test_spec() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib.metadata
 import os
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.files import whole_file, writing
+from zoo.files import sha256_of, whole_file, writing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 #: Folder of the cache, instead of the user's own.
 FOLDER_VARIABLE = "REPMEDSAM_CACHE"
 EXPECTED = f"a folder with space left; {FOLDER_VARIABLE} may name another"
+#: Whose releases change graphs: they hold layers, or export them.
+PACKAGES = ("torch", "timm", "onnx", "onnxscript")
 
 
 def cache_folder() -> Path:
@@ -50,9 +55,7 @@ def cached_file(name: str, module: nn.Module, make: Callable[[Path], None], *fac
     Raises:
         InputError: the cache cannot be written.
     """
-    import torch
-
-    digest = hashlib.sha256(f"{torch.__version__} {_code_digest()} {facts} {module!r}".encode())
+    digest = hashlib.sha256(f"{_versions()} {_zoo_digest()} {_class_digests(module)} {facts} {module!r}".encode())
     for key, value in sorted(module.state_dict().items()):
         digest.update(key.encode())
         digest.update(value.detach().contiguous().numpy().tobytes())
@@ -64,9 +67,26 @@ def cached_file(name: str, module: nn.Module, make: Callable[[Path], None], *fac
 
 
 @cache
-def _code_digest() -> str:
+def _versions() -> dict[str, str]:
+    """Of the installed packages among `PACKAGES`."""
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+@cache
+def _zoo_digest() -> str:
     """Of the zoo's sources: graphs of older code are not taken for today's."""
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(source.read_bytes())
     return digest.hexdigest()
+
+
+def _class_digests(module: nn.Module) -> list[str]:
+    """Of the files that the classes of all modules within `module` are written in, which may be a plugin's."""
+    classes = {cls for part in module.modules() for cls in type(part).__mro__}
+    files = {getattr(sys.modules.get(cls.__module__), "__file__", None) for cls in classes}
+    return sorted(sha256_of(Path(file)) for file in files if file and Path(file).is_file())

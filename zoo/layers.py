@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.folding import conv_like, fold_bn
+
 
 class LayerNorm2d(nn.Module):
     """Layer normalisation over the channels of (B, C, H, W), with torch's two-pass formula and SAM's keys.
@@ -42,6 +44,10 @@ class ConvBn(nn.Sequential):
     ) -> None:
         conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
         super().__init__(OrderedDict(c=conv, bn=nn.BatchNorm2d(outputs)))
+
+    def folded(self) -> nn.Conv2d:
+        """The convolution with the BatchNorm in its weights."""
+        return conv_like(self.c, *fold_bn(self.c.weight, None, self.bn))
 
 
 class SamNeck(nn.Sequential):

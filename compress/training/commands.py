@@ -284,7 +284,7 @@ def distill(
     assert sam.weights is not None
     assert master.weights is not None
     if int8:
-        sam.image_encoder = simulate_int8(sam.image_encoder)
+        sam.image_encoder = simulate_int8(sam.image_encoder, sam.spec.image_size)
     origin = {
         "weights_sha256": sam.weights.sha256,
         "teacher": master.spec.name,

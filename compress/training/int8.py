@@ -38,13 +38,17 @@ class Int8Linear(nn.Linear):
 ROUNDED: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: Int8Conv2d, nn.Linear: Int8Linear}
 
 
-def simulate_int8(encoder: nn.Module) -> nn.Module:
+def simulate_int8(encoder: nn.Module, image_size: int | None = None) -> nn.Module:
     """A folded copy of an encoder that computes as if in int8; its weights are float and keep their names.
+
+    Args:
+        encoder: in eval mode.
+        image_size: as of `reparameterise`.
 
     Raises:
         ValueError: as `reparameterise`.
     """
-    folded = reparameterise(encoder)
+    folded = reparameterise(encoder, image_size)
     for module in folded.modules():
         # The class alone differs, so that no hook, name or parameter is lost.
         module.__class__ = ROUNDED.get(type(module), type(module))

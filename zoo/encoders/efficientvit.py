@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.folding import conv_like, fold_bn
 from zoo.layers import LayerNorm2d
 from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE, Cost, EncoderSpec, register_encoder
 
@@ -49,6 +50,13 @@ class ConvNorm(nn.Sequential):
         if act:
             layers["act"] = nn.GELU(approximate="tanh")
         super().__init__(layers)
+
+    def folded(self) -> nn.Module:
+        """Convolution and BatchNorm as one; the activation behind them stays."""
+        if "norm" not in self._modules:
+            return self
+        conv = conv_like(self.conv, *fold_bn(self.conv.weight, None, self.norm))
+        return nn.Sequential(conv, self.act) if "act" in self._modules else conv
 
 
 class Named(nn.Sequential):

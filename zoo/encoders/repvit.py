@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.folding import conv_like, fold_bn
 from zoo.layers import ConvBn, SamNeck
 from zoo.registry import EMBEDDING_CHANNELS, Cost, EncoderSpec, register_encoder
 
@@ -31,6 +32,14 @@ class RepVggDepthwise(nn.Module):
         mixed: Tensor = self.bn(self.conv(x) + self.conv1(x) + x)
         return mixed
 
+    def folded(self) -> nn.Conv2d:
+        """Adds the 1x1 branch and the identity into the centre of the 3x3 kernel, then folds the outer BatchNorm."""
+        weight, bias = fold_bn(self.conv.c.weight, None, self.conv.bn)
+        weight[:, :, 1, 1] += self.conv1.weight.double()[:, :, 0, 0] + 1
+        if self.conv1.bias is not None:
+            bias = bias + self.conv1.bias.double()
+        return conv_like(self.conv.c, *fold_bn(weight, bias, self.bn))
+
 
 class EarlyRepVggDepthwise(nn.Module):
     """The form of RepViT's first version: conv3x3+BN + conv1x1+BN + identity."""
@@ -44,6 +53,13 @@ class EarlyRepVggDepthwise(nn.Module):
         """(B, C, H, W) to (B, C, H, W)."""
         mixed: Tensor = self.conv(x) + self.conv1(x) + x
         return mixed
+
+    def folded(self) -> nn.Conv2d:
+        """As of `RepVggDepthwise`, for two branches with a BatchNorm each and none after their sum."""
+        weight, bias = fold_bn(self.conv.c.weight, None, self.conv.bn)
+        centre, shift = fold_bn(self.conv1.c.weight, None, self.conv1.bn)
+        weight[:, :, 1, 1] += centre[:, :, 0, 0] + 1
+        return conv_like(self.conv.c, weight, bias + shift)
 
 
 class SqueezeExcite(nn.Module):

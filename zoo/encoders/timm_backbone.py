@@ -8,9 +8,12 @@ Rep-MedSAM's.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from zoo.errors import InputError, unknown_name
@@ -60,6 +63,26 @@ class TimmEncoder(nn.Module):
         """Normalised images to embeddings."""
         embedding: Tensor = self.neck(self.backbone(x)[-STAGES:], EMBEDDING_SIZE)
         return embedding
+
+    def folded(self) -> nn.Module:
+        """Itself, once the backbone has merged its branches, as timm's models know how to."""
+        from timm.utils.model import reparameterize_model
+
+        dtype = next(self.backbone.parameters()).dtype
+        with _float64():
+            self.backbone = reparameterize_model(self.backbone.double()).to(dtype)
+        return self
+
+
+@contextmanager
+def _float64() -> Iterator[None]:
+    """New modules get float64 parameters: merging branches makes some."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @register_family("timm")

@@ -9,11 +9,13 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from zoo.errors import InputError
 from zoo.registry import create_encoder, encoder_spec, list_encoders
 from zoo.weights.load import ENCODER_PREFIX, describe_mismatch
 
-#: Makes another graph of an encoder, such as the re-parameterised one, whose checkpoints have other keys.
-Variant = Callable[[nn.Module], nn.Module]
+#: Makes another graph of an encoder for images of a side in pixels, such as the re-parameterised one, whose checkpoints
+#: have other keys; an `InputError` where there is none.
+Variant = Callable[[nn.Module, int], nn.Module]
 
 
 @dataclass(frozen=True)
@@ -91,14 +93,17 @@ def suggest(state: Mapping[str, Tensor]) -> str:
 
 @cache
 def _layout(name: str, variant: Variant | None) -> dict[str, Tensor]:
-    """State dict, without memory, of a registered model whose encoder `variant` changes."""
+    """State dict, without memory, of a registered model whose encoder `variant` changes; empty where it cannot."""
     # Imported here: the model needs this package's identities.
     from zoo.sam.model import Sam
 
     with torch.device("meta"):
         sam = Sam(create_encoder(name), encoder_spec(name)).eval()
         if variant:
-            sam.image_encoder = variant(sam.image_encoder)
+            try:
+                sam.image_encoder = variant(sam.image_encoder, sam.spec.image_size)
+            except InputError:
+                return {}
     return sam.state_dict()
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from zoo.backends import Floats, register_backend
 from zoo.backends.graphs import GraphBackend, GraphFiles, Run, refusal
 from zoo.cache import cached_folder
+from zoo.files import sha256_of
 
 if TYPE_CHECKING:
     import openvino
@@ -64,7 +65,8 @@ def load_compiled(path: Path, precision: str, threads: int) -> Run:
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": HINTS[precision],
         "PERFORMANCE_HINT": "LATENCY",
-        "CACHE_DIR": str(cached_folder("openvino")),
+        # OpenVINO knows a graph by its path, size and time only, which a copied folder may share with another.
+        "CACHE_DIR": str(cached_folder(f"openvino/{sha256_of(path)[:20]}")),
     }
     import openvino
 

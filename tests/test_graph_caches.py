@@ -1,0 +1,107 @@
+"""What is kept of graphs is that of today's code, and of these very files."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from fill import smooth_image
+from torch import nn
+
+from bench.candidate import Candidate
+from compress import quantize_run
+from compress.quantize_run import Options, quantise_candidate
+from zoo import cache
+from zoo.backends.graphs.openvino_runtime import load_compiled
+from zoo.data.cases import find_cases
+from zoo.errors import InputError
+from zoo.graphs import Graph, write_onnx
+
+PLUGIN = """
+from torch import nn
+
+SCALE = 1.0
+
+class Base(nn.Module):
+    def forward(self, x):
+        return SCALE * x
+
+class Scaled(Base):
+    pass
+"""
+
+
+def imported(path: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
+    """A module of the file's class, imported as plugins are."""
+    path.write_text(code)
+    spec = importlib.util.spec_from_file_location("a_plugin", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "a_plugin", module)
+    # Bytecode is known by its source's time in whole seconds, which two versions of a test share.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    spec.loader.exec_module(module)
+    return nn.Sequential(module.Scaled())
+
+
+def test_a_file_is_made_anew_for_other_code_of_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(tmp_path / "cache"))
+    plugin = tmp_path / "plugin.py"
+    first = cache.cached_file("encoder.onnx", imported(plugin, PLUGIN, monkeypatch), Path.touch)
+    assert cache.cached_file("encoder.onnx", imported(plugin, PLUGIN, monkeypatch), Path.touch) == first
+    other = imported(plugin, PLUGIN.replace("1.0", "2.0"), monkeypatch)
+    assert cache.cached_file("encoder.onnx", other, Path.touch) != first
+
+
+@pytest.mark.parametrize("package", cache.PACKAGES)
+def test_a_file_is_made_anew_by_another_release(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(tmp_path))
+    module, versions = nn.Linear(2, 2), cache._versions()
+    first = cache.cached_file("encoder.onnx", module, Path.touch)
+    monkeypatch.setattr(cache, "_versions", lambda: versions | {package: "0.0"})
+    assert package in versions
+    assert cache.cached_file("encoder.onnx", module, Path.touch) != first
+
+
+def graph_that_multiplies(path: Path, factor: float) -> Path:
+    layer = nn.Conv2d(3, 3, 1)
+    nn.init.constant_(layer.weight, factor)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    example = {"image": torch.from_numpy(smooth_image(64))}
+    write_onnx(Graph("encoder", layer.eval(), example, {"image": {}}, ("embedding",)), path)
+    return path
+
+
+def test_openvino_tells_graphs_of_one_path_size_and_time_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(tmp_path / "cache"))
+    image, live = smooth_image(64), tmp_path / "live.onnx"
+    sizes = set()
+    for factor in (1.0, 3.0):
+        shutil.copyfile(graph_that_multiplies(tmp_path / "made.onnx", factor), live)
+        os.utime(live, (1_600_000_000,) * 2)
+        sizes.add(live.stat().st_size)
+        found = load_compiled(live, "fp32", 2)({"image": image})[0]
+        np.testing.assert_allclose(found[:, 0], factor * image.sum(1), rtol=1e-4)
+    assert len(sizes) == 1
+
+
+def test_quantize_refuses_a_float_graph_that_is_not_the_models(
+    candidate: Candidate, graphs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = onnx.load(graphs / "encoder.onnx")
+    for tensor in model.graph.initializer:
+        if len(tensor.dims) == 4:
+            values = 2 * onnx.numpy_helper.to_array(tensor)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, tmp_path / "stale.onnx")
+    monkeypatch.setattr(quantize_run, "onnx_file", lambda sam, name: tmp_path / "stale.onnx")
+    with pytest.raises(InputError, match=r"stale\.onnx: found graphs that differ from the model"):
+        quantise_candidate(candidate, tmp_path / "int8", find_cases("phantom:rgb2d"), Options(), lambda step: None)
