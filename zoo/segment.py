@@ -15,13 +15,13 @@ from PIL import Image
 
 from zoo.data.boxes import boxes_in_slices, read_boxes
 from zoo.data.built_in import load_built_in
-from zoo.data.case import Case, boxes_from_labels
+from zoo.data.case import Case
 from zoo.data.cases import CaseSource
 from zoo.data.grid import Grid
 from zoo.data.npz import load_challenge_npz, save_segmentation
 from zoo.data.prepare import Preparation, case_of_boxes
 from zoo.data.readers.nifti import UNITS_MM
-from zoo.data.scan import read_labels, read_scan, stem
+from zoo.data.scan import read_objects, read_scan, stem
 from zoo.errors import InputError
 from zoo.files import whole_file
 
@@ -76,7 +76,7 @@ def load_prompted(
         in_file, labels = given
         in_slices = boxes_in_slices(boxes_file or Path("--box"), in_file, scan)
     elif source.labels_paths:
-        in_slices, labels = boxes_from_labels(read_labels(source.labels_paths, scan))
+        in_slices, labels = read_objects(source.labels_paths, scan).boxes()
         if not len(labels):
             raise InputError(source.labels_paths[0], "no label", f"labelled objects of {source.image_path.name}")
     else:

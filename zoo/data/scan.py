@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from zoo.data.grid import Grid
 from zoo.data.intensity import CT_MINIMUM_HU
+from zoo.data.masks import Objects, paint
 from zoo.data.modality import modality_from_name
 from zoo.data.readers import nifti, picture
 from zoo.errors import InputError
@@ -77,27 +78,30 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_labels(paths: Sequence[Path], image: Scan | None = None) -> NDArray[np.uint16]:
-    """The label map of one file, or of several files with one object each, which get the labels 1 to N in order.
+    """The label map of `read_objects`.
+
+    Raises:
+        InputError: no readable labels, or of another shape or geometry.
+    """
+    return read_objects(paths, image).labels
+
+
+def read_objects(paths: Sequence[Path], image: Scan | None = None) -> Objects:
+    """Labels of one file, or of several files with one object each, which get the labels 1 to N in order.
 
     Args:
         paths: of the files.
         image: whose shape and geometry the labels must have.
 
     Returns:
-        uint16 of the image's spatial shape.
+        Labels of the image's spatial shape, and where files overlap, what of whom lies below.
 
     Raises:
-        InputError: no readable labels, or of another shape or geometry.
+        InputError: no readable labels, or of another shape or geometry, or an object that others cover wholly.
     """
     if len(paths) == 1:
-        return _read_label_map(paths[0], image)
-    masks = [_read_label_map(path, image) > 0 for path in paths]
-    if any(mask.shape != masks[0].shape for mask in masks):
-        raise InputError(paths[0].parent, "label files of different shapes", "one shape")
-    labels = np.zeros(masks[0].shape, np.uint16)
-    for number, mask in enumerate(masks, start=1):
-        labels[mask] = number
-    return labels
+        return Objects(_read_label_map(paths[0], image))
+    return paint(paths, (_read_label_map(path, image) > 0 for path in paths))
 
 
 def _read_label_map(path: Path, image: Scan | None) -> NDArray[np.uint16]:
