@@ -16,6 +16,7 @@ from zoo.data.case import Case
 from zoo.data.modality import MODALITIES
 from zoo.data.npz import load_challenge_npz, save_challenge_npz
 from zoo.data.prepare import Preparation, load_pair
+from zoo.data.readers.dicom import holds_no_image
 from zoo.data.scan import SUFFIXES, is_dicom, stem
 from zoo.errors import InputError
 
@@ -23,8 +24,8 @@ from zoo.errors import InputError
 INDEX_FILE = "segment.jsonl"
 #: Tokens of a file or folder name that mark labels.
 LABEL_TOKENS = {
-    *("seg", "segs", "segmentation", "segmentations", "label", "labels", "labelstr", "labelsts", "mask", "masks"),
-    *("gt", "gts"),
+    *("seg", "segs", "segmentation", "segmentations", "mask", "masks"),
+    *("label", "labels", "labelstr", "labelsts", "gt", "gts"),
 }
 #: Names that tell nothing of a case.
 GENERIC_NAMES = {*MODALITIES, "dicom", "image", "img", "scan", "vol", "volume"}
@@ -176,7 +177,9 @@ def _paths(spec: str) -> list[Path]:
     found = list(root.rglob("*")) if root.is_dir() else [root] if root.exists() else _matches(spec)
     made = {path.parent for path in found if path.name == INDEX_FILE} - {root}
     files = {path for path in found if _is_scan(path) and made.isdisjoint(path.parents)}
-    dicoms = Counter(path.parent for path in files if root != path and is_dicom(path))
+    dicom_files = {path for path in files if root != path and is_dicom(path)}
+    files -= {path for path in dicom_files if holds_no_image(path)}
+    dicoms = Counter(path.parent for path in dicom_files & files)
     series = {folder for folder, count in dicoms.items() if count > 1}
     return sorted(series | {path for path in files if path.parent not in series})
 
