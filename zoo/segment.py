@@ -23,7 +23,7 @@ from zoo.data.prepare import Preparation, case_of_boxes
 from zoo.data.readers.nifti import UNITS_MM
 from zoo.data.scan import read_objects, read_scan, stem
 from zoo.errors import InputError
-from zoo.files import whole_file
+from zoo.files import whole_file, writing
 
 Labels = NDArray[np.uint16]
 
@@ -98,7 +98,15 @@ def write_segmentation(segmentation: Labels, prompted: Prompted, path: Path) -> 
         segmentation: of the case's spatial shape.
         prompted: what was segmented.
         path: its suffix tells the format.
+
+    Raises:
+        InputError: no room or no right to write.
     """
+    with writing(path):
+        _write(segmentation, prompted, path)
+
+
+def _write(segmentation: Labels, prompted: Prompted, path: Path) -> None:
     if path.suffix == ".npz":
         save_segmentation(segmentation, path)
     elif path.suffix == ".png":
