@@ -8,7 +8,6 @@ from gzip import GzipFile
 from pathlib import Path
 from typing import Literal
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -20,7 +19,7 @@ from zoo.data.cases import CaseSource
 from zoo.data.grid import Grid
 from zoo.data.npz import load_challenge_npz, save_segmentation
 from zoo.data.prepare import Preparation, case_of_boxes
-from zoo.data.readers.nifti import UNITS_MM
+from zoo.data.readers.nifti import nifti_of
 from zoo.data.scan import read_objects, read_scan, stem
 from zoo.errors import InputError
 from zoo.files import whole_file, writing
@@ -114,18 +113,11 @@ def _write(segmentation: Labels, prompted: Prompted, path: Path) -> None:
         with whole_file(path) as part:
             Image.fromarray(narrow).save(part, format="PNG")
     else:
-        image = _nifti(segmentation, prompted)
+        if prompted.grid is None:
+            raise InputError(prompted.case.case_id, "a case without a geometry", "a volume of a scan's file, for NIfTI")
+        image = nifti_of(prompted.grid.to_file(segmentation), prompted.grid)
         with whole_file(path) as part, part.open("wb") as file, GzipFile("", "wb", fileobj=file, mtime=0) as stream:
             image.to_stream(stream)
-
-
-def _nifti(segmentation: Labels, prompted: Prompted) -> nib.Nifti1Image:
-    """A label map in the voxel axes and the affine of the scan's file; nothing else of its header is taken over."""
-    if prompted.grid is None:
-        raise InputError(prompted.case.case_id, "a case without a geometry", "a volume of a scan's file, for NIfTI")
-    image = nib.Nifti1Image(prompted.grid.to_file(segmentation), prompted.grid.affine)
-    image.header.set_xyzt_units(next(unit for unit, size_mm in UNITS_MM.items() if size_mm == prompted.grid.unit_mm))
-    return image
 
 
 def parse_boxes(texts: Sequence[str]) -> NDArray[np.int64] | None:

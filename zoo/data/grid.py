@@ -5,7 +5,8 @@ Slices are axial, as a radiologist sees them: x grows to the patient's left, y t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,13 @@ class Grid:
         affine: float64 (4, 4): voxel (i, j, k) of the file to RAS coordinates, as nibabel has it.
         shape: (I, J, K) of the file.
         unit_mm: of the coordinates; not 1 where a file says that it is in micrometres.
+        nifti_fields: of a NIfTI header, that say so in its own ways, which programs read with different preferences.
     """
 
     affine: NDArray[np.float64]
     shape: tuple[int, int, int]
     unit_mm: float = 1.0
+    nifti_fields: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @property
     def slices_affine(self) -> NDArray[np.float64]:
