@@ -97,3 +97,35 @@ def test_masks_of_several_shapes_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((4, 5), np.uint8)).save(paths[1])
     with pytest.raises(InputError, match="label files of different shapes"):
         read_labels(paths)
+
+
+def disc(size: int = 60) -> Image.Image:
+    y, x = np.indices((size, size))
+    return Image.fromarray(((x - 25) ** 2 + (y - 30) ** 2 < 15**2) * np.uint8(255))
+
+
+@pytest.mark.parametrize("resample", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS])
+@pytest.mark.parametrize("px", [45, 100, 300])
+def test_soft_edges_of_a_resized_mask_are_cut_at_half(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, px: int, resample: Image.Resampling
+) -> None:
+    disc().resize((px, px), resample).save(tmp_path / "x.png")
+    labels = read_labels([tmp_path / "x.png"])
+    assert set(np.unique(labels)) == {0, 1}
+    assert np.count_nonzero(labels) == pytest.approx(np.pi * 15**2 * (px / 60) ** 2, rel=0.03)
+    assert "x.png: found the soft edges of a resized mask" in caplog.messages[0]
+
+
+def test_labels_up_to_255_and_pictures_of_a_few_greys_are_no_soft_edges(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = np.zeros((60, 60), np.uint8)
+    for number, value in enumerate([*range(1, 13), 255]):
+        row, column = divmod(number, 4)
+        labels[12 * row : 12 * row + 5, 12 * column : 12 * column + 5] = value
+    few = np.array(disc())
+    few[25:35, 10] = few[25:35, 41] = 128
+    for pixels in (labels, few):
+        Image.fromarray(pixels).save(tmp_path / "x.png")
+        np.testing.assert_array_equal(read_labels([tmp_path / "x.png"]), pixels)
+    assert not caplog.messages

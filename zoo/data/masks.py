@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from zoo.data.case import boxes_from_labels
 from zoo.errors import InputError
 from zoo.notes import note
 
+#: The edges of a mask that was resized smoothly have at least so many greys; of fewer one cannot be sure.
+LEAST_GREYS = 8
 #: A note lists no more overlaps than this.
 MOST_TOLD = 5
 
@@ -125,3 +128,16 @@ def _tell(paths: Sequence[Path], found: Mapping[int, Mask], covers: Mapping[int,
         more = f"; and {len(overlaps) - MOST_TOLD} more" if len(overlaps) > MOST_TOLD else ""
         told = "; ".join(overlaps[:MOST_TOLD]) + more
         note(f"{paths[0].parent}: masks overlap, the smaller one has the voxel, boxes are of whole masks: {told}")
+
+
+def is_smoothed(pixels: NDArray[Any]) -> bool:
+    """Whether a picture is a black and white mask with soft edges, as after resizing, and no label map.
+
+    Its greys are many and lie side by side, never in a patch of 3 x 3 pixels as labels do; its white does.
+    """
+    if pixels.ndim != 2 or pixels.dtype != np.uint8 or pixels.max() != 255:
+        return False
+    if len(np.setdiff1d(pixels, [0, 255])) < LEAST_GREYS:
+        return False
+    flat = pixels[ndimage.minimum_filter(pixels, 3) == ndimage.maximum_filter(pixels, 3)]
+    return set(np.unique(flat)) | {0} == {0, 255}

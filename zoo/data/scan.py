@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from zoo.data.grid import Grid
 from zoo.data.intensity import CT_MINIMUM_HU
-from zoo.data.masks import Objects, paint
+from zoo.data.masks import Objects, is_smoothed, paint
 from zoo.data.modality import modality_from_name
 from zoo.data.readers import nifti, picture
 from zoo.errors import InputError
+from zoo.notes import note
 
 #: How far the geometry of image and labels may differ.
 GEOMETRY_TOLERANCE_MM = 1e-2
@@ -111,6 +112,9 @@ def _read_label_map(path: Path, image: Scan | None) -> NDArray[np.uint16]:
         if (voxels != voxels[..., :1]).any():
             raise InputError(path, "a picture in colours", "labels as grey values")
         voxels = voxels[..., 0]
+    if path.suffix.lower() in picture.SUFFIXES and is_smoothed(voxels):
+        note(f"{path}: found the soft edges of a resized mask, cut at half of white; {len(np.unique(voxels))} values")
+        voxels = np.asarray(voxels > 127, np.uint8)
     if image is not None:
         if voxels.shape != image.spatial_shape:
             raise InputError(path, f"shape {voxels.shape}", f"{image.spatial_shape}, that of {image.path.name}")

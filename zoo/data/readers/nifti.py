@@ -54,7 +54,8 @@ def read_nifti(path: Path) -> tuple[NDArray[Any], Grid]:
         raise InputError(path, f"{voxels.dtype} voxels", "numbers")
     unit_mm = UNITS_MM.get(file.header.get_xyzt_units()[0], 1.0)
     fields = {name: np.array(file.header[name]) for name in _PLACING}
-    return voxels, Grid(np.asarray(file.affine, np.float64), (shape[0], shape[1], shape[2]), unit_mm, fields)
+    affine = np.asarray(file.affine, np.float64)
+    return voxels, Grid(affine, (shape[0], shape[1], shape[2]), unit_mm, nifti_fields=fields)
 
 
 def nifti_of(voxels: NDArray[Any], grid: Grid) -> nib.Nifti1Image:
