@@ -143,10 +143,12 @@ def score(
     """
     from bench.score import write_records
     from reports.scores import by_case, by_label, paired, score_table, shortened, summary
-    from zoo.files import whole_file
+    from zoo.files import check_folder, whole_file
 
     if against and against.resolve() == segs.resolve():
         raise click.UsageError("--segs and --against are the same")
+    if out:
+        check_folder(out)
     name = segs.resolve().name
     cases, failures = _scores(segs, labels, rules, tolerance_mm, workers)
     scores = score_table(row for case in cases for row in case.rows)

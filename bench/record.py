@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from zoo.errors import InputError
 from zoo.files import append_json
 
 #: What `bench` writes to, and what other commands read, by default.
@@ -153,20 +152,6 @@ def append_record(path: Path, record: Record) -> None:
         ValueError: a measurement is NaN or infinite (JSON has no such number).
     """
     append_json(path, asdict(record))
-
-
-def check_writable(path: Path) -> None:
-    """Makes the folder of `path` and, where there is none, the file, so that it is known before anything is measured.
-
-    Raises:
-        InputError: nothing can be appended.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("ab").close()
-    except OSError as error:
-        found = f"no way to write to it ({error.strerror}: {error.filename})"
-        raise InputError(path, found, "a file that can be appended to") from error
 
 
 def read_records(paths: Iterable[Path], *, strict: bool = False) -> Iterator[Record]:

@@ -208,12 +208,13 @@ def bench(
     from bench.cold import cold_request, spawn_cold_pass
     from bench.machine import busy_share, pin
     from bench.progress import TerminalProgress
-    from bench.record import RecordError, check_writable
+    from bench.record import RecordError
     from bench.runner import Settings, Sweep
     from compress.build import build_candidate
     from compress.card import read_card
     from compress.recipes import candidate_recipes, encoder_names, encoder_recipes, weights_by_encoder
     from zoo.backends import runnable_here
+    from zoo.files import check_writable
 
     source_of = click.get_current_context().get_parameter_source
     if sweep and ParameterSource.COMMANDLINE in (source_of("backends"), source_of("precisions")):

@@ -12,7 +12,10 @@ import click
 from compress.options import CANDIDATE_HELP, PROTOCOL_HELP, PROTOCOLS, protocols_of, rule_options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bench.candidate import Recipe
+    from zoo.data.cases import CaseSource
     from zoo.executors import Executor
 
 
@@ -73,7 +76,7 @@ if TYPE_CHECKING:
 @click.option("--modality", metavar="NAME", help="CT, MR, ... in place of what name or header tell.")
 @click.option("--window", default="soft_tissue", show_default=True, metavar="NAME|LEVEL/WIDTH", help="Of a CT, in HU.")
 @click.option("--overlay", is_flag=True, help="Also a picture of each case, and an animation of each volume.")
-@click.option("--dicom-seg", is_flag=True, help="Of DICOM series also a DICOM segmentation (extra `dicom`).")
+@click.option("--dicom-seg", is_flag=True, help="Of DICOM series (folders) also a DICOM segmentation (extra `dicom`).")
 @click.option("--overwrite", is_flag=True, help="Also segment what OUT holds already.")
 @click.option("--dry-run", is_flag=True, help="Only tell which images are found, and where their boxes come from.")
 def segment(
@@ -120,6 +123,7 @@ def segment(
     from zoo.data.intensity import parse_window
     from zoo.data.modality import parse_modality
     from zoo.data.prepare import Preparation
+    from zoo.files import check_folder
     from zoo.memory import parse_size
     from zoo.segment import parse_boxes
     from zoo.segment_run import SegmentRun, left_to_do, segment_all
@@ -159,6 +163,9 @@ def segment(
         max_memory_bytes=max_memory_bytes,
         calibrated_with=recipe.calibrated_with,
     )
+    check_folder(out)
+    if dicom_seg:
+        _tell_no_series(sources)
     todo, taken = (sources, []) if overwrite else left_to_do(run, sources)
     jobs = jobs or _default_jobs(len(todo), threads or 1, max_memory_bytes)
     threads = threads or max(1, describe_machine()["cores"] // jobs)
@@ -177,6 +184,14 @@ def segment(
         click.echo(f"{len(todo) - failures} of {len(todo)} segmented in {out}")
     if failed := failures + len(taken):
         raise click.ClickException(f"{failed} could not be segmented")
+
+
+def _tell_no_series(sources: Sequence[CaseSource], most: int = 5) -> None:
+    """Says of which sources there will be no DICOM segmentation."""
+    others = [source.case_id for source in sources if source.image_path is None or not source.image_path.is_dir()]
+    if others:
+        listed = ", ".join(others[:most]) + (f" and {len(others) - most} more" if len(others) > most else "")
+        click.echo(f"--dicom-seg: none of {listed}; it needs a DICOM series, a folder of slices", err=True)
 
 
 def _default_jobs(cases: int, threads: int, max_memory_bytes: int) -> int:

@@ -16,13 +16,13 @@ from bench.record import (
     Record,
     RecordError,
     append_record,
-    check_writable,
     finished_keys,
     read_records,
     record_key,
 )
 from reports.render import render_report
 from zoo.errors import InputError
+from zoo.files import check_writable
 
 
 def record(key: str = "k", **changes: object) -> Record:

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import portalocker
@@ -82,3 +83,33 @@ def writing(
         yield
     except failures as error:
         raise InputError(path, f"no room or no right to write ({error})", expected) from error
+
+
+def check_writable(path: Path) -> None:
+    """Makes the folder of `path` and, where there is none, the file, so that it is known before anything is computed.
+
+    Raises:
+        InputError: nothing can be appended.
+    """
+    with _telling(path, "a file that can be appended to"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+
+
+def check_folder(folder: Path) -> None:
+    """Makes a folder and, for a moment, a file in it, so that it is known before anything is computed.
+
+    Raises:
+        InputError: nothing can be written into it.
+    """
+    with _telling(folder, "a folder that can be written"):
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+
+
+@contextmanager
+def _telling(path: Path, expected: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(path, f"no way to write to it ({error.strerror}: {error.filename})", expected) from error

@@ -8,22 +8,21 @@ from gzip import GzipFile
 from pathlib import Path
 from typing import Literal
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from zoo.data.boxes import boxes_in_slices, read_boxes
 from zoo.data.built_in import load_built_in
-from zoo.data.case import Case, boxes_from_labels
+from zoo.data.case import Case
 from zoo.data.cases import CaseSource
 from zoo.data.grid import Grid
 from zoo.data.npz import load_challenge_npz, load_label_values, save_segmentation
 from zoo.data.prepare import Preparation, case_of_boxes
-from zoo.data.readers.nifti import UNITS_MM
-from zoo.data.scan import read_labels, read_scan, stem
+from zoo.data.readers.nifti import nifti_of
+from zoo.data.scan import read_objects, read_scan, stem
 from zoo.errors import InputError
-from zoo.files import whole_file
+from zoo.files import whole_file, writing
 
 Labels = NDArray[np.uint16]
 
@@ -79,7 +78,7 @@ def load_prompted(
         in_file, labels = given
         in_slices = boxes_in_slices(boxes_file or Path("--box"), in_file, scan)
     elif source.labels_paths:
-        in_slices, labels = boxes_from_labels(read_labels(source.labels_paths, scan))
+        in_slices, labels = read_objects(source.labels_paths, scan).boxes()
         if not len(labels):
             raise InputError(source.labels_paths[0], "no label", f"labelled objects of {source.image_path.name}")
     else:
@@ -101,7 +100,15 @@ def write_segmentation(segmentation: Labels, prompted: Prompted, path: Path) -> 
         segmentation: of the case's spatial shape.
         prompted: what was segmented.
         path: its suffix tells the format.
+
+    Raises:
+        InputError: no room or no right to write.
     """
+    with writing(path):
+        _write(segmentation, prompted, path)
+
+
+def _write(segmentation: Labels, prompted: Prompted, path: Path) -> None:
     if path.suffix == ".npz":
         save_segmentation(segmentation, path, prompted.label_values)
     elif path.suffix == ".png":
@@ -109,18 +116,11 @@ def write_segmentation(segmentation: Labels, prompted: Prompted, path: Path) -> 
         with whole_file(path) as part:
             Image.fromarray(narrow).save(part, format="PNG")
     else:
-        image = _nifti(segmentation, prompted)
+        if prompted.grid is None:
+            raise InputError(prompted.case.case_id, "a case without a geometry", "a volume of a scan's file, for NIfTI")
+        image = nifti_of(prompted.grid.to_file(segmentation), prompted.grid)
         with whole_file(path) as part, part.open("wb") as file, GzipFile("", "wb", fileobj=file, mtime=0) as stream:
             image.to_stream(stream)
-
-
-def _nifti(segmentation: Labels, prompted: Prompted) -> nib.Nifti1Image:
-    """A label map in the voxel axes and the affine of the scan's file; nothing else of its header is taken over."""
-    if prompted.grid is None:
-        raise InputError(prompted.case.case_id, "a case without a geometry", "a volume of a scan's file, for NIfTI")
-    image = nib.Nifti1Image(prompted.grid.to_file(segmentation), prompted.grid.affine)
-    image.header.set_xyzt_units(next(unit for unit, size_mm in UNITS_MM.items() if size_mm == prompted.grid.unit_mm))
-    return image
 
 
 def parse_boxes(texts: Sequence[str]) -> NDArray[np.int64] | None:

@@ -16,13 +16,17 @@ from zoo.data.case import Case
 from zoo.data.modality import MODALITIES
 from zoo.data.npz import load_challenge_npz, save_challenge_npz
 from zoo.data.prepare import Preparation, load_pair
+from zoo.data.readers.dicom import holds_no_image
 from zoo.data.scan import SUFFIXES, is_dicom, stem
 from zoo.errors import InputError
 
 #: In a folder of masks that `segment` made: a line a case, and how it was made.
 INDEX_FILE = "segment.jsonl"
 #: Tokens of a file or folder name that mark labels.
-LABEL_TOKENS = {"seg", "segs", "segmentation", "label", "labels", "labelstr", "labelsts", "mask", "masks", "gt", "gts"}
+LABEL_TOKENS = {
+    *("seg", "segs", "segmentation", "segmentations", "mask", "masks"),
+    *("label", "labels", "labelstr", "labelsts", "gt", "gts"),
+}
 #: Names that tell nothing of a case.
 GENERIC_NAMES = {*MODALITIES, "dicom", "image", "img", "scan", "vol", "volume"}
 #: Tokens of an image's name that its labels need not share: MR sequences of one patient have one label map.
@@ -173,7 +177,9 @@ def _paths(spec: str) -> list[Path]:
     found = list(root.rglob("*")) if root.is_dir() else [root] if root.exists() else _matches(spec)
     made = {path.parent for path in found if path.name == INDEX_FILE} - {root}
     files = {path for path in found if _is_scan(path) and made.isdisjoint(path.parents)}
-    dicoms = Counter(path.parent for path in files if root != path and is_dicom(path))
+    dicom_files = {path for path in files if root != path and is_dicom(path)}
+    files -= {path for path in dicom_files if holds_no_image(path)}
+    dicoms = Counter(path.parent for path in dicom_files & files)
     series = {folder for folder, count in dicoms.items() if count > 1}
     return sorted(series | {path for path in files if path.parent not in series})
 
@@ -216,10 +222,12 @@ def _plain(path: Path) -> tuple[str, ...]:
 
 
 class _Shelf:
-    """The scans of a folder, told apart by their names alone."""
+    """The scans of a folder, told apart by their names alone, and the folders of labels in it."""
 
     def __init__(self, folder: Path) -> None:
-        scans = [file for file in _listed(folder) if _is_scan(file) and not is_npz(file)]
+        listed = _listed(folder)
+        self.folders = _label_folders(listed)
+        scans = [file for file in listed if _is_scan(file) and not is_npz(file)]
         self.images = [file for file in scans if not _is_labels(file)]
         self.labels = [file for file in scans if _is_labels(file)]
         self.by_tokens: dict[tuple[str, ...], list[Path]] = {}
@@ -243,18 +251,20 @@ class _Shelves:
 
     def __init__(self) -> None:
         self._of = cache(_Shelf)
-        self._beside = cache(_label_folders)
+        self._beside = cache(lambda folder: _label_folders(_listed(folder)))
         self._masks = cache(_Shelf.masks_of)
 
     def labels_of(self, image: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-        """The labels of an image, or else files of which any may be that.
+        """The labels of an image, or else files or folders of which any may be that.
 
-        A file in its folder, or else in one beside it, with the same name but for label tokens; else all masks of a
-        folder of labels whose names begin with the image's, and with no longer one; else, where the folder holds a
-        single image, the label file in it.
+        A file in its folder, or else in a folder of labels in or beside that, with the same name but for label tokens;
+        else all masks of such a folder whose names begin with the image's, and with no longer one; else,
+        where the folder holds a single image, the label file in it, or all masks of the folder of labels in it.
         """
         own = self._of(image.parent)
-        others = [self._of(folder) for folder in self._beside(image.parent.parent)]
+        # A DICOM series is a folder itself, and may have its labels within.
+        within = [*own.folders, *(self._of(image).folders if image.is_dir() else ())]
+        others = [self._of(folder) for folder in (*within, *self._beside(image.parent.parent))]
         # nnU-Net's images carry a channel number that their labels do not.
         names = [_tokens(stem(image)), _tokens(re.sub(r"_0000$", "", stem(image)))]
         names.append([token for token in names[0] if token not in IMAGE_TOKENS])
@@ -264,8 +274,12 @@ class _Shelves:
                 return _one_or_rivals(same)
         if masks := [file for shelf in others for file in self._masks(shelf, own).get(stem(image), ())]:
             return tuple(masks), ()
-        alone = own.images == [image] or (image.is_dir() and not own.images)
-        return _one_or_rivals(own.labels) if alone else ((), ())
+        if own.images != [image] and (own.images or not image.is_dir()):
+            return (), ()
+        filled = [folder for folder in within if self._of(folder).labels]
+        if own.labels or len(filled) != 1:
+            return _one_or_rivals(own.labels or filled)
+        return tuple(self._of(filled[0]).labels), ()
 
 
 def _one_or_rivals(files: list[Path]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
@@ -280,9 +294,9 @@ def _listed(folder: Path) -> list[Path]:
         return []
 
 
-def _label_folders(folder: Path) -> list[Path]:
+def _label_folders(listed: Sequence[Path]) -> list[Path]:
     """Folders of labels; masks that a model made are none."""
-    named = [path for path in _listed(folder) if path.name.lower() in LABEL_TOKENS and path.is_dir()]
+    named = [path for path in listed if path.name.lower() in LABEL_TOKENS and path.is_dir()]
     return [path for path in named if not (path / INDEX_FILE).exists()]
 
 

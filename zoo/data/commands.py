@@ -120,6 +120,7 @@ def prepare(
     from zoo.data.modality import parse_modality
     from zoo.data.prepare import Preparation
     from zoo.data.prepare_run import REPORT_FILE, prepare_all
+    from zoo.files import check_folder
 
     if percentiles[0] >= percentiles[1]:
         raise click.BadParameter(f"found {percentiles[0]:g} {percentiles[1]:g}; expected the lower one first")
@@ -141,6 +142,7 @@ def prepare(
     if dry_run:
         click.echo("\n".join(source.told() for source in sources))
         return
+    check_folder(out)
     console = Console(stderr=True)
     outcomes = prepare_all(sources, out, preparation, "npy" if kind == "npy" else "npz", workers)
     failed, left_out = 0, 0

@@ -6,7 +6,8 @@ voxels are `THICK` times as long in one direction as in the others, slices are s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -32,11 +33,13 @@ class Grid:
         affine: float64 (4, 4): voxel (i, j, k) of the file to RAS coordinates, as nibabel has it.
         shape: (I, J, K) of the file.
         unit_mm: of the coordinates; not 1 where a file says that it is in micrometres.
+        nifti_fields: of a NIfTI header, that say so in its own ways, which programs read with different preferences.
     """
 
     affine: NDArray[np.float64]
     shape: tuple[int, int, int]
     unit_mm: float = 1.0
+    nifti_fields: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @cached_property
     def plane(self) -> Plane:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from scipy import ndimage
 
 from zoo.data.case import Case, boxes_from_labels, validate_boxes
 from zoo.data.intensity import PERCENTILES, SOFT_TISSUE, Window, to_uint8
-from zoo.data.scan import Scan, read_labels, read_scan, stem
+from zoo.data.masks import Mask, Objects
+from zoo.data.scan import Scan, read_objects, read_scan, stem
 from zoo.errors import InputError
 
 #: What the challenge dropped: smaller parts of a volume's label, and of its cut through a slice.
@@ -62,19 +64,30 @@ def load_pair(
         InputError: a file, type, shape, geometry or value that cannot be used, or no object.
     """
     scan = read_scan(image_path)
-    labels = read_labels(labels_paths, scan)
-    return prepare_case(scan, labels, preparation or Preparation(), case_id or stem(image_path))
+    objects = read_objects(labels_paths, scan)
+    return prepare_case(
+        scan, objects.labels, preparation or Preparation(), case_id or stem(image_path), objects.covered
+    )
 
 
-def prepare_case(scan: Scan, labels: Labels, preparation: Preparation, case_id: str) -> Case:
+def prepare_case(
+    scan: Scan, labels: Labels, preparation: Preparation, case_id: str, covered: Mapping[int, Mask] | None = None
+) -> Case:
     """The case of a scan and its label map.
+
+    Args:
+        scan: of the image.
+        labels: of its spatial shape.
+        preparation: how.
+        case_id: of the case.
+        covered: whole masks, see `Objects`. Instances are told apart, and have their boxes, by the label map alone.
 
     Raises:
         InputError: no object is left.
     """
     _, drawn = boxes_from_labels(labels)
     labels = prepare_labels(labels, preparation)
-    boxes, object_labels = boxes_from_labels(labels)
+    boxes, object_labels = Objects(labels, _prepare_masks(covered or {}, preparation)).boxes()
     left_out = np.setdiff1d(drawn, [*object_labels, *preparation.remove_labels])
     if preparation.instances:
         labels = split_instances(labels)
@@ -127,6 +140,15 @@ def prepare_labels(labels: Labels, preparation: Preparation) -> Labels:
     else:
         kept = drop_small(kept, preparation.min_pixels)
     return kept
+
+
+def _prepare_masks(masks: Mapping[int, Mask], preparation: Preparation) -> dict[int, Mask]:
+    """Masks by label, as `prepare_labels` leaves each alone."""
+
+    def prepared(inside: NDArray[np.bool_], label: int) -> NDArray[np.bool_]:
+        return prepare_labels(inside * np.uint16(label), preparation) > 0
+
+    return {label: mask.changed(partial(prepared, label=label)) for label, mask in masks.items()}
 
 
 def drop_small(labels: Labels, least: int) -> Labels:

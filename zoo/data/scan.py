@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from zoo.data.grid import Grid
 from zoo.data.intensity import CT_MINIMUM_HU
+from zoo.data.masks import Objects, is_smoothed, paint
 from zoo.data.modality import modality_from_name
 from zoo.data.readers import nifti, picture
 from zoo.errors import InputError
+from zoo.notes import note
 
 #: How far the geometry of image and labels may differ.
 GEOMETRY_TOLERANCE_MM = 1e-2
@@ -77,27 +79,30 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_labels(paths: Sequence[Path], image: Scan | None = None) -> NDArray[np.uint16]:
-    """The label map of one file, or of several files with one object each, which get the labels 1 to N in order.
+    """The label map of `read_objects`.
+
+    Raises:
+        InputError: no readable labels, or of another shape or geometry.
+    """
+    return read_objects(paths, image).labels
+
+
+def read_objects(paths: Sequence[Path], image: Scan | None = None) -> Objects:
+    """Labels of one file, or of several files with one object each, which get the labels 1 to N in order.
 
     Args:
         paths: of the files.
         image: whose shape and geometry the labels must have.
 
     Returns:
-        uint16 of the image's spatial shape.
+        Labels of the image's spatial shape, and where files overlap, what of whom lies below.
 
     Raises:
-        InputError: no readable labels, or of another shape or geometry.
+        InputError: no readable labels, or of another shape or geometry, or an object that others cover wholly.
     """
     if len(paths) == 1:
-        return _read_label_map(paths[0], image)
-    masks = [_read_label_map(path, image) > 0 for path in paths]
-    if any(mask.shape != masks[0].shape for mask in masks):
-        raise InputError(paths[0].parent, "label files of different shapes", "one shape")
-    labels = np.zeros(masks[0].shape, np.uint16)
-    for number, mask in enumerate(masks, start=1):
-        labels[mask] = number
-    return labels
+        return Objects(_read_label_map(paths[0], image))
+    return paint(paths, (_read_label_map(path, image) > 0 for path in paths))
 
 
 def _read_label_map(path: Path, image: Scan | None) -> NDArray[np.uint16]:
@@ -107,6 +112,9 @@ def _read_label_map(path: Path, image: Scan | None) -> NDArray[np.uint16]:
         if (voxels != voxels[..., :1]).any():
             raise InputError(path, "a picture in colours", "labels as grey values")
         voxels = voxels[..., 0]
+    if path.suffix.lower() in picture.SUFFIXES and is_smoothed(voxels):
+        note(f"{path}: found the soft edges of a resized mask, cut at half of white; {len(np.unique(voxels))} values")
+        voxels = np.asarray(voxels > 127, np.uint8)
     if image is not None:
         if voxels.shape != image.spatial_shape:
             raise InputError(path, f"shape {voxels.shape}", f"{image.spatial_shape}, that of {image.path.name}")

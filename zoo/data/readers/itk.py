@@ -1,7 +1,7 @@
 """Volumes that SimpleITK reads: NRRD, MetaImage, and DICOM series in any transfer syntax that GDCM knows.
 
-Of a DICOM file nothing is kept but voxels, geometry and modality, and no value of a tag gets into a message: what
-identifies a patient stays where it is.
+Of a DICOM file nothing is kept but voxels, geometry and modality, and but for these and the number of a series no value
+of a tag gets into a message: what identifies a patient stays where it is.
 """
 
 from __future__ import annotations
@@ -20,18 +20,25 @@ from numpy.typing import NDArray
 from zoo.data.case import check_size
 from zoo.data.grid import Grid
 from zoo.data.modality import DICOM_MODALITIES
+from zoo.data.readers.dicom import holds_no_image
 from zoo.data.scan import is_dicom
 from zoo.errors import InputError
+from zoo.notes import note
 
 SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 #: ITK's physical space is LPS, nibabel's and ours RAS.
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _POSITION, _ORIENTATION, _MODALITY = "0020|0032", "0020|0037", "0008|0060"
+_SERIES_NUMBER = "0020|0011"
 _INTERCEPT, _SLOPE = "0028|1052", "0028|1053"
 #: How far the direction cosines of slices may differ: as far as their headers round them.
 DIRECTION_TOLERANCE = 1e-4
 #: How far steps between slices may differ from each other, as a share of the step.
 STEP_TOLERANCE = 0.02
+#: Scouts, which a scan is planned on, have no more slices than this.
+MOST_SCOUT_SLICES = 3
+#: A message lists no more series than this.
+MOST_TOLD = 10
 #: Headers of NRRD and MetaImage are shorter than this.
 HEADER_BYTES = 2**16
 #: What their fields for a file of voxels are called, in lower case, and what tells that there is none.
@@ -63,19 +70,44 @@ def read_itk(path: Path) -> tuple[NDArray[Any], Grid]:
 def dicom_files(folder: Path) -> list[str]:
     """Files of the one series in a folder, in the order of its slices.
 
+    What holds no image is passed over, and so, with a note, are scouts: series of a few slices beside a longer one.
+
     Raises:
         InputError: none or several series, or a file that cannot be read.
     """
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if len(series) != 1:
-        raise InputError(folder, f"{len(series)} DICOM series", "one; give each a folder of its own")
-    files = list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
-    known = {Path(file).name for file in files}
+    read = sitk.ImageSeriesReader
+    series = [list(read.GetGDCMSeriesFileNames(str(folder), uid)) for uid in read.GetGDCMSeriesIDs(str(folder))]
+    known = {Path(file).name for files in series for file in files}
     # GDCM passes over what it cannot read; a series without its last slice would look whole.
     for file in sorted(folder.iterdir()):
-        if file.name not in known and is_dicom(file):
+        if file.name not in known and is_dicom(file) and not holds_no_image(file):
             raise InputError(file, "a file that cannot be read", "a whole DICOM image of the folder's series")
-    return files
+    return _only_series(folder, sorted(series, key=len, reverse=True))
+
+
+def _only_series(folder: Path, series: Sequence[list[str]]) -> list[str]:
+    """The first of some series, longest first, where it is alone but for scouts.
+
+    Raises:
+        InputError: none, or others.
+    """
+    if len(series) == 1:
+        return series[0]
+    told = "; ".join(map(_told, series[:MOST_TOLD])) + ("; ..." if len(series) > MOST_TOLD else "")
+    if series and len(series[0]) > MOST_SCOUT_SLICES >= len(series[1]):
+        note(f"{folder}: of {len(series)} DICOM series the longest is read, the others are passed over: {told}")
+        return series[0]
+    listed = f" ({told})" if series else ""
+    raise InputError(folder, f"{len(series)} DICOM series{listed}", "one; give each a folder of its own")
+
+
+def _told(files: Sequence[str]) -> str:
+    """A series in words that tell nothing of a patient, as its description might."""
+    first = Path(files[0])
+    header = _dicom_header(first)
+    number = f"{number}, " if (number := _tag(header, _SERIES_NUMBER)).isdigit() else ""
+    modality = DICOM_MODALITIES.get(_tag(header, _MODALITY), "other")
+    return f"{number}{modality}: {len(files)} file{'s' * (len(files) > 1)} from {first.name} on"
 
 
 def read_dicom_series(folder: Path) -> tuple[NDArray[Any], Grid, str]:

@@ -20,6 +20,11 @@ from zoo.errors import InputError
 SUFFIXES = (".nii", ".nii.gz")
 #: What a header may say its coordinates are in; where it does not, they are in mm.
 UNITS_MM = {"mm": 1.0, "micron": 1e-3, "meter": 1e3}
+#: Fields of a header that place voxels: quaternion and matrix, each with a code for what it leads to, and sizes.
+_PLACING = (
+    *("pixdim", "qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    *("sform_code", "srow_x", "srow_y", "srow_z"),
+)
 #: Header extensions are a few kilobytes; DICOM headers that some converters keep there, a few hundred.
 MOST_EXTENSION_BYTES = 2**24
 _BROKEN = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error)
@@ -48,7 +53,20 @@ def read_nifti(path: Path) -> tuple[NDArray[Any], Grid]:
     if voxels.dtype.kind not in "biuf":
         raise InputError(path, f"{voxels.dtype} voxels", "numbers")
     unit_mm = UNITS_MM.get(file.header.get_xyzt_units()[0], 1.0)
-    return voxels, Grid(np.asarray(file.affine, np.float64), (shape[0], shape[1], shape[2]), unit_mm)
+    fields = {name: np.array(file.header[name]) for name in _PLACING}
+    affine = np.asarray(file.affine, np.float64)
+    return voxels, Grid(affine, (shape[0], shape[1], shape[2]), unit_mm, nifti_fields=fields)
+
+
+def nifti_of(voxels: NDArray[Any], grid: Grid) -> nib.Nifti1Image:
+    """Voxels in the axes of a file, as a NIfTI that places them as that file does; nothing else of it is taken over."""
+    header = nib.Nifti1Header()
+    header.set_data_dtype(voxels.dtype)
+    for name, value in grid.nifti_fields.items():
+        header[name] = value
+    image = nib.Nifti1Image(voxels, grid.affine, header if grid.nifti_fields else None)
+    image.header.set_xyzt_units(next(unit for unit, size_mm in UNITS_MM.items() if size_mm == grid.unit_mm))
+    return image
 
 
 def _voxels(stored: Any) -> NDArray[Any]:

@@ -1,0 +1,95 @@
+"""Folders that nothing can be written to are told of before anything is computed."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import numpy as np
+import pytest
+from box_backend import BoxBackend
+from click.testing import CliRunner
+from PIL import Image
+from test_dicom import stored_voxels, write_dicom
+
+import bench.score
+import compress.deploy
+import zoo.data.prepare_run
+import zoo.segment
+from cli import main
+from zoo.data.cases import find_cases
+from zoo.data.prepare import Preparation
+from zoo.errors import InputError
+from zoo.files import check_folder
+
+SEGMENT = ("segment", "--encoder", "repvit", "--weights", "random:0", "--jobs", "1")
+
+
+@pytest.fixture(autouse=True)
+def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compress.deploy, "open_backend", lambda _: BoxBackend(shrink_px=0))
+
+
+def write_pair(folder: Path) -> None:
+    """A picture of 20 x 20 pixels with a labelled square."""
+    labels = np.zeros((20, 20), np.uint8)
+    labels[4:12, 4:12] = 1
+    Image.fromarray(labels * 99).save(folder / "x.png")
+    Image.fromarray(labels).save(folder / "x_seg.png")
+
+
+@pytest.mark.parametrize("command", [
+    (*SEGMENT, "-i", "x.png"),
+    ("prepare", "-i", "x.png", "--min-pixels", "0", "--workers", "1"),
+    ("score", "-s", "x_seg.png", "-g", "x.png", "--workers", "1"),
+])  # fmt: skip
+def test_a_folder_that_cannot_be_written_is_named_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    write_pair(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError("work was begun")
+
+    for place, name in ((zoo.segment, "read_scan"), (zoo.data.prepare_run, "prepare_one"), (bench.score, "score_pair")):
+        monkeypatch.setattr(place, name, work)
+    result = CliRunner().invoke(main, [*command, "-o", "x.png/out"])
+    assert "x.png/out: found no way to write to it" in " ".join(result.output.split())
+    assert "a folder that can be written" in result.output
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_a_folder_is_made_and_left_empty(tmp_path: Path) -> None:
+    check_folder(tmp_path / "a" / "b")
+    check_folder(tmp_path / "a" / "b")
+    assert not list((tmp_path / "a" / "b").iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".png"])
+def test_a_disk_that_fills_up_is_told_of_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    write_pair(tmp_path)
+    prompted = zoo.segment.load_prompted(find_cases(str(tmp_path))[0], Preparation())
+
+    def full(self: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(InputError, match=rf"out{suffix}: found no room or no right to write .*No space left"):
+        zoo.segment.write_segmentation(np.ones((20, 20), np.uint16), prompted, tmp_path / f"out{suffix}")
+
+
+def test_what_gets_no_dicom_segmentation_is_told(tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    folder = write_dicom(tmp_path / "series", stored_voxels())
+    (tmp_path / "boxes.json").write_text('{"x": [[2, 3, 8, 9]], "series": [[2, 3, 1, 8, 9, 2]]}')
+    boxes = ("--boxes", str(tmp_path / "boxes.json"), "--dicom-seg")
+    both = CliRunner().invoke(main, [*SEGMENT, "-i", str(tmp_path), "-o", str(tmp_path / "out"), *boxes])
+    assert both.exit_code == 0, both.output
+    assert "--dicom-seg: none of x; it needs a DICOM series, a folder of slices" in both.output
+    assert (tmp_path / "out" / "series.seg.dcm").exists()
+    alone = CliRunner().invoke(main, [*SEGMENT, "-i", str(folder), "-o", str(tmp_path / "alone"), *boxes])
+    assert "none of" not in alone.output

@@ -1,0 +1,143 @@
+"""Objects with a mask file each, in one label map. It holds no overlaps: the smaller of two objects has the voxel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from zoo.data.case import boxes_from_labels
+from zoo.errors import InputError
+from zoo.notes import note
+
+#: The edges of a mask that was resized smoothly have at least so many greys; of fewer one cannot be sure.
+LEAST_GREYS = 8
+#: A note lists no more overlaps than this.
+MOST_TOLD = 5
+
+Labels = NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class Mask:
+    """The voxels of an object, within its box.
+
+    Attributes:
+        region: where the box lies in the array.
+        inside: bool, of the region's shape.
+    """
+
+    region: tuple[slice, ...]
+    inside: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, voxels: NDArray[np.bool_]) -> Mask:
+        """The mask of an array, of no region where nothing is set."""
+        found = ndimage.find_objects(voxels.view(np.uint8))
+        region = found[0] if found else (slice(0, 0),) * voxels.ndim
+        return cls(region, voxels[region].copy())
+
+    @property
+    def size(self) -> int:
+        """Voxels."""
+        return int(np.count_nonzero(self.inside))
+
+    @property
+    def box(self) -> list[int]:
+        """Inclusive, as in `Case`."""
+        return [axis.start for axis in reversed(self.region)] + [axis.stop - 1 for axis in reversed(self.region)]
+
+    def changed(self, change: Callable[[NDArray[np.bool_]], NDArray[np.bool_]]) -> Mask:
+        """What `change` leaves of it."""
+        left = Mask.of(change(self.inside))
+        both = zip(self.region, left.region, strict=True)
+        return Mask(tuple(slice(a.start + b.start, a.start + b.stop) for a, b in both), left.inside)
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Labels, and what they hide of each other.
+
+    Attributes:
+        labels: uint16 (H, W) or (D, H, W).
+        covered: by label, the whole masks of objects that have not all their voxels in `labels`.
+    """
+
+    labels: Labels
+    covered: Mapping[int, Mask] = field(default_factory=dict)
+
+    def boxes(self) -> tuple[NDArray[np.int64], Labels]:
+        """Tight inclusive boxes of the whole objects, and their labels, as `boxes_from_labels` has them."""
+        boxes, values = boxes_from_labels(self.labels)
+        for row, value in enumerate(values.tolist()):
+            if value in self.covered:
+                boxes[row] = self.covered[value].box
+        return boxes, values
+
+
+def paint(paths: Sequence[Path], masks: Iterable[NDArray[np.bool_]]) -> Objects:
+    """Objects with the labels 1 to N in the order of their files, the largest painted first; overlaps are told of.
+
+    Args:
+        paths: of the files.
+        masks: what they hold, of one shape.
+
+    Raises:
+        InputError: masks of several shapes, or one that others cover wholly.
+    """
+    found: dict[int, Mask] = {}
+    shapes = set()
+    for number, mask in enumerate(masks, start=1):
+        shapes.add(mask.shape)
+        found[number] = Mask.of(mask)
+    if len(shapes) > 1:
+        raise InputError(paths[0].parent, "label files of different shapes", "one shape")
+    labels = np.zeros(shapes.pop(), np.uint16)
+    for number in sorted(found, key=lambda number: -found[number].size):
+        labels[found[number].region][found[number].inside] = number
+    covers = {number: covers for number, mask in found.items() if (covers := _covers(labels, number, mask))}
+    _tell(paths, found, covers)
+    return Objects(labels, {number: found[number] for number in covers})
+
+
+def _covers(labels: Labels, number: int, mask: Mask) -> dict[int, int]:
+    """Labels that lie over an object, and how many of its voxels each has."""
+    owners, counts = np.unique(labels[mask.region][mask.inside], return_counts=True)
+    return {owner: count for owner, count in zip(owners.tolist(), counts.tolist(), strict=True) if owner != number}
+
+
+def _tell(paths: Sequence[Path], found: Mapping[int, Mask], covers: Mapping[int, Mapping[int, int]]) -> None:
+    """Notes overlaps.
+
+    Raises:
+        InputError: nothing is left of an object.
+    """
+    overlaps = []
+    for number, by in covers.items():
+        path, names = paths[number - 1], ", ".join(paths[owner - 1].name for owner in by)
+        if sum(by.values()) == found[number].size:
+            expected = "masks that each have voxels of their own; IMAGE=LABELS names those to use"
+            raise InputError(path, f"a mask that lies wholly under {names}", expected)
+        overlaps.append(f"{sum(by.values())} of {found[number].size} voxels of {path.name} are {names}'s")
+    if overlaps:
+        more = f"; and {len(overlaps) - MOST_TOLD} more" if len(overlaps) > MOST_TOLD else ""
+        told = "; ".join(overlaps[:MOST_TOLD]) + more
+        note(f"{paths[0].parent}: masks overlap, the smaller one has the voxel, boxes are of whole masks: {told}")
+
+
+def is_smoothed(pixels: NDArray[Any]) -> bool:
+    """Whether a picture is a black and white mask with soft edges, as after resizing, and no label map.
+
+    Its greys are many and lie side by side, never in a patch of 3 x 3 pixels as labels do; its white does.
+    """
+    if pixels.ndim != 2 or pixels.dtype != np.uint8 or pixels.max() != 255:
+        return False
+    if len(np.setdiff1d(pixels, [0, 255])) < LEAST_GREYS:
+        return False
+    flat = pixels[ndimage.minimum_filter(pixels, 3) == ndimage.maximum_filter(pixels, 3)]
+    return set(np.unique(flat)) | {0} == {0, 255}
