@@ -16,11 +16,10 @@ from zoo.data.case import Case
 from zoo.data.modality import MODALITIES
 from zoo.data.npz import load_challenge_npz, save_challenge_npz
 from zoo.data.prepare import Preparation, load_pair
-from zoo.data.scan import SUFFIXES, is_dicom, stem
+from zoo.data.scan import SUFFIXES, files_of, is_dicom, stem
 from zoo.errors import InputError
+from zoo.ledger import SEGMENT_LEDGER
 
-#: In a folder of masks that `segment` made: a line a case, and how it was made.
-INDEX_FILE = "segment.jsonl"
 #: Tokens of a file or folder name that mark labels.
 LABEL_TOKENS = {"seg", "segs", "segmentation", "label", "labels", "labelstr", "labelsts", "mask", "masks", "gt", "gts"}
 #: Names that tell nothing of a case.
@@ -78,6 +77,11 @@ class CaseSource:
         case = case if self.max_slices is None else case.keep_slices(self.max_slices)
         case = case if self.max_objects is None else case.keep_objects(self.max_objects)
         return replace(case, case_id=self.case_id)
+
+    def files(self) -> list[Path]:
+        """Those that the case is read from; none of what is built in."""
+        paths = (self.image_path, *self.labels_paths) if self.image_path else ()
+        return [file for path in paths for file in files_of(path)]
 
     def lacks(self, found: str, expected: str) -> InputError:
         """What to raise of an image without labels: that several files may hold them, or `found` and `expected`."""
@@ -171,7 +175,7 @@ def _paths(spec: str) -> list[Path]:
     """Files and DICOM folders that a file, folder or glob names."""
     root = Path(spec)
     found = list(root.rglob("*")) if root.is_dir() else [root] if root.exists() else _matches(spec)
-    made = {path.parent for path in found if path.name == INDEX_FILE} - {root}
+    made = {path.parent for path in found if path.name == SEGMENT_LEDGER} - {root}
     files = {path for path in found if _is_scan(path) and made.isdisjoint(path.parents)}
     dicoms = Counter(path.parent for path in files if root != path and is_dicom(path))
     series = {folder for folder, count in dicoms.items() if count > 1}
@@ -283,7 +287,7 @@ def _listed(folder: Path) -> list[Path]:
 def _label_folders(folder: Path) -> list[Path]:
     """Folders of labels; masks that a model made are none."""
     named = [path for path in _listed(folder) if path.name.lower() in LABEL_TOKENS and path.is_dir()]
-    return [path for path in named if not (path / INDEX_FILE).exists()]
+    return [path for path in named if not (path / SEGMENT_LEDGER).exists()]
 
 
 def _unique(sources: list[CaseSource]) -> list[CaseSource]:

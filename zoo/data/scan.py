@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from zoo.errors import InputError
 #: How far the geometry of image and labels may differ.
 GEOMETRY_TOLERANCE_MM = 1e-2
 _ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+#: Of headers whose voxels lie in a file beside them.
+_DETACHED = (".nhdr", ".mhd")
 DICOM_SUFFIX, _DICOM_MAGIC = ".dcm", (128, b"DICM")
 #: Of the files that are read as scans; folders of DICOM files are, too.
 SUFFIXES = (*nifti.SUFFIXES, *_ITK_SUFFIXES, DICOM_SUFFIX, *picture.SUFFIXES, ".npy")
@@ -74,6 +77,18 @@ def is_dicom(path: Path) -> bool:
             return stream.read(offset + len(magic))[offset:] == magic
     except OSError:
         return False
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files that a scan is read from: the DICOM files of a folder; with a header, that of its voxels."""
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if file.is_file() and is_dicom(file))
+    if path.suffix.lower() in _DETACHED:
+        try:
+            return [path, *_itk(path).data_files(path)]
+        except InputError:
+            return [path]
+    return [path]
 
 
 def read_labels(paths: Sequence[Path], image: Scan | None = None) -> NDArray[np.uint16]:
@@ -172,11 +187,16 @@ def _read(path: Path, *, labels: bool) -> Scan:
     raise InputError(path, f"a name that ends in {path.suffix or 'nothing'}", ", ".join(SUFFIXES))
 
 
-def _read_by_itk(path: Path, modality: str) -> Scan:
+def _itk(path: Path) -> ModuleType:
     try:
         from zoo.data.readers import itk
     except ModuleNotFoundError as error:
         raise InputError(path, "a format that SimpleITK reads, which is not here", "pip install SimpleITK") from error
+    return itk
+
+
+def _read_by_itk(path: Path, modality: str) -> Scan:
+    itk = _itk(path)
     if path.is_dir():
         voxels, grid, told = itk.read_dicom_series(path)
         return _volume(path, voxels, grid, told if told != "unknown" else modality)

@@ -60,6 +60,17 @@ def read_itk(path: Path) -> tuple[NDArray[Any], Grid]:
     return _voxels_and_grid(_execute(reader, path))
 
 
+def data_files(path: Path) -> list[Path]:
+    """The files beside an NRRD or MetaImage header that hold its voxels.
+
+    Raises:
+        InputError: the header cannot be read, or names other files.
+    """
+    fields = _header_fields(path)
+    _check_data_files(path, fields)
+    return [_data_file(path, value) for name, value in fields if name in _DATA_FILE and value != _INLINE]
+
+
 def dicom_files(folder: Path) -> list[str]:
     """Files of the one series in a folder, in the order of its slices.
 
@@ -153,9 +164,13 @@ def _check_data_files(path: Path, fields: Sequence[tuple[bytes, bytes]]) -> None
     """
     for name, value in fields:
         if name in _DATA_FILE and value != _INLINE:
-            file = path.parent / os.fsdecode(value.replace(b"\0", b""))
+            file = _data_file(path, value)
             if file.parent != path.parent or not file.is_file():
                 raise InputError(path, "voxels in another place", "voxels in the file itself, or in one file beside it")
+
+
+def _data_file(path: Path, value: bytes) -> Path:
+    return path.parent / os.fsdecode(value.replace(b"\0", b""))
 
 
 def _dicom_header(path: Path) -> sitk.ImageFileReader:
