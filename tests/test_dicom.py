@@ -126,6 +126,17 @@ def edit_dicom(folder: Path, change: Callable[[FileDataset, int], None]) -> Path
     return folder
 
 
+def test_a_series_in_colours_is_named(tmp_path: Path) -> None:
+    def colour(image: FileDataset, place: int) -> None:
+        image.SamplesPerPixel, image.PhotometricInterpretation, image.PlanarConfiguration = 3, "RGB", 0
+        image.BitsAllocated, image.BitsStored, image.HighBit = 8, 8, 7
+        image.PixelData = bytes(3 * image.Rows * image.Columns)
+
+    folder = edit_dicom(write_dicom(tmp_path, stored_voxels()), colour)
+    with pytest.raises(InputError, match="found slices in colours"):
+        read_scan(folder)
+
+
 def test_a_picture_whose_small_values_are_white_is_turned_once(tmp_path: Path) -> None:
     def turn(image: FileDataset, place: int) -> None:
         image.PhotometricInterpretation = "MONOCHROME1"

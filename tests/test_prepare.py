@@ -21,7 +21,7 @@ from zoo.data.dataset import open_source
 from zoo.data.grid import Grid
 from zoo.data.npz import load_challenge_npz, load_label_values
 from zoo.data.prepare import Preparation, drop_small, jitter_boxes, prepare_case, prepare_labels, split_instances
-from zoo.data.scan import Scan
+from zoo.data.scan import Scan, read_scan
 from zoo.errors import InputError
 from zoo.files import read_json
 
@@ -177,6 +177,17 @@ def test_a_bad_file_is_told_of_and_the_others_are_prepared(tmp_path: Path) -> No
     assert "b.nii" in result.output
     assert sorted(path.name for path in (tmp_path / "out").glob("*.npz")) == ["3DBox_CT_a.npz", "3DBox_CT_c.npz"]
     assert [line["case_id"] for line in report(tmp_path / "out") if line["error"]] == ["b"]
+
+
+def test_an_error_that_nobody_thought_of_loses_its_case_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        write_pair(tmp_path / "in", name)
+    monkeypatch.setattr("zoo.data.prepare.read_scan", lambda path: {"a.nii": read_scan}[path.name](path))
+    result = run("-i", tmp_path / "in", "-o", tmp_path / "out", "--workers", 1, *SMALL)
+    assert result.exit_code == 1
+    assert "b.nii" in result.output
+    assert "KeyError('b.nii')" in result.output
+    assert [line["error"] is None for line in report(tmp_path / "out")] == [True, False]
 
 
 def test_what_is_prepared_is_not_prepared_again_but_what_failed_is(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`segment` that goes on: masks of another image or other labels, or of a killed run, are not taken for these."""
+"""`segment` that goes on: behind a case that fails, and beside masks of another image or of a killed run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from PIL import Image
 
 import compress.deploy
 from cli import main
+from zoo.data.scan import read_scan
 
 
 @pytest.fixture(autouse=True)
@@ -76,3 +77,14 @@ def test_a_run_that_is_killed_before_its_first_line_leaves_a_mask_that_is_known_
         assert run(image).exit_code == 130
     assert (tmp_path / "out" / "p1.png").exists()
     assert "1 of 1 segmented" in run(image).output
+
+
+def test_an_error_that_nobody_thought_of_loses_its_case_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = write_image(tmp_path)
+    image.rename(tmp_path / "a.png")
+    write_image(tmp_path)
+    monkeypatch.setattr("zoo.segment.read_scan", lambda path: {"a.png": read_scan}[path.name](path))
+    result = run(image, "-i", tmp_path / "a.png", "--box", "5,5,20,20")
+    assert result.exit_code == 1
+    assert "p1_mask.png: KeyError('p1.png')" in " ".join(result.output.split())
+    assert "1 of 2 segmented" in result.output

@@ -17,7 +17,7 @@ from zoo.data.cases import CaseSource
 from zoo.data.modality import calibration_doubt
 from zoo.data.prepare import Preparation
 from zoo.errors import InputError
-from zoo.executors import Executor
+from zoo.executors import AbortError, Executor
 from zoo.files import append_json
 from zoo.ledger import SEGMENT_LEDGER, Ledger, fingerprint
 from zoo.memory import DEFAULT_MAX_BYTES, kept_embeddings
@@ -31,7 +31,7 @@ from zoo.segment import Labels, Prompted, finished, load_prompted, write_segment
 _ONE_CASE = threading.Lock()
 
 
-class NoModelError(Exception):
+class NoModelError(AbortError):
     """The model cannot be opened, whatever the case; its argument is the `InputError` that says why."""
 
 

@@ -190,7 +190,7 @@ def prepare_one(source: CaseSource, out: Path, preparation: Preparation, kind: F
 
 
 def _failed(source: CaseSource, error: Exception) -> Outcome:
-    told = str(error) if isinstance(error, InputError) else f"{source.reference}: {error or type(error).__name__}"
+    told = str(error) if isinstance(error, InputError) else f"{source.reference}: {error!r}"
     return Outcome(source.case_id, source.reference, error=told)
 
 

@@ -93,13 +93,16 @@ def read_dicom_series(folder: Path) -> tuple[NDArray[Any], Grid, str]:
     """Voxels (I, J, K) of the one series in a folder, where they lie, and the modality.
 
     Raises:
-        InputError: none or several series, slices of different shapes or directions, missing or repeated slices.
+        InputError: none or several series, slices in colours, of different shapes or directions, missing or repeated
+            ones.
     """
     files = dicom_files(folder)
     headers = [_dicom_header(Path(file)) for file in files]
     first = headers[0]
     if len(files) == 1:
         raise InputError(folder, "a single slice", "a series; a single image is read as a picture, by its file's name")
+    if any(header.GetNumberOfComponents() != 1 for header in headers):
+        raise InputError(folder, "slices in colours", "grey ones; a single image in colours is read by its file's name")
     positions = _positions(folder, headers)
     check_size(folder, (*first.GetSize()[:2], len(files)))
     reader = sitk.ImageSeriesReader()
