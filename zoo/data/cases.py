@@ -131,16 +131,16 @@ def find_cases(spec: str) -> list[CaseSource]:
     Args:
         spec: a file, a folder (searched with its subfolders; a folder of DICOM files is one image), a glob,
             `IMAGE=LABELS` (LABELS may be a glob of masks, one an object), or what is built in: `phantom` or
-            `phantom:NAME`, `synthetic` or `synthetic:FIRST-LAST`. Folders in a folder that `segment` wrote are passed
-            over.
+            `phantom:NAME`, `synthetic` or `synthetic:FIRST-LAST`. What is there by that very name goes first. Folders
+            in a folder that `segment` wrote are passed over.
 
     Raises:
         InputError: nothing is found.
     """
-    if (built_in := built_in_references(spec)) is not None:
-        return [CaseSource(reference.replace(":", "_"), reference) for reference in built_in]
     # What is there by that very name is meant, whatever signs the name has.
     is_there = Path(spec).exists()
+    if not is_there and (built_in := built_in_references(spec)) is not None:
+        return [CaseSource(reference.replace(":", "_"), reference) for reference in built_in]
     if not is_there and "=" in spec:
         return _unique([_explicit_pair(spec)])
     paths = _paths(spec)

@@ -16,6 +16,7 @@ from zoo.data.intensity import CT_MINIMUM_HU
 from zoo.data.modality import modality_from_name
 from zoo.data.readers import nifti, picture
 from zoo.errors import InputError
+from zoo.ledger import is_told_of
 
 #: How far the geometry of image and labels may differ.
 GEOMETRY_TOLERANCE_MM = 1e-2
@@ -126,7 +127,7 @@ def _read_label_map(path: Path, image: Scan | None) -> NDArray[np.uint16]:
         if voxels.shape != image.spatial_shape:
             raise InputError(path, f"shape {voxels.shape}", f"{image.spatial_shape}, that of {image.path.name}")
         _check_geometry(path, scan.grid, image)
-    return whole_labels(path, voxels, from_npy=path.suffix == ".npy")
+    return whole_labels(path, voxels)
 
 
 def _check_geometry(path: Path, grid: Grid | None, image: Scan) -> None:
@@ -139,20 +140,22 @@ def _check_geometry(path: Path, grid: Grid | None, image: Scan) -> None:
         raise InputError(path, f"an affine that is off by {off:.3g}", f"the geometry of {image.path.name}")
 
 
-def whole_labels(path: Path, voxels: NDArray[Any], *, from_npy: bool = False) -> NDArray[np.uint16]:
+def whole_labels(path: Path, voxels: NDArray[Any]) -> NDArray[np.uint16]:
     """Voxels as labels.
 
-    The white of a black and white picture is label 1. Masks in JPEG files, and in npy files of floats that are not
-    whole or go up to 255, are cut at half their range.
+    The white of a black and white picture or npy is label 1, unless `segment` wrote the file: its labels are taken as
+    they are. Masks in JPEG files, and in npy files of floats that are not whole or go up to 255, are cut at half their
+    range.
 
     Raises:
         InputError: values that are no labels.
     """
-    if from_npy and _is_grey_mask(voxels):
+    suffix = path.suffix.lower()
+    if suffix == ".npy" and _is_grey_mask(voxels):
         return np.asarray(voxels > 127.5, np.uint16)
-    if path.suffix.lower() in (".jpg", ".jpeg"):
+    if suffix in (".jpg", ".jpeg"):
         return np.asarray(voxels > 127, np.uint16)
-    if path.suffix.lower() in picture.SUFFIXES and set(np.unique(voxels)) <= {0, 255}:
+    if suffix in (*picture.SUFFIXES, ".npy") and set(np.unique(voxels)) <= {0, 255} and not is_told_of(path):
         return np.asarray(voxels > 0, np.uint16)
     # Integers are whole; asking them would take a float64 copy of the volume.
     whole = voxels.dtype.kind in "biu" or (np.isfinite(voxels).all() and (voxels == np.trunc(voxels)).all())
