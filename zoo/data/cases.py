@@ -16,7 +16,7 @@ from zoo.data.case import Case
 from zoo.data.modality import MODALITIES
 from zoo.data.npz import load_challenge_npz, save_challenge_npz
 from zoo.data.prepare import Preparation, load_pair
-from zoo.data.scan import SUFFIXES, files_of, is_dicom, stem
+from zoo.data.scan import SUFFIXES, are_single_images, files_of, is_dicom, stem
 from zoo.errors import InputError
 from zoo.ledger import SEGMENT_LEDGER
 
@@ -35,7 +35,7 @@ class CaseSource:
 
     Attributes:
         case_id: unique among the cases found together.
-        reference: what `find_cases` finds exactly this by.
+        reference: what `find_cases` finds exactly this by; of a DICOM series in a folder with others, the first by.
         image_path: of a file or of the folder of a DICOM series; None for what is built in.
         labels_paths: of an image that is not a challenge npz: one label map, or one mask an object.
         rivals: label files of which any may be its own, where it has none for sure.
@@ -129,7 +129,7 @@ def find_cases(spec: str) -> list[CaseSource]:
     """Cases that `spec` names, in order of their paths.
 
     Args:
-        spec: a file, a folder (searched with its subfolders; a folder of DICOM files is one image), a glob,
+        spec: a file, a folder (searched with its subfolders; the DICOM files of a folder are one image), a glob,
             `IMAGE=LABELS` (LABELS may be a glob of masks, one an object), or what is built in: `phantom` or
             `phantom:NAME`, `synthetic` or `synthetic:FIRST-LAST`. What is there by that very name goes first. Folders
             in a folder that `segment` wrote are passed over.
@@ -172,14 +172,17 @@ def _explicit_pair(spec: str) -> CaseSource:
 
 
 def _paths(spec: str) -> list[Path]:
-    """Files and DICOM folders that a file, folder or glob names."""
+    """Files that a file, folder or glob names; in place of the slices of a DICOM series, their folder."""
     root = Path(spec)
     found = list(root.rglob("*")) if root.is_dir() else [root] if root.exists() else _matches(spec)
     made = {path.parent for path in found if path.name == SEGMENT_LEDGER} - {root}
     files = {path for path in found if _is_scan(path) and made.isdisjoint(path.parents)}
-    dicoms = Counter(path.parent for path in files if root != path and is_dicom(path))
-    series = {folder for folder, count in dicoms.items() if count > 1}
-    return sorted(series | {path for path in files if path.parent not in series})
+    slices: dict[Path, list[Path]] = {}
+    for path in files - {root}:
+        if is_dicom(path):
+            slices.setdefault(path.parent, []).append(path)
+    series = {folder: own for folder, own in slices.items() if len(own) > 1 and not are_single_images(own)}
+    return sorted((files | set(series)).difference(*series.values()))
 
 
 def _matches(spec: str) -> list[Path]:

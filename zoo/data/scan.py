@@ -80,6 +80,14 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
+def are_single_images(files: Sequence[Path]) -> bool:
+    """Whether DICOM files, two or more, belong to a series each, as X-rays do, and are no slices of one."""
+    try:
+        return _itk(files[0]).are_of_several_series(files)
+    except InputError:
+        return False
+
+
 def files_of(path: Path) -> list[Path]:
     """The files that a scan is read from: the DICOM files of a folder; with a header, that of its voxels."""
     if path.is_dir():

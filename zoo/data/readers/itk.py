@@ -27,6 +27,7 @@ SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 #: ITK's physical space is LPS, nibabel's and ours RAS.
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _POSITION, _ORIENTATION, _MODALITY = "0020|0032", "0020|0037", "0008|0060"
+_SERIES = "0020|000e"
 _INTERCEPT, _SLOPE = "0028|1052", "0028|1053"
 #: How far the direction cosines of slices may differ: as far as their headers round them.
 DIRECTION_TOLERANCE = 1e-4
@@ -69,6 +70,20 @@ def data_files(path: Path) -> list[Path]:
     fields = _header_fields(path)
     _check_data_files(path, fields)
     return [_data_file(path, value) for name, value in fields if name in _DATA_FILE and value != _INLINE]
+
+
+def are_of_several_series(files: Sequence[Path]) -> bool:
+    """Whether no two of the DICOM files that can be read are of one series; reads headers until two are."""
+    found: set[str] = set()
+    for file in files:
+        try:
+            series = _tag(_dicom_header(file), _SERIES)
+        except InputError:
+            continue
+        if series in found:
+            return False
+        found.add(series)
+    return len(found) > 1
 
 
 def dicom_files(folder: Path) -> list[str]:
