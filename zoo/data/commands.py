@@ -51,7 +51,7 @@ OF_SCANS = (
     default="soft_tissue",
     show_default=True,
     metavar="NAME|LEVEL/WIDTH",
-    help="Kept of a CT, in HU.",
+    help="Kept of a CT, in HU; in its file's own numbers where it has none below 0.",
 )
 @click.option(
     "--percentiles",

@@ -187,7 +187,7 @@ def _read(path: Path, *, labels: bool) -> Scan:
         voxels, grid = nifti.read_nifti(path)
         return _volume(path, voxels, grid, modality)
     if path.suffix.lower() == ".npy":
-        return Scan(path, picture.read_npy(path), (1.0, 1.0), modality)
+        return Scan(path, picture.read_npy(path, labels=labels), (1.0, 1.0), modality)
     if path.suffix.lower() in picture.SUFFIXES:
         pixels = picture.read_picture(path, labels=labels)
         if pixels.ndim == 3 and pixels.shape[2] != 3:
