@@ -74,7 +74,13 @@ if TYPE_CHECKING:
     help="Of a process. Embeddings of a volume that do not fit in are encoded again; images and models are not cut.",
 )
 @click.option("--modality", metavar="NAME", help="CT, MR, ... in place of what name or header tell.")
-@click.option("--window", default="soft_tissue", show_default=True, metavar="NAME|LEVEL/WIDTH", help="Of a CT, in HU.")
+@click.option(
+    "--window",
+    default="soft_tissue",
+    show_default=True,
+    metavar="NAME|LEVEL/WIDTH",
+    help="Of a CT, in HU; in its file's own numbers where it has none below 0.",
+)
 @click.option("--overlay", is_flag=True, help="Also a picture of each case, and an animation of each volume.")
 @click.option("--dicom-seg", is_flag=True, help="Of DICOM series (folders) also a DICOM segmentation (extra `dicom`).")
 @click.option("--overwrite", is_flag=True, help="Also segment what OUT holds already.")

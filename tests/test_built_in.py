@@ -77,3 +77,12 @@ def test_training_does_not_see_them() -> None:
 def test_they_can_be_segmented() -> None:
     (source,) = find_cases("synthetic:5")
     np.testing.assert_array_equal(load_prompted(source, Preparation()).case.image, source.load().image)
+
+
+@pytest.mark.parametrize("name", ["phantom", "synthetic"])
+def test_a_folder_of_that_name_goes_first(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "2DBox_US_a.npz").touch()
+    assert [source.case_id for source in find_cases(name)] == ["2DBox_US_a"]
+    assert find_cases(f"{name}:")[0].image_path is None

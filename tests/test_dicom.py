@@ -99,6 +99,30 @@ def test_two_series_in_a_folder_are_refused_without_a_word_of_the_patient(tmp_pa
     assert "ecret" not in str(caught.value)
 
 
+def test_what_lies_beside_a_series_is_found_too(tmp_path: Path) -> None:
+    folder = write_dicom(tmp_path / "in" / "pat", stored_voxels())
+    for name in ("mr_t1.nii.gz", "photo.png"):
+        (folder / name).touch()
+    for spec in (tmp_path / "in", folder, folder / "*"):
+        found = find_cases(str(spec))
+        assert [source.image_path for source in found] == [folder, folder / "mr_t1.nii.gz", folder / "photo.png"]
+    assert find_cases(found[0].reference)[0] == found[0]
+    assert len(found[0].files()) == 4
+    assert read_scan(folder).voxels.shape == (4, 12, 10)
+
+
+def test_single_images_of_several_series_are_taken_one_by_one(tmp_path: Path) -> None:
+    files = [file for _ in range(3) for file in write_dicom(tmp_path / "new", stored_voxels()[:1]).iterdir()]
+    for number, file in enumerate(sorted(set(files))):
+        file.rename(tmp_path / f"xr{number}.dcm")
+    (tmp_path / "xr9.dcm").write_bytes(b"broken")
+    (tmp_path / "new").rmdir()
+    for spec in (tmp_path, tmp_path / "*.dcm"):
+        found = find_cases(str(spec))
+        assert [source.case_id for source in found] == ["xr0", "xr1", "xr2", "xr9"]
+    assert read_scan(tmp_path / "xr1.dcm").voxels.shape == (12, 10)
+
+
 def test_a_truncated_dicom_file_is_named(tmp_path: Path) -> None:
     folder = write_dicom(tmp_path, stored_voxels())
     victim = max(folder.iterdir(), key=lambda file: dcmread(file).InstanceNumber)
@@ -124,6 +148,17 @@ def edit_dicom(folder: Path, change: Callable[[FileDataset, int], None]) -> Path
         change(image, image.InstanceNumber - 1)
         image.save_as(file)
     return folder
+
+
+def test_a_series_in_colours_is_named(tmp_path: Path) -> None:
+    def colour(image: FileDataset, place: int) -> None:
+        image.SamplesPerPixel, image.PhotometricInterpretation, image.PlanarConfiguration = 3, "RGB", 0
+        image.BitsAllocated, image.BitsStored, image.HighBit = 8, 8, 7
+        image.PixelData = bytes(3 * image.Rows * image.Columns)
+
+    folder = edit_dicom(write_dicom(tmp_path, stored_voxels()), colour)
+    with pytest.raises(InputError, match="found slices in colours"):
+        read_scan(folder)
 
 
 def test_a_picture_whose_small_values_are_white_is_turned_once(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pytest
 from distributed import LocalCluster
 
 from zoo.errors import InputError
-from zoo.executors import Executor, WorkerLostError
+from zoo.executors import AbortError, Executor, WorkerLostError
 from zoo.executors.dask_cluster import DaskExecutor
 from zoo.executors.local import LocalExecutor
 from zoo.files import whole_file
@@ -46,8 +46,27 @@ def exits_at_three(item: int) -> int:
     return square(item)
 
 
-def has_a_mistake(item: int) -> int:
-    raise AssertionError(f"a mistake in the program, at {item}")
+def has_a_mistake_at_three(item: int) -> int:
+    if item == 3:
+        raise AssertionError("a mistake in the program")
+    return square(item)
+
+
+class TwoPartsError(Exception):
+    """Comes apart when it is sent: what it is made of is not what it says."""
+
+    def __init__(self, where: str, found: str) -> None:
+        super().__init__(f"{where}: {found}")
+
+
+def fails_of_two_parts_at_three(item: int) -> int:
+    if item == 3:
+        raise TwoPartsError("item", "3")
+    return square(item)
+
+
+def gives_up(item: int) -> int:
+    raise AbortError("no item can be done")
 
 
 def writes_slowly(item: int, folder: Path) -> None:
@@ -91,10 +110,21 @@ def test_a_lost_worker_loses_its_item_only(work: object, ending: str) -> None:
     assert {item for item, result in results.items() if isinstance(result, int)} == {0, 1, 2, 4, 5}
 
 
-def test_a_mistake_of_the_program_is_raised_with_its_place() -> None:
-    with pytest.raises(AssertionError, match="a mistake") as caught:
-        list(LocalExecutor(2).map(has_a_mistake, range(3)))
-    assert "has_a_mistake" in caught.value.__notes__[0]
+@pytest.mark.parametrize("parallel", [1, 2])
+@pytest.mark.parametrize(
+    ("work", "told"),
+    [(has_a_mistake_at_three, "AssertionError('a mistake"), (fails_of_two_parts_at_three, "TwoPartsError: item: 3")],
+)
+def test_an_error_of_any_kind_loses_its_item_only(work: Callable[[int], int], told: str, parallel: int) -> None:
+    results = dict(LocalExecutor(parallel).map(work, range(5)))
+    assert told in repr(results[3])
+    assert {item for item, result in results.items() if isinstance(result, int)} == {0, 1, 2, 4}
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_where_nothing_can_be_done_the_others_are_not_tried(parallel: int) -> None:
+    with pytest.raises(AbortError, match="no item can be done"):
+        list(LocalExecutor(parallel).map(gives_up, range(3)))
 
 
 def test_leaving_early_stops_the_workers_and_what_they_were_writing(tmp_path: Path) -> None:

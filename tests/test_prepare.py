@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
 from scipy import ndimage
 
 from cli import main
@@ -20,7 +21,7 @@ from zoo.data.dataset import open_source
 from zoo.data.grid import Grid
 from zoo.data.npz import load_challenge_npz, load_label_values
 from zoo.data.prepare import Preparation, drop_small, jitter_boxes, prepare_case, prepare_labels, split_instances
-from zoo.data.scan import Scan
+from zoo.data.scan import Scan, read_scan
 from zoo.errors import InputError
 from zoo.files import read_json
 
@@ -178,6 +179,17 @@ def test_a_bad_file_is_told_of_and_the_others_are_prepared(tmp_path: Path) -> No
     assert [line["case_id"] for line in report(tmp_path / "out") if line["error"]] == ["b"]
 
 
+def test_an_error_that_nobody_thought_of_loses_its_case_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        write_pair(tmp_path / "in", name)
+    monkeypatch.setattr("zoo.data.prepare.read_scan", lambda path: {"a.nii": read_scan}[path.name](path))
+    result = run("-i", tmp_path / "in", "-o", tmp_path / "out", "--workers", 1, *SMALL)
+    assert result.exit_code == 1
+    assert "b.nii" in result.output
+    assert "KeyError('b.nii')" in result.output
+    assert [line["error"] is None for line in report(tmp_path / "out")] == [True, False]
+
+
 def test_what_is_prepared_is_not_prepared_again_but_what_failed_is(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_pair(tmp_path / "in", name)
@@ -229,6 +241,62 @@ def test_slices_to_train_with_that_are_gone_or_stale_are_made_anew(tmp_path: Pat
     assert len(list(images.glob("a-*.npy"))) == 4
     assert run(*make, "--max-slices", 1).exit_code == 0
     assert [file.name for file in sorted(images.iterdir())] == ["a-000.npy", "ab-001.npy"]
+
+
+def write_picture(folder: Path, name: str, side: int = 32) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((side, side), 99, np.uint8)).save(folder / f"{name}.png")
+    Image.fromarray(np.eye(side, dtype=np.uint8)).save(folder / f"{name}_mask.png")
+
+
+def npy_files(out: Path) -> list[str]:
+    names = [sorted(file.name for file in (out / folder).iterdir()) for folder in ("imgs", "gts")]
+    assert names[0] == names[1]
+    return names[0]
+
+
+def test_files_of_another_case_are_no_slices_of_this_one(tmp_path: Path) -> None:
+    for name in ("slide", "slide-001"):
+        write_picture(tmp_path / "in", name)
+    make = ("-i", tmp_path / "in", "--to", "npy", "-o", tmp_path / "npy", "--workers", 1, "--min-pixels", 0)
+    for _ in range(2):
+        assert run(*make).exit_code == 0
+        assert npy_files(tmp_path / "npy") == ["slide-001.npy", "slide.npy"]
+    assert len(report(tmp_path / "npy")) == 2
+
+
+def test_slices_that_became_another_cases_file_are_left_to_it(tmp_path: Path) -> None:
+    write_pair(tmp_path / "volume", "slide")
+    out = ("--to", "npy", "-o", tmp_path / "npy", *SMALL, "--workers", 1)
+    assert run("-i", tmp_path / "volume", *out).exit_code == 0
+    assert npy_files(tmp_path / "npy") == [f"slide-{z:03d}.npy" for z in range(1, 5)]
+    for name in ("slide", "slide-001"):
+        write_picture(tmp_path / "in", name)
+    assert run("-i", tmp_path / "in", *out).exit_code == 0
+    assert npy_files(tmp_path / "npy") == ["slide-001.npy", "slide.npy"]
+    assert np.load(tmp_path / "npy" / "imgs" / "slide-001.npy").shape == (32, 32, 3)
+
+
+def test_names_that_would_collide_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    write_pair(tmp_path / "in", "a")
+    write_picture(tmp_path / "in", "a-001")
+    result = run("-i", tmp_path / "in", "--to", "npy", "-o", tmp_path / "npy", *SMALL)
+    assert result.exit_code == 1
+    assert "a-001.png" in result.output
+    assert "may have; expected other names" in " ".join(result.output.split())
+    assert not (tmp_path / "npy").exists()
+    assert run("-i", tmp_path / "in", "-o", tmp_path / "npz", *SMALL, "--workers", 1).exit_code == 0
+    scan, case = tmp_path / "in" / "a.nii", tmp_path / "npz" / "3DBox_CT_a.npz"
+    assert run("-i", scan, "-i", case, "-o", tmp_path / "both").exit_code == 1
+
+
+def test_a_scan_that_was_replaced_is_prepared_again(tmp_path: Path) -> None:
+    write_picture(tmp_path / "in", "a")
+    make = ("-i", tmp_path / "in", "-o", tmp_path / "out", "--workers", 1, "--min-pixels", 0)
+    for side in (32, 32, 48):
+        write_picture(tmp_path / "in", "a", side)
+        assert run(*make).exit_code == 0
+    assert [line["shape"][0] for line in report(tmp_path / "out")] == [32, 48]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from zoo.data.grid import Grid
 from zoo.data.intensity import Window, parse_window, to_uint8
 from zoo.data.scan import read_labels, read_scan, stem
 from zoo.errors import InputError
+from zoo.files import append_json
 
 AXES = [
     "".join(codes)
@@ -143,6 +144,26 @@ def test_floats_of_an_npy_are_labels_or_the_greys_of_a_mask(
 ) -> None:
     np.save(tmp_path / "x_seg.npy", np.array([stored], np.float32))
     assert read_labels([tmp_path / "x_seg.npy"]).tolist() == [labels]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int64, np.float32, bool])
+def test_black_and_white_is_label_1_in_any_file(tmp_path: Path, kind: type) -> None:
+    mask = np.array([[0, 0, 255], [255, 0, 0]])
+    np.save(tmp_path / "x_seg.npy", (mask > 0) if kind is bool else mask.astype(kind))
+    Image.fromarray(mask.astype(np.uint8)).save(tmp_path / "x_seg.png")
+    for file in ("x_seg.npy", "x_seg.png"):
+        assert read_labels([tmp_path / file]).tolist() == [[0, 0, 1], [1, 0, 0]]
+
+
+def test_label_255_of_a_mask_that_segment_made_stays_what_it_is(tmp_path: Path) -> None:
+    mask = np.array([[0, 255]], np.uint8)
+    for name in ("x", "by_hand"):
+        Image.fromarray(mask).save(tmp_path / f"{name}.png")
+    append_json(tmp_path / "segment.jsonl", {"case_id": "x"})
+    assert read_labels([tmp_path / "x.png"]).max() == 255
+    assert read_labels([tmp_path / "by_hand.png"]).max() == 1
+    append_json(tmp_path / "segment.jsonl", {"case_id": "by_hand"})
+    assert read_labels([tmp_path / "by_hand.png"]).max() == 255
 
 
 def test_a_tiff_of_pages_is_a_volume(tmp_path: Path) -> None:

@@ -285,7 +285,7 @@ def test_masks_that_a_model_made_are_nobodys_labels_and_no_images(tmp_path: Path
     assert (source.case_id, source.labels_paths) == ("x", ())
 
 
-def test_masks_that_no_index_tells_of_are_left_alone(tmp_path: Path) -> None:
+def test_masks_in_a_folder_without_a_ledger_are_left_alone(tmp_path: Path) -> None:
     write_volume(tmp_path, "LPS")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "knee_mr.nii.gz").write_bytes(b"drawn by hand")
@@ -369,7 +369,7 @@ def test_a_full_disk_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.
     result = run("-i", tmp_path / "knee_mr.nii.gz", "-o", tmp_path / "out")
     assert result.exit_code == 1
     assert "No space left" in result.output
-    assert not list((tmp_path / "out").iterdir())
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["segment.jsonl"]
 
 
 @pytest.mark.parametrize(

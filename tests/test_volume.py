@@ -176,6 +176,14 @@ def test_protocols_agree_exactly_where_arithmetic_does(seed: int, kept: int, opt
     np.testing.assert_array_equal(results[0], results[2])
 
 
+@pytest.mark.parametrize(("kept", "encoded"), [(None, 9), (9, 9), (3, 15), (0, 18)])
+def test_cached_keeps_no_more_embeddings_than_it_may(kept: int | None, encoded: int) -> None:
+    clock = StageClock()
+    case = volume([[50, 60, 0, 90, 100, 8]] * 2, depth=9)
+    segment_volume(case, BoxBackend(), Protocol3D("cached"), clock, kept_embeddings=kept)
+    assert clock.counts["encoded_slices"] == encoded
+
+
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_no_slice_is_encoded_that_no_box_reaches(name: str) -> None:
     clock = StageClock()

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.backends import Backend
-from zoo.data.cases import INDEX_FILE, CaseSource
+from zoo.data.cases import CaseSource
 from zoo.data.modality import calibration_doubt
 from zoo.data.prepare import Preparation
 from zoo.errors import InputError
-from zoo.executors import Executor
-from zoo.files import append_json, read_json
+from zoo.executors import AbortError, Executor
+from zoo.files import append_json
+from zoo.ledger import SEGMENT_LEDGER, Ledger, fingerprint
 from zoo.memory import DEFAULT_MAX_BYTES, kept_embeddings
 from zoo.overlay import write_animation, write_montage
 from zoo.progress import Progress
@@ -30,7 +31,7 @@ from zoo.segment import Labels, Prompted, finished, load_prompted, write_segment
 _ONE_CASE = threading.Lock()
 
 
-class NoModelError(Exception):
+class NoModelError(AbortError):
     """The model cannot be opened, whatever the case; its argument is the `InputError` that says why."""
 
 
@@ -49,10 +50,12 @@ class Segmented:
 
     Attributes:
         modality: of what it shows.
+        made_of: the fingerprint of its files, from before they were read.
         lacking: what was asked for and could not be written, or None.
     """
 
     modality: str
+    made_of: dict[str, str]
     lacking: str | None = None
 
 
@@ -95,11 +98,6 @@ class SegmentRun:
         protocols = self.protocol.as_record(), self.image_protocol.as_record()
         return json.dumps([self.model, boxes, asdict(self.preparation), *protocols], sort_keys=True)
 
-    def entry(self, source: CaseSource) -> dict[str, str]:
-        """The line of the index for a source that is done."""
-        origin = str(source.image_path or source.reference)
-        return {"case_id": source.case_id, "source": origin, "settings": self.settings}
-
     def segment(self, source: CaseSource, start: Start = _unseen) -> Segmented:
         """Segments one file and writes what it came to.
 
@@ -109,13 +107,14 @@ class SegmentRun:
         """
         with _ONE_CASE:
             backend = self._backend()
+            made_of = fingerprint(source.files())
             prompted = load_prompted(source, self.preparation, self.boxes_file, self.boxes)
             case = prompted.case
             protocol = self.protocol if case.is_volume else self.image_protocol
             advance = start(f"segmenting {source.case_id}", count_steps(case, protocol))
             kept = kept_embeddings(case, self.max_memory_bytes)
             segmentation = segment_case(case, backend, protocol, on_step=advance, kept_embeddings=kept)
-            return Segmented(case.modality, self._write(segmentation, prompted))
+            return Segmented(case.modality, made_of, self._write(segmentation, prompted))
 
     def _backend(self) -> Backend:
         try:
@@ -124,7 +123,9 @@ class SegmentRun:
             raise NoModelError(error) from error
 
     def _write(self, segmentation: Labels, prompted: Prompted) -> str | None:
-        """The pictures first: the segmentation is what says that a case is finished. What could not be, is told."""
+        """The pictures first, the segmentation last, in a folder with a ledger: left behind by a run that is killed
+        before its line is written, it is known as ours. What could not be written, is told.
+        """
         case, folder, lacking = prompted.case, Path(prompted.case.source), None
         if self.overlay:
             write_montage(case, segmentation, self.out / "overlays" / f"{case.case_id}.png")
@@ -137,6 +138,8 @@ class SegmentRun:
                 write_dicom_seg(segmentation, prompted.grid, folder, self.out / f"{case.case_id}.seg.dcm")
             else:
                 lacking = f"{folder}: nothing was segmented; a DICOM segmentation cannot say that, so there is none"
+        self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / SEGMENT_LEDGER).touch()
         write_segmentation(segmentation, prompted, self.out / f"{case.case_id}{prompted.suffix}")
         return lacking
 
@@ -148,18 +151,33 @@ def _opened(open_backend: Callable[[], Backend]) -> Backend:
 
 
 def left_to_do(run: SegmentRun, sources: Sequence[CaseSource]) -> tuple[list[CaseSource], list[InputError]]:
-    """Sources that the folder does not hold yet, and what it holds in the place of others."""
-    index = {told.get("case_id"): told for told in read_json(run.out / INDEX_FILE)}
+    """Sources that the folder does not hold yet, and what it holds in the place of others.
+
+    A segmentation that the ledger does not tell of is made again, as a run may have been killed between the two; where
+    there is no ledger at all, it is another program's or a person's, and left alone.
+    """
+    ledger = Ledger(run.out / SEGMENT_LEDGER)
+    is_ours = (run.out / SEGMENT_LEDGER).exists()
     todo, taken = [], []
     for source in sources:
-        entry = run.entry(source)
         if (path := finished(source, run.out)) is None:
             todo.append(source)
-        elif (told := index.get(source.case_id, entry)) != entry:
-            same = told.get("source") == entry["source"]
-            found = "masks made by other settings" if same else f"masks of {told.get('source')}"
-            taken.append(InputError(path, f"{found}, as {INDEX_FILE} says", "--overwrite, or another --out"))
+            continue
+        difference = ledger.difference(source.case_id, _origin(source), run.settings, source.files)
+        if difference == "untold" and is_ours:
+            todo.append(source)
+        elif difference is not None and difference != "untold":
+            found = {
+                "source": f"masks of {ledger.last[source.case_id].get('source')}",
+                "settings": "masks made by other settings",
+                "files": f"masks of what {_origin(source)} or its labels were before they changed",
+            }[difference]
+            taken.append(InputError(path, f"{found}, as {SEGMENT_LEDGER} says", "--overwrite, or another --out"))
     return todo, taken
+
+
+def _origin(source: CaseSource) -> str:
+    return str(source.image_path or source.reference)
 
 
 def segment_all(run: SegmentRun, sources: Sequence[CaseSource], executor: Executor, progress: Progress) -> int:
@@ -189,7 +207,8 @@ def segment_all(run: SegmentRun, sources: Sequence[CaseSource], executor: Execut
                 failures += 1
                 progress.message(_told(source, result))
             else:
-                append_json(run.out / INDEX_FILE, run.entry(source))
+                line = {"case_id": source.case_id, "source": _origin(source), "settings": run.settings}
+                append_json(run.out / SEGMENT_LEDGER, line | {"made_of": result.made_of})
                 if result.lacking:
                     progress.message(result.lacking)
                 if (doubt := calibration_doubt(result.modality, run.calibrated_with)) and doubt not in warned:

@@ -17,11 +17,10 @@ from zoo.data.modality import MODALITIES
 from zoo.data.npz import load_challenge_npz, save_challenge_npz
 from zoo.data.prepare import Preparation, load_pair
 from zoo.data.readers.dicom import holds_no_image
-from zoo.data.scan import SUFFIXES, is_dicom, stem
+from zoo.data.scan import SUFFIXES, are_single_images, files_of, is_dicom, stem
 from zoo.errors import InputError
+from zoo.ledger import SEGMENT_LEDGER
 
-#: In a folder of masks that `segment` made: a line a case, and how it was made.
-INDEX_FILE = "segment.jsonl"
 #: Tokens of a file or folder name that mark labels.
 LABEL_TOKENS = {
     *("seg", "segs", "segmentation", "segmentations", "mask", "masks"),
@@ -40,7 +39,7 @@ class CaseSource:
 
     Attributes:
         case_id: unique among the cases found together.
-        reference: what `find_cases` finds exactly this by.
+        reference: what `find_cases` finds exactly this by; of a DICOM series in a folder with others, the first by.
         image_path: of a file or of the folder of a DICOM series; None for what is built in.
         labels_paths: of an image that is not a challenge npz: one label map, or one mask an object.
         rivals: label files of which any may be its own, where it has none for sure.
@@ -82,6 +81,11 @@ class CaseSource:
         case = case if self.max_slices is None else case.keep_slices(self.max_slices)
         case = case if self.max_objects is None else case.keep_objects(self.max_objects)
         return replace(case, case_id=self.case_id)
+
+    def files(self) -> list[Path]:
+        """Those that the case is read from; none of what is built in."""
+        paths = (self.image_path, *self.labels_paths) if self.image_path else ()
+        return [file for path in paths for file in files_of(path)]
 
     def lacks(self, found: str, expected: str) -> InputError:
         """What to raise of an image without labels: that several files may hold them, or `found` and `expected`."""
@@ -129,18 +133,18 @@ def find_cases(spec: str) -> list[CaseSource]:
     """Cases that `spec` names, in order of their paths.
 
     Args:
-        spec: a file, a folder (searched with its subfolders; a folder of DICOM files is one image), a glob,
+        spec: a file, a folder (searched with its subfolders; the DICOM files of a folder are one image), a glob,
             `IMAGE=LABELS` (LABELS may be a glob of masks, one an object), or what is built in: `phantom` or
-            `phantom:NAME`, `synthetic` or `synthetic:FIRST-LAST`. Folders in a folder that `segment` wrote are passed
-            over.
+            `phantom:NAME`, `synthetic` or `synthetic:FIRST-LAST`. What is there by that very name goes first. Folders
+            in a folder that `segment` wrote are passed over.
 
     Raises:
         InputError: nothing is found.
     """
-    if (built_in := built_in_references(spec)) is not None:
-        return [CaseSource(reference.replace(":", "_"), reference) for reference in built_in]
     # What is there by that very name is meant, whatever signs the name has.
     is_there = Path(spec).exists()
+    if not is_there and (built_in := built_in_references(spec)) is not None:
+        return [CaseSource(reference.replace(":", "_"), reference) for reference in built_in]
     if not is_there and "=" in spec:
         return _unique([_explicit_pair(spec)])
     paths = _paths(spec)
@@ -172,16 +176,19 @@ def _explicit_pair(spec: str) -> CaseSource:
 
 
 def _paths(spec: str) -> list[Path]:
-    """Files and DICOM folders that a file, folder or glob names."""
+    """Files that a file, folder or glob names; in place of the slices of a DICOM series, their folder."""
     root = Path(spec)
     found = list(root.rglob("*")) if root.is_dir() else [root] if root.exists() else _matches(spec)
-    made = {path.parent for path in found if path.name == INDEX_FILE} - {root}
+    made = {path.parent for path in found if path.name == SEGMENT_LEDGER} - {root}
     files = {path for path in found if _is_scan(path) and made.isdisjoint(path.parents)}
-    dicom_files = {path for path in files if root != path and is_dicom(path)}
-    files -= {path for path in dicom_files if holds_no_image(path)}
-    dicoms = Counter(path.parent for path in dicom_files & files)
-    series = {folder for folder, count in dicoms.items() if count > 1}
-    return sorted(series | {path for path in files if path.parent not in series})
+    slices: dict[Path, list[Path]] = {}
+    for path in files - {root}:
+        if is_dicom(path):
+            slices.setdefault(path.parent, []).append(path)
+    without_image = {path for own in slices.values() for path in own if holds_no_image(path)}
+    slices = {folder: [path for path in own if path not in without_image] for folder, own in slices.items()}
+    series = {folder: own for folder, own in slices.items() if len(own) > 1 and not are_single_images(own)}
+    return sorted((files | set(series)).difference(without_image, *series.values()))
 
 
 def _matches(spec: str) -> list[Path]:
@@ -297,7 +304,7 @@ def _listed(folder: Path) -> list[Path]:
 def _label_folders(listed: Sequence[Path]) -> list[Path]:
     """Folders of labels; masks that a model made are none."""
     named = [path for path in listed if path.name.lower() in LABEL_TOKENS and path.is_dir()]
-    return [path for path in named if not (path / INDEX_FILE).exists()]
+    return [path for path in named if not (path / SEGMENT_LEDGER).exists()]
 
 
 def _unique(sources: list[CaseSource]) -> list[CaseSource]:

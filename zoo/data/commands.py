@@ -51,7 +51,7 @@ OF_SCANS = (
     default="soft_tissue",
     show_default=True,
     metavar="NAME|LEVEL/WIDTH",
-    help="Kept of a CT, in HU.",
+    help="Kept of a CT, in HU; in its file's own numbers where it has none below 0.",
 )
 @click.option(
     "--percentiles",
@@ -119,8 +119,9 @@ def prepare(
     from zoo.data.intensity import parse_window
     from zoo.data.modality import parse_modality
     from zoo.data.prepare import Preparation
-    from zoo.data.prepare_run import REPORT_FILE, prepare_all
+    from zoo.data.prepare_run import prepare_all
     from zoo.files import check_folder
+    from zoo.ledger import PREPARE_LEDGER
 
     if percentiles[0] >= percentiles[1]:
         raise click.BadParameter(f"found {percentiles[0]:g} {percentiles[1]:g}; expected the lower one first")
@@ -155,7 +156,7 @@ def prepare(
     except KeyboardInterrupt:
         click.echo(f"stopped; what was prepared is in {out}, the same command goes on from there", err=True)
         raise SystemExit(130) from None
-    click.echo(f"{len(sources) - failed} of {len(sources)} prepared in {out}; what was done: {out / REPORT_FILE}")
+    click.echo(f"{len(sources) - failed} of {len(sources)} prepared in {out}; what was done: {out / PREPARE_LEDGER}")
     if left_out:
         smallest = f"--min-voxels {min_voxels} and --min-pixels {min_pixels}"
         click.echo(f"left out: {left_out} labels of which no part is as large as {smallest} ask for; 0 keeps all")

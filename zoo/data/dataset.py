@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zoo.data.intensity import is_unit, unit_to_uint8
 from zoo.data.npz import load_challenge_npz
 from zoo.data.synthetic import sample
 from zoo.errors import InputError
@@ -165,9 +166,9 @@ def _read_npy_pair(path: Path) -> LabelledImage:
     """An image of the `imgs/ gts/` layout: uint8, or floats in [0, 1], (H, W) or (H, W, 3)."""
     image, labels = (read_npy(file) for file in (path, path.parent.parent / "gts" / path.name))
     if image.dtype.kind == "f":
-        if not np.isfinite(image).all() or image.min() < 0 or image.max() > 1:
+        if not is_unit(image):
             raise InputError(path, f"floats from {image.min()} to {image.max()}", "floats in [0, 1], or uint8")
-        image = np.round(image * 255).astype(np.uint8)
+        image = unit_to_uint8(image)
     if image.dtype != np.uint8 or image.shape[2:] not in ((), (3,)):
         raise InputError(path, f"{image.dtype} {image.shape}", "uint8 or float (H, W) or (H, W, 3)")
     if labels.shape != image.shape[:2] or labels.dtype.kind not in "biu":

@@ -78,6 +78,16 @@ def to_uint8(
     return shown
 
 
+def is_unit(values: NDArray[Any]) -> bool:
+    """Whether numbers are floats in [0, 1], as pictures in npy files may be."""
+    return bool(values.dtype.kind == "f" and np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1)
+
+
+def unit_to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Floats in [0, 1] to 0-255, without any stretch: training and `segment` see the same."""
+    return np.round(values * 255).astype(np.uint8)
+
+
 def shown_range(
     voxels: NDArray[Any],
     modality: str,

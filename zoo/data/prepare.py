@@ -119,15 +119,36 @@ def case_of_boxes(
 
 
 def image_of(scan: Scan, modality: str, preparation: Preparation) -> NDArray[np.uint8]:
-    """uint8 (D, H, W), or (H, W, 3) of a picture. Pictures of bytes are left as they are."""
+    """uint8 (D, H, W), or (H, W, 3) of a picture. Pictures of bytes are left as they are.
+
+    Raises:
+        InputError: a CT whose numbers are no HU, under a window that is.
+    """
     voxels = scan.voxels
-    if scan.grid is not None:
-        return to_uint8(voxels, modality, preparation.window, preparation.percentiles)
-    if voxels.dtype == np.bool_:
+    if scan.grid is None and voxels.dtype == np.bool_:
         voxels = voxels.astype(np.uint8) * 255
-    if voxels.dtype != np.uint8:
+    if scan.grid is not None or voxels.dtype != np.uint8:
+        if modality == "CT":
+            _check_hounsfield(scan, preparation.window)
         voxels = to_uint8(voxels, modality, preparation.window, preparation.percentiles)
+    if scan.grid is not None:
+        return voxels
     return voxels if voxels.ndim == 3 else np.repeat(voxels[..., None], 3, axis=2)
+
+
+def _check_hounsfield(scan: Scan, window: Window) -> None:
+    """Refuses a window that begins below 0 where no voxel does: fat and air do, so the numbers are shifted or scaled.
+
+    Raises:
+        InputError: such a window and such voxels.
+    """
+    low = window.level - window.width / 2
+    if low < 0 and scan.voxels.min() >= 0:
+        expected = (
+            "HU; else --window LEVEL/WIDTH from 0 up, in the file's own numbers, "
+            "or --modality, to scale between percentiles as other modalities are"
+        )
+        raise InputError(scan.path, f"a CT without a value below 0, for a window from {low:g}", expected)
 
 
 def prepare_labels(labels: Labels, preparation: Preparation) -> Labels:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -19,14 +19,19 @@ from zoo.data.case import Case
 from zoo.data.cases import CaseSource
 from zoo.data.npz import original_labels, save_challenge_npz
 from zoo.data.prepare import Preparation
+from zoo.data.readers import picture
+from zoo.data.scan import is_dicom
 from zoo.errors import InputError
 from zoo.executors.local import LocalExecutor
-from zoo.files import append_json, read_json, whole_file
+from zoo.files import append_json, whole_file
+from zoo.ledger import PREPARE_LEDGER, Ledger, fingerprint
 
 Format = Literal["npz", "npy"]
-REPORT_FILE = "prepare.jsonl"
 #: Of labels and of images to train with.
 NPY_FOLDERS = ("gts", "imgs")
+#: Case ids that other cases' files may be named by: slices of a volume, and scans named as the challenge does.
+_SLICE = re.compile(r"(?P<case_id>.+)-\d{3,}")
+_CHALLENGE_NAME = re.compile(r"[23]DBox_[^_]+_(?P<case_id>.+)")
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class Outcome:
         labels: the file's label values, in the order of the labels 1 to N that they became.
         left_out: the file's label values of which nothing was as large as asked for.
         settings: of the preparation, and of the source's limits.
+        made_of: the fingerprint of its files, from before they were read.
+        slices: names of the files in each of `NPY_FOLDERS`.
         seconds: that it took.
         error: why it failed, or None.
     """
@@ -56,6 +63,8 @@ class Outcome:
     labels: tuple[int, ...] = ()
     left_out: tuple[int, ...] = ()
     settings: str = ""
+    made_of: dict[str, str] = field(default_factory=dict)
+    slices: tuple[str, ...] = ()
     seconds: float = 0.0
     error: str | None = None
 
@@ -78,17 +87,79 @@ def prepare_all(
 
     Yields:
         What became of each source, in the order they are done. A source that failed does not stop the others.
+
+    Raises:
+        InputError: two sources that may be written to the same file.
     """
+    refuse_collisions(sources, kind)
     out.mkdir(parents=True, exist_ok=True)
-    held = _held(out / REPORT_FILE)
-    todo = [source for source in sources if not _is_held(held.get(source.case_id), source, out, preparation, kind)]
-    unfinished = set(todo)
-    yield from (held[source.case_id] for source in sources if source not in unfinished)
+    ledger = Ledger(out / PREPARE_LEDGER)
+    held = {source: _held(ledger, source, out, preparation, kind) for source in sources}
+    yield from (outcome for outcome in held.values() if outcome is not None)
     work = partial(prepare_one, out=out, preparation=preparation, kind=kind)
-    for source, result in LocalExecutor(workers).map(work, todo):
+    written = _Written(ledger, sources)
+    for source, result in LocalExecutor(workers).map(work, [source for source in sources if held[source] is None]):
         outcome = result if isinstance(result, Outcome) else _failed(source, result)
-        append_json(out / REPORT_FILE, asdict(outcome))
+        if outcome.error is None:
+            _remove_slices(out, written.stale(outcome))
+        append_json(out / PREPARE_LEDGER, asdict(outcome))
         yield outcome
+
+
+class _Written:
+    """Whose the npy files in a folder are, as its ledger and what is done now tell it."""
+
+    def __init__(self, ledger: Ledger, sources: Sequence[CaseSource]) -> None:
+        self._names: defaultdict[str, set[str]] = defaultdict(set)
+        self._owners: dict[str, str] = {}
+        # Another process may have written one of these that no line tells of yet.
+        self._coming = {f"{source.case_id}.npy": source.case_id for source in sources}
+        for line in ledger.lines:
+            self._enter(line["case_id"], line.get("slices") or ())
+
+    def stale(self, outcome: Outcome) -> set[str]:
+        """What earlier runs wrote of the case, and of no other since, and what is not in its outcome."""
+        self._enter(outcome.case_id, outcome.slices)
+        own = outcome.case_id
+        names = self._names[own] - {*outcome.slices}
+        return {name for name in names if self._coming.get(name, self._owners[name]) == own}
+
+    def _enter(self, case_id: str, names: Iterable[str]) -> None:
+        own = [name for name in names if Path(name).name == name]
+        self._names[case_id].update(own)
+        self._owners.update(dict.fromkeys(own, case_id))
+
+
+def refuse_collisions(sources: Sequence[CaseSource], kind: Format) -> None:
+    """Refuses sources of which one may be written to a file of another.
+
+    Raises:
+        InputError: a picture `a-001` beside a volume `a`, whose slice 1 is named so; or a case `3DBox_CT_a` beside a
+            scan `a`, which is named so if it is a CT.
+    """
+    by_id = {source.case_id: source for source in sources}
+    for source in sources:
+        named = (_SLICE if kind == "npy" else _CHALLENGE_NAME).fullmatch(source.case_id)
+        if named is None or (other := by_id.get(named["case_id"])) is None:
+            continue
+        if kind == "npy":
+            collide = 3 in _dimensions(other) and 2 in _dimensions(source)
+        else:
+            collide = int(source.case_id[0]) in _dimensions(other)
+        if collide:
+            found = f"a name that a file made of {other.reference} may have"
+            raise InputError(source.reference, found, "other names, or a run and a folder for each")
+
+
+def _dimensions(source: CaseSource) -> set[int]:
+    """Of a source's image, as far as its name tells them."""
+    path = source.image_path
+    if path is None or path.suffix.lower() in (".tif", ".tiff"):
+        return {2, 3}
+    if source.npz:
+        return {"2D": {2}, "3D": {3}}.get(path.name[:2].upper(), {2, 3})
+    is_picture = path.suffix.lower() in (*picture.SUFFIXES, ".npy") or (path.is_file() and is_dicom(path))
+    return {2} if is_picture else {3}
 
 
 def prepare_one(source: CaseSource, out: Path, preparation: Preparation, kind: Format) -> Outcome:
@@ -98,24 +169,28 @@ def prepare_one(source: CaseSource, out: Path, preparation: Preparation, kind: F
         InputError: it cannot be used.
     """
     started = time.monotonic()
+    made_of = fingerprint(source.files())
     case, labels = source.load(preparation).renumbered()
     values = _values_before(source, labels)
+    slices = _write_npy(case, out) if kind == "npy" else ()
     return Outcome(
         case_id=source.case_id,
         source=source.reference,
-        output=_write_npz(case, out, values) if kind == "npz" else _write_npy(case, out),
+        output=_write_npz(case, out, values) if kind == "npz" else str(len(slices)),
         modality=case.modality,
         shape=case.image.shape,
         spacing_mm=case.spacing_mm,
         labels=values or labels,
         left_out=case.left_out,
         settings=_settings(source, preparation, kind),
+        made_of=made_of,
+        slices=slices,
         seconds=time.monotonic() - started,
     )
 
 
 def _failed(source: CaseSource, error: Exception) -> Outcome:
-    told = str(error) if isinstance(error, InputError) else f"{source.reference}: {error or type(error).__name__}"
+    told = str(error) if isinstance(error, InputError) else f"{source.reference}: {error!r}"
     return Outcome(source.case_id, source.reference, error=told)
 
 
@@ -136,30 +211,27 @@ def _write_npz(case: Case, out: Path, values: tuple[int, ...] | None) -> str:
     return f"{name}.npz"
 
 
-def _write_npy(case: Case, out: Path) -> str:
+def _write_npy(case: Case, out: Path) -> tuple[str, ...]:
+    """Names of the files, one a labelled slice, in each of `NPY_FOLDERS`."""
     assert case.labels is not None
+    slices: dict[str, tuple[NDArray[Any], ...]]
     if not case.is_volume:
-        slices = [(case.case_id, case.image, case.labels)]
+        slices = {f"{case.case_id}.npy": (case.labels, case.image)}
     else:
         labelled = np.flatnonzero(case.labels.any(axis=(1, 2)))
-        slices = [(f"{case.case_id}-{z:03d}", case.image[z], case.labels[z]) for z in labelled]
-    written = {f"{name}.npy" for name, _, _ in slices}
-    for folder in NPY_FOLDERS:
-        for stale in _slices_of(case.case_id, out / folder):
-            if stale.name not in written:
-                stale.unlink()
-    for name, image, labels in slices:
-        arrays: dict[str, NDArray[Any]] = dict(zip(NPY_FOLDERS, (labels, image), strict=True))
-        for folder, array in arrays.items():
-            with whole_file(out / folder / f"{name}.npy") as part, part.open("wb") as stream:
+        slices = {f"{case.case_id}-{z:03d}.npy": (case.labels[z], case.image[z]) for z in labelled}
+    for name, arrays in slices.items():
+        for folder, array in zip(NPY_FOLDERS, arrays, strict=True):
+            with whole_file(out / folder / name) as part, part.open("wb") as stream:
                 np.save(stream, array, allow_pickle=False)
-    return str(len(slices))
+    return tuple(slices)
 
 
-def _slices_of(case_id: str, folder: Path) -> list[Path]:
-    """Files that an earlier run wrote of a case."""
-    names = re.compile(rf"{re.escape(case_id)}(-\d{{3,}})?\.npy")
-    return [file for file in folder.glob("*.npy") if names.fullmatch(file.name)]
+def _remove_slices(out: Path, names: Iterable[str]) -> None:
+    """Of an earlier run, that the case has no more: they would be trained with."""
+    for name in names:
+        for folder in NPY_FOLDERS:
+            (out / folder / name).unlink(missing_ok=True)
 
 
 def _settings(source: CaseSource, preparation: Preparation, kind: Format) -> str:
@@ -168,20 +240,16 @@ def _settings(source: CaseSource, preparation: Preparation, kind: Format) -> str
     return json.dumps([how, source.max_objects, source.max_slices, kind], sort_keys=True)
 
 
-def _is_held(outcome: Outcome | None, source: CaseSource, out: Path, preparation: Preparation, kind: Format) -> bool:
-    if outcome is None or outcome.error or outcome.source != source.reference:
-        return False
-    if outcome.settings != _settings(source, preparation, kind):
-        return False
-    if kind == "npz":
-        return (out / outcome.output).exists()
-    return all(str(len(_slices_of(source.case_id, out / folder))) == outcome.output for folder in NPY_FOLDERS)
-
-
-def _held(report: Path) -> dict[str, Outcome]:
-    """The last outcome of each case that the report tells; a torn last line is passed over."""
-    found: dict[str, Outcome] = {}
-    for told in read_json(report):
-        with contextlib.suppress(TypeError):
-            found[told["case_id"]] = Outcome(**told)
-    return found
+def _held(ledger: Ledger, source: CaseSource, out: Path, preparation: Preparation, kind: Format) -> Outcome | None:
+    """The outcome of an earlier run that is just what would be made now, and whose files are there."""
+    settings = _settings(source, preparation, kind)
+    line = ledger.last.get(source.case_id, {})
+    if line.get("error") or ledger.difference(source.case_id, source.reference, settings, source.files):
+        return None
+    try:
+        outcome = Outcome(**line)
+    except TypeError:
+        return None
+    files = [out / folder / name for folder in NPY_FOLDERS for name in outcome.slices]
+    files = files if kind == "npy" else [out / outcome.output]
+    return outcome if files and all(file.exists() for file in files) else None

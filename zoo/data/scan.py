@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,14 @@ from zoo.data.masks import Objects, is_smoothed, paint
 from zoo.data.modality import modality_from_name
 from zoo.data.readers import nifti, picture
 from zoo.errors import InputError
+from zoo.ledger import is_told_of
 from zoo.notes import note
 
 #: How far the geometry of image and labels may differ.
 GEOMETRY_TOLERANCE_MM = 1e-2
 _ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+#: Of headers whose voxels lie in a file beside them.
+_DETACHED = (".nhdr", ".mhd")
 DICOM_SUFFIX, _DICOM_MAGIC = ".dcm", (128, b"DICM")
 #: Of the files that are read as scans; folders of DICOM files are, too.
 SUFFIXES = (*nifti.SUFFIXES, *_ITK_SUFFIXES, DICOM_SUFFIX, *picture.SUFFIXES, ".npy")
@@ -78,6 +82,26 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
+def are_single_images(files: Sequence[Path]) -> bool:
+    """Whether DICOM files, two or more, belong to a series each, as X-rays do, and are no slices of one."""
+    try:
+        return _itk(files[0]).are_of_several_series(files)
+    except InputError:
+        return False
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files that a scan is read from: the DICOM files of a folder; with a header, that of its voxels."""
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if file.is_file() and is_dicom(file))
+    if path.suffix.lower() in _DETACHED:
+        try:
+            return [path, *_itk(path).data_files(path)]
+        except InputError:
+            return [path]
+    return [path]
+
+
 def read_labels(paths: Sequence[Path], image: Scan | None = None) -> NDArray[np.uint16]:
     """The label map of `read_objects`.
 
@@ -119,7 +143,7 @@ def _read_label_map(path: Path, image: Scan | None) -> NDArray[np.uint16]:
         if voxels.shape != image.spatial_shape:
             raise InputError(path, f"shape {voxels.shape}", f"{image.spatial_shape}, that of {image.path.name}")
         _check_geometry(path, scan.grid, image)
-    return whole_labels(path, voxels, from_npy=path.suffix == ".npy")
+    return whole_labels(path, voxels)
 
 
 def _check_geometry(path: Path, grid: Grid | None, image: Scan) -> None:
@@ -132,20 +156,22 @@ def _check_geometry(path: Path, grid: Grid | None, image: Scan) -> None:
         raise InputError(path, f"an affine that is off by {off:.3g}", f"the geometry of {image.path.name}")
 
 
-def whole_labels(path: Path, voxels: NDArray[Any], *, from_npy: bool = False) -> NDArray[np.uint16]:
+def whole_labels(path: Path, voxels: NDArray[Any]) -> NDArray[np.uint16]:
     """Voxels as labels.
 
-    The white of a black and white picture is label 1. Masks in JPEG files, and in npy files of floats that are not
-    whole or go up to 255, are cut at half their range.
+    The white of a black and white picture or npy is label 1, unless `segment` wrote the file: its labels are taken as
+    they are. Masks in JPEG files, and in npy files of floats that are not whole or go up to 255, are cut at half their
+    range.
 
     Raises:
         InputError: values that are no labels.
     """
-    if from_npy and _is_grey_mask(voxels):
+    suffix = path.suffix.lower()
+    if suffix == ".npy" and _is_grey_mask(voxels):
         return np.asarray(voxels > 127.5, np.uint16)
-    if path.suffix.lower() in (".jpg", ".jpeg"):
+    if suffix in (".jpg", ".jpeg"):
         return np.asarray(voxels > 127, np.uint16)
-    if path.suffix.lower() in picture.SUFFIXES and set(np.unique(voxels)) <= {0, 255}:
+    if suffix in (*picture.SUFFIXES, ".npy") and set(np.unique(voxels)) <= {0, 255} and not is_told_of(path):
         return np.asarray(voxels > 0, np.uint16)
     # Integers are whole; asking them would take a float64 copy of the volume.
     whole = voxels.dtype.kind in "biu" or (np.isfinite(voxels).all() and (voxels == np.trunc(voxels)).all())
@@ -169,7 +195,7 @@ def _read(path: Path, *, labels: bool) -> Scan:
         voxels, grid = nifti.read_nifti(path)
         return _volume(path, voxels, grid, modality)
     if path.suffix.lower() == ".npy":
-        return Scan(path, picture.read_npy(path), (1.0, 1.0), modality)
+        return Scan(path, picture.read_npy(path, labels=labels), (1.0, 1.0), modality)
     if path.suffix.lower() in picture.SUFFIXES:
         pixels = picture.read_picture(path, labels=labels)
         if pixels.ndim == 3 and pixels.shape[2] != 3:
@@ -180,11 +206,16 @@ def _read(path: Path, *, labels: bool) -> Scan:
     raise InputError(path, f"a name that ends in {path.suffix or 'nothing'}", ", ".join(SUFFIXES))
 
 
-def _read_by_itk(path: Path, modality: str) -> Scan:
+def _itk(path: Path) -> ModuleType:
     try:
         from zoo.data.readers import itk
     except ModuleNotFoundError as error:
         raise InputError(path, "a format that SimpleITK reads, which is not here", "pip install SimpleITK") from error
+    return itk
+
+
+def _read_by_itk(path: Path, modality: str) -> Scan:
+    itk = _itk(path)
     if path.is_dir():
         voxels, grid, told = itk.read_dicom_series(path)
         return _volume(path, voxels, grid, told if told != "unknown" else modality)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
-
-from zoo.errors import InputError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -15,8 +14,8 @@ class WorkerLostError(RuntimeError):
     """The process that worked on an item ended: killed, or crashed."""
 
 
-#: What is wrong with an item rather than with the program; RuntimeError is how torch and OpenVINO say what they lack.
-FAILURES = (InputError, OSError, MemoryError, RuntimeError)
+class AbortError(Exception):
+    """None of the items can be worked on, whatever they are."""
 
 
 class Executor(Protocol):
@@ -32,20 +31,35 @@ class Executor(Protocol):
         ...
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result | Exception]]:
-        """Each item once, with its result or with what was wrong with it (`FAILURES`), as they are done.
+        """Each item once, with its result or with the error that the work on it raised, as they are done.
 
         Leaving the iteration early, as Ctrl-C does, stops the work on the others.
 
         Args:
-            work: can be pickled where it is done in other processes. What it raises beside `FAILURES` is raised here.
+            work: can be pickled where it is done in other processes. An `AbortError` of it is raised here.
             items: to work on.
         """
         ...
 
 
 def attempt(work: Callable[[Item], Result], item: Item) -> Result | Exception:
-    """The result, or what was wrong with the item."""
+    """The result, or what was wrong with the item: an error that other processes can be sent.
+
+    Raises:
+        AbortError: nothing can be worked on.
+    """
     try:
         return work(item)
-    except FAILURES as error:
-        return error
+    except AbortError:
+        raise
+    except Exception as error:
+        return _sendable(error)
+
+
+def _sendable(error: Exception) -> Exception:
+    """An error itself, or its name and message where it comes apart on the way."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

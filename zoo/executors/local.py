@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from zoo.executors import Item, Result, WorkerLostError, attempt
+from zoo.executors import AbortError, Item, Result, WorkerLostError, attempt
 
 #: Time that a worker has to leave its item and clean up when it is stopped.
 GRACE_S = 5.0
@@ -83,14 +82,14 @@ class _Worker:
         """Waits for the result of the item, or for the end of the process.
 
         Raises:
-            Exception: a mistake of the program that came up in the worker.
+            AbortError: nothing can be worked on.
         """
         try:
-            result, mistake = self.connection.recv()
+            result, abort = self.connection.recv()
         except _GONE:
             return WorkerLostError(f"its worker process was lost ({self._ending()})")
-        if mistake is not None:
-            raise mistake
+        if abort is not None:
+            raise abort
         return result
 
     def dismiss(self) -> None:
@@ -135,8 +134,7 @@ def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
         while True:
             item = connection.recv()
             try:
-                answer: tuple[Any, Exception | None] = attempt(work, item), None
-            except Exception as error:
-                error.add_note(f"In a worker process:\n{traceback.format_exc()}")
+                answer: tuple[Any, AbortError | None] = attempt(work, item), None
+            except AbortError as error:
                 answer = None, error
             connection.send(answer)

@@ -11,7 +11,7 @@ from zoo.backends import Backend
 from zoo.data.case import Case
 from zoo.sam.image import segment_image
 from zoo.sam.rule import AnyProtocol, Protocol2D, Protocol3D
-from zoo.sam.volume import KEPT_EMBEDDINGS, count_slices, segment_volume
+from zoo.sam.volume import count_slices, segment_volume
 from zoo.stages import StageClock
 
 
@@ -22,7 +22,7 @@ def segment_case(
     clock: StageClock | None = None,
     on_step: Callable[[], None] = lambda: None,
     *,
-    kept_embeddings: int = KEPT_EMBEDDINGS,
+    kept_embeddings: int | None = None,
 ) -> NDArray[np.uint16]:
     """Label map of a case's spatial shape.
 

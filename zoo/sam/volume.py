@@ -29,7 +29,7 @@ def segment_volume(
     clock: StageClock | None = None,
     on_slice: OnSlice = lambda: None,
     *,
-    kept_embeddings: int = KEPT_EMBEDDINGS,
+    kept_embeddings: int | None = None,
 ) -> NDArray[np.uint16]:
     """Label map of a 3D case.
 
@@ -39,7 +39,8 @@ def segment_volume(
         protocol: how to walk; None is `batched` with the default options.
         clock: where to add up the time of each stage.
         on_slice: called after each slice of each object; see `count_slices` for how many there will be.
-        kept_embeddings: that `batched` holds at most, 4 MiB each; slices beyond are encoded twice. `cached` holds all.
+        kept_embeddings: held at most, 4 MiB each; slices beyond are encoded again. None is `KEPT_EMBEDDINGS` for
+            `batched`, and no limit for `cached`, which encodes every slice once then. `per_object` holds none.
 
     Returns:
         uint16 (D, H, W): each object's label value; where objects overlap, as the protocol says.
@@ -51,9 +52,9 @@ def segment_volume(
     walks = walks_of(case, protocol)
     segmenter = _Segmenter(case, backend, protocol, clock, on_slice)
     if protocol.name == "batched":
-        segmenter.sweep(walks, kept_embeddings)
+        segmenter.sweep(walks, KEPT_EMBEDDINGS if kept_embeddings is None else kept_embeddings)
     else:
-        segmenter.walk_one_by_one(walks)
+        segmenter.walk_one_by_one(walks, len(case.image) if kept_embeddings is None else kept_embeddings)
     with clock.measure("postprocess"):
         return segmenter.owners.labels(case.object_labels)
 
@@ -83,7 +84,7 @@ class _Segmenter:
         self._boxes = case.boxes[:, [0, 1, 3, 4]]
         self._windows = [window_of(box, self.fit) for box in self._boxes if protocol.within_box]
 
-    def walk_one_by_one(self, walks: list[Walk]) -> None:
+    def walk_one_by_one(self, walks: list[Walk], kept_embeddings: int) -> None:
         """Object after object, each decoded by itself; `cached` keeps what a later object will ask for."""
         last_user = {z: walk.number for walk in walks for z in _slices(walk)}
         for walk in walks:
@@ -91,7 +92,8 @@ class _Segmenter:
             for z, before in _steps(walk):
                 prompt = self._prompt(walk.number, None if before is None else masks[before])
                 embedding = self._embed(z)
-                if self.protocol.name == "cached" and last_user[z] > walk.number:
+                asked_again = self.protocol.name == "cached" and last_user[z] > walk.number
+                if asked_again and len(self._kept) < kept_embeddings:
                     self._kept[z] = embedding
                 with self.clock.measure("decode"):
                     logits, _ = self.backend.decode(embedding, Prompts(boxes=prompt[None]))

@@ -30,6 +30,7 @@ SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _POSITION, _ORIENTATION, _MODALITY = "0020|0032", "0020|0037", "0008|0060"
 _SERIES_NUMBER = "0020|0011"
+_SERIES = "0020|000e"
 _INTERCEPT, _SLOPE = "0028|1052", "0028|1053"
 #: How far the direction cosines of slices may differ: as far as their headers round them.
 DIRECTION_TOLERANCE = 1e-4
@@ -65,6 +66,31 @@ def read_itk(path: Path) -> tuple[NDArray[Any], Grid]:
         raise InputError(path, f"shape {shape}, {reader.GetNumberOfComponents()} components", "a 3D volume of numbers")
     check_size(path, shape)
     return _voxels_and_grid(_execute(reader, path))
+
+
+def data_files(path: Path) -> list[Path]:
+    """The files beside an NRRD or MetaImage header that hold its voxels.
+
+    Raises:
+        InputError: the header cannot be read, or names other files.
+    """
+    fields = _header_fields(path)
+    _check_data_files(path, fields)
+    return [_data_file(path, value) for name, value in fields if name in _DATA_FILE and value != _INLINE]
+
+
+def are_of_several_series(files: Sequence[Path]) -> bool:
+    """Whether no two of the DICOM files that can be read are of one series; reads headers until two are."""
+    found: set[str] = set()
+    for file in files:
+        try:
+            series = _tag(_dicom_header(file), _SERIES)
+        except InputError:
+            continue
+        if series in found:
+            return False
+        found.add(series)
+    return len(found) > 1
 
 
 def dicom_files(folder: Path) -> list[str]:
@@ -114,13 +140,16 @@ def read_dicom_series(folder: Path) -> tuple[NDArray[Any], Grid, str]:
     """Voxels (I, J, K) of the one series in a folder, where they lie, and the modality.
 
     Raises:
-        InputError: none or several series, slices of different shapes or directions, missing or repeated slices.
+        InputError: none or several series, slices in colours, of different shapes or directions, missing or repeated
+            ones.
     """
     files = dicom_files(folder)
     headers = [_dicom_header(Path(file)) for file in files]
     first = headers[0]
     if len(files) == 1:
         raise InputError(folder, "a single slice", "a series; a single image is read as a picture, by its file's name")
+    if any(header.GetNumberOfComponents() != 1 for header in headers):
+        raise InputError(folder, "slices in colours", "grey ones; a single image in colours is read by its file's name")
     positions = _positions(folder, headers)
     check_size(folder, (*first.GetSize()[:2], len(files)))
     reader = sitk.ImageSeriesReader()
@@ -185,9 +214,13 @@ def _check_data_files(path: Path, fields: Sequence[tuple[bytes, bytes]]) -> None
     """
     for name, value in fields:
         if name in _DATA_FILE and value != _INLINE:
-            file = path.parent / os.fsdecode(value.replace(b"\0", b""))
+            file = _data_file(path, value)
             if file.parent != path.parent or not file.is_file():
                 raise InputError(path, "voxels in another place", "voxels in the file itself, or in one file beside it")
+
+
+def _data_file(path: Path, value: bytes) -> Path:
+    return path.parent / os.fsdecode(value.replace(b"\0", b""))
 
 
 def _dicom_header(path: Path) -> sitk.ImageFileReader:

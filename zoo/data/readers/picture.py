@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, ImageSequence
 
 from zoo.data.case import check_size
+from zoo.data.intensity import is_unit, unit_to_uint8
 from zoo.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -44,8 +45,12 @@ def read_picture(path: Path, *, labels: bool = False) -> NDArray[Any]:
     return arrays[0] if len(arrays) == 1 else np.stack(arrays)
 
 
-def read_npy(path: Path) -> NDArray[Any]:
+def read_npy(path: Path, *, labels: bool = False) -> NDArray[Any]:
     """Pixels (H, W) or (H, W, 3) of an npy file; floats in [0, 1] as 0 to 255.
+
+    Args:
+        path: of the file.
+        labels: those of labels are not rounded.
 
     Raises:
         InputError: no readable array of that kind.
@@ -61,8 +66,8 @@ def read_npy(path: Path) -> NDArray[Any]:
     is_picture = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
     if array.dtype.kind not in "biuf" or not is_picture or not array.size:
         raise InputError(path, f"{array.dtype} {array.shape}", "numbers (H, W) or (H, W, 3)")
-    if array.dtype.kind == "f" and np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1:
-        array = array * 255
+    if is_unit(array):
+        return array * 255 if labels else unit_to_uint8(array)
     return array
 
 

@@ -1,0 +1,90 @@
+"""`segment` that goes on: behind a case that fails, and beside masks of another image or of a killed run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from box_backend import BoxBackend
+from click.testing import CliRunner, Result
+from PIL import Image
+
+import compress.deploy
+from cli import main
+from zoo.data.scan import read_scan
+
+
+@pytest.fixture(autouse=True)
+def _masks_that_fill_their_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model in the runtime is none: what is tested is what is done again."""
+    monkeypatch.setattr(compress.deploy, "open_backend", lambda _: BoxBackend(shrink_px=0))
+
+
+def run(image: Path, *arguments: object) -> Result:
+    words = ["segment", "--encoder", "repvit", "--weights", "random:0", "--jobs", "1", "-i", str(image)]
+    return CliRunner().invoke(main, [*words, "-o", str(image.parent / "out"), *map(str, arguments)])
+
+
+def write_image(folder: Path, side: int = 40, grey: int = 9) -> Path:
+    """An image with the mask of one object."""
+    labels = np.zeros((side, side), np.uint8)
+    labels[5:20, 5:20] = 1
+    Image.fromarray(np.full((side, side), grey, np.uint8)).save(folder / "p1.png")
+    Image.fromarray(labels).save(folder / "p1_mask.png")
+    return folder / "p1.png"
+
+
+def test_an_image_that_was_touched_keeps_its_masks_and_one_that_was_replaced_does_not(tmp_path: Path) -> None:
+    image = write_image(tmp_path)
+    assert run(image).exit_code == 0
+    os.utime(image, ns=(1, 1))
+    assert "1 of 1 were in" in run(image).output
+    write_image(tmp_path, side=60)
+    result = run(image)
+    assert result.exit_code == 1
+    assert f"found masks of what {image} or its labels were before they changed" in " ".join(result.output.split())
+    assert run(image, "--overwrite").exit_code == 0
+    assert np.asarray(Image.open(tmp_path / "out" / "p1.png")).shape == (60, 60)
+    assert "1 of 1 were in" in run(image).output
+
+
+def test_masks_of_labels_that_have_changed_are_told_of(tmp_path: Path) -> None:
+    image = write_image(tmp_path)
+    assert run(image).exit_code == 0
+    Image.fromarray(np.ones((40, 40), np.uint8)).save(tmp_path / "p1_mask.png")
+    assert run(image).exit_code == 1
+
+
+def test_a_mask_whose_line_was_never_written_is_made_again(tmp_path: Path) -> None:
+    image = write_image(tmp_path)
+    assert run(image).exit_code == 0
+    (tmp_path / "out" / "segment.jsonl").write_text("")
+    (tmp_path / "out" / "p1.png").write_bytes(b"of other settings")
+    result = run(image)
+    assert result.exit_code == 0
+    assert "1 of 1 segmented" in result.output
+    assert np.asarray(Image.open(tmp_path / "out" / "p1.png")).shape == (40, 40)
+
+
+def test_a_run_that_is_killed_before_its_first_line_leaves_a_mask_that_is_known_as_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = write_image(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("zoo.segment_run.append_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert run(image).exit_code == 130
+    assert (tmp_path / "out" / "p1.png").exists()
+    assert "1 of 1 segmented" in run(image).output
+
+
+def test_an_error_that_nobody_thought_of_loses_its_case_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = write_image(tmp_path)
+    image.rename(tmp_path / "a.png")
+    write_image(tmp_path)
+    monkeypatch.setattr("zoo.segment.read_scan", lambda path: {"a.png": read_scan}[path.name](path))
+    result = run(image, "-i", tmp_path / "a.png", "--box", "5,5,20,20")
+    assert result.exit_code == 1
+    assert "p1_mask.png: KeyError('p1.png')" in " ".join(result.output.split())
+    assert "1 of 2 segmented" in result.output

@@ -1,0 +1,98 @@
+"""What was made of what and how, a line of JSON a case: by it, a command goes on where it was stopped."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from zoo.files import read_json, sha256_of
+
+#: Of `segment`, in a folder of masks that it made.
+SEGMENT_LEDGER = "segment.jsonl"
+#: Of `prepare`, in the folder of what it wrote.
+PREPARE_LEDGER = "prepare.jsonl"
+
+#: Why what is there is not what would be made now: no line tells of it, or it was made of another source, by other
+#: settings, or of files that have changed since.
+Difference = Literal["untold", "source", "settings", "files"]
+
+
+def fingerprint(files: Sequence[Path]) -> dict[str, str]:
+    """What files are, for a line: a digest of their names, sizes and times, and one of their content.
+
+    Of a file that cannot be read it says just that; whoever uses the file tells of it.
+    """
+    return {"stat": _digest(map(_stat, files)), "content": _digest(map(_content, files))}
+
+
+class Ledger:
+    """The lines of a file. Of several on a case the last one counts.
+
+    Attributes:
+        lines: those that name a case, in their order; one that a kill has torn is passed over.
+        last: the line that counts, by case id.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.lines = [line for line in read_json(path) if isinstance(line.get("case_id"), str)]
+        self.last = {line["case_id"]: line for line in self.lines}
+
+    def difference(
+        self, case_id: str, source: str, settings: str, files: Callable[[], Sequence[Path]]
+    ) -> Difference | None:
+        """Between what the ledger tells of a case and what would be made of it now; None where there is none.
+
+        Files are the same if their names, sizes and times are, or else, as they may have been copied or touched, if
+        their content is. A line of an earlier version tells nothing of files: it is believed where all else agrees.
+
+        Args:
+            case_id: of the case.
+            source: what its line should have as `source`.
+            settings: what its line should have as `settings`.
+            files: finds those that it is made of.
+        """
+        if (line := self.last.get(case_id)) is None:
+            return "untold"
+        if line.get("source") != source:
+            return "source"
+        if line.get("settings") != settings:
+            return "settings"
+        told = line.get("made_of")
+        return None if not isinstance(told, Mapping) or _are_same(files(), told) else "files"
+
+
+def is_told_of(path: Path) -> bool:
+    """Whether a file lies in a folder that `segment` wrote, and is the segmentation of a case there."""
+    ledger = path.parent / SEGMENT_LEDGER
+    return ledger.exists() and path.stem in _cases_of(ledger, ledger.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _cases_of(ledger: Path, written_ns: int) -> frozenset[str]:
+    return frozenset(Ledger(ledger).last)
+
+
+def _are_same(files: Sequence[Path], told: Mapping[str, Any]) -> bool:
+    return told.get("stat") == _digest(map(_stat, files)) or told.get("content") == _digest(map(_content, files))
+
+
+def _stat(file: Path) -> str:
+    try:
+        known = file.stat()
+    except OSError:
+        return "not readable"
+    return f"{file.name} {known.st_size} {known.st_mtime_ns}"
+
+
+def _content(file: Path) -> str:
+    try:
+        return sha256_of(file)
+    except OSError:
+        return "not readable"
+
+
+def _digest(told: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()
