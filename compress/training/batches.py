@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count, takewhile
 from typing import Any
 
 import cv2
@@ -39,7 +40,7 @@ class StepBatches:
     def __iter__(self) -> Iterator[list[int]]:
         """Indices, part by part."""
         size = self.config.batch_size
-        for step in range(self.first_step, self.config.steps):
+        for step in takewhile(lambda step: step < self.config.step_limit, count(self.first_step)):
             whole = range(step * size, (step + 1) * size)
             for part in range(self.config.accumulate):
                 yield list(whole[part * self.world + self.rank :: self.shares])

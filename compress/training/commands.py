@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compress.training.config import RunOptions, TrainConfig
-from compress.training.options import with_loss, with_run_options, with_settings
+from compress.training.options import training_config, with_loss, with_run_options, with_settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,8 +65,8 @@ def train(
     """Train a model to answer box prompts.
 
     By default on synthetic images, which need no files. The folder holds last.pth, to go on from; best.safetensors, the
-    averaged weights that validated best; predictions.png; log.jsonl; and TensorBoard's files. Ctrl-C or even kill -9
-    loses nothing that was saved: the same command goes on.
+    averaged weights that validated best; predictions.png; log.jsonl; and TensorBoard's files. Ctrl-C and SIGTERM finish
+    the step and save; not even kill -9 loses what was saved before: the same command goes on.
 
     \b
     Examples:
@@ -80,7 +80,7 @@ def train(
     from zoo.data.dataset import PromptedImages, open_source
     from zoo.registry import create_sam
 
-    config = TrainConfig(**settings)
+    config = training_config(settings)
     run_options = RunOptions(validation, validation_count, process_count(devices), out, wandb)
     sam = create_sam(encoder, weights)
     prompting, side = training_geometry(sam, config)
@@ -172,7 +172,7 @@ def distill(
     from zoo.errors import InputError
     from zoo.registry import create_sam
 
-    config = TrainConfig(**settings)
+    config = training_config(settings)
     run_options = RunOptions(validation, validation_count, process_count(devices), out, wandb)
     sam, master = create_sam(student, weights), create_sam(teacher, teacher_weights)
     if config.size not in (None, sam.spec.image_size):

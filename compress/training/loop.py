@@ -127,7 +127,8 @@ def fit(
             listen(kind, {"step": progress.step, **numbers})
 
     def goes_on() -> bool:
-        return progress.step < config.steps and used < 1 and not (config.patience and progress.stale >= config.patience)
+        stale = config.patience and progress.stale >= config.patience
+        return progress.step < config.step_limit and used < 1 and not stale
 
     stopped = False
     begun, used = time.monotonic() - progress.trained_s, time_used(config, progress.trained_s)
@@ -149,7 +150,7 @@ def fit(
                 update_average(average_sam, sam, config.ema_decay, progress.step)
             else:
                 average_sam.load_state_dict(sam.state_dict())
-            if progress.step % config.validate_every == 0 or progress.step == config.steps or used >= 1:
+            if progress.step % config.validate_every == 0 or progress.step == config.step_limit or used >= 1:
                 # BatchNorm's statistics differ between processes: the first one's scores decide for all of them.
                 scores: dict[str, float] = fabric.broadcast(validate(average) if fabric.is_global_zero else {})
                 log("validation", scores)
@@ -161,9 +162,19 @@ def fit(
             save()
             listen("note", {"text": f"stopped at step {progress.step}; the same command goes on from there"})
             raise KeyboardInterrupt
-    if progress.step < config.steps and used < 1:
-        listen("note", {"text": f"stopped early: no gain in {progress.stale} validations"})
+    listen("note", {"text": _why_it_ended(progress, config, used)})
     return progress
+
+
+def _why_it_ended(progress: Progress, config: TrainConfig, used: float) -> str:
+    """Which limit a run has reached."""
+    if progress.step >= config.step_limit:
+        left = f", in {progress.trained_s / 60:.1f} of {config.minutes:g} minutes" if config.minutes else ""
+        return f"ended: all {config.steps} steps are done{left}"
+    if used >= 1:
+        of = f" of {config.steps}" if config.steps else ""
+        return f"ended: {config.minutes:g} minutes are over, {progress.step}{of} steps are done"
+    return f"stopped early: no gain in {progress.stale} validations"
 
 
 def _highest(fabric: Fabric, value: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,17 @@ def setting(name: str, help_text: str, **options: Any) -> Any:
 
 
 with_settings = options(
-    setting("steps", "Updates of the weights.", type=click.IntRange(min=1)),
     setting(
-        "minutes", "Limit to the time; the schedule then ends with it.  [default: none]", type=click.FloatRange(min=0)
+        "steps",
+        "Updates of the weights.  [default: 1000; with --minutes, as many as there is time for]",
+        default=None,
+        type=click.IntRange(min=1),
+    ),
+    setting(
+        "minutes",
+        "Limit to the time; the schedule then ends with it. With --steps, whichever ends first.  [default: none]",
+        default=None,
+        type=click.FloatRange(min=0),
     ),
     setting("batch_size", "Images a step, over all processes.", type=click.IntRange(min=1)),
     setting("accumulate", "Parts that a step's images are computed in, to save memory.", type=click.IntRange(min=1)),
@@ -63,6 +72,18 @@ with_settings = options(
     setting("seed", "Of all that is drawn.", type=click.IntRange(min=0)),
     setting("workers", "Processes that make data.", type=click.IntRange(min=0)),
 )
+
+
+def training_config(settings: Mapping[str, Any]) -> TrainConfig:
+    """The settings of a run, from options of the command line.
+
+    Args:
+        settings: by name; None for `steps` is the default number, or no limit where there is one to the `minutes`.
+    """
+    minutes = settings["minutes"] or 0
+    steps = settings["steps"] or (0 if minutes else DEFAULTS["steps"])
+    return TrainConfig(**{**settings, "steps": steps, "minutes": minutes})
+
 
 with_loss = options(
     setting("loss", "How Dice, cross-entropy and IoU add up.", type=click.Choice(["squared_sum", "sum", "boxed"]))
