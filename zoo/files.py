@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,12 +21,18 @@ from zoo.errors import InputError
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` when the block ends well and is removed when it does not."""
+    """A path to write to, which takes the place of `path` when the block ends well and is removed when it does not.
+
+    The rights are those of any new file, whoever writes it: safetensors would let nobody but its owner read it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name that nobody can foresee: a link that lies in wait would be written through.
     part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
     try:
+        part.touch(exist_ok=False)
+        rights = stat.S_IMODE(part.stat().st_mode)
         yield part
+        part.chmod(rights)
         part.replace(path)
     finally:
         with contextlib.suppress(FileNotFoundError):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count, takewhile
+from typing import Any
 
 import cv2
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from compress.training.config import TrainConfig
 from zoo.errors import InputError
@@ -37,32 +40,98 @@ class StepBatches:
     def __iter__(self) -> Iterator[list[int]]:
         """Indices, part by part."""
         size = self.config.batch_size
-        for step in range(self.first_step, self.config.steps):
+        for step in takewhile(lambda step: step < self.config.step_limit, count(self.first_step)):
             whole = range(step * size, (step + 1) * size)
             for part in range(self.config.accumulate):
                 yield list(whole[part * self.world + self.rank :: self.shares])
 
 
+@contextmanager
 def stream_batches(
     dataset: Dataset[dict[str, Tensor]], config: TrainConfig, first_step: int, fabric: Fabric
-) -> Iterator[dict[str, Tensor]]:
-    """The batches of `StepBatches` from `first_step` on, made by `config.workers` processes.
+) -> Iterator[Iterator[dict[str, Tensor]]]:
+    """The batches of `StepBatches` from `first_step` on, made by `config.workers` processes, which end with the block.
+
+    The iterator raises an `InputError` for an image that cannot be used, as the dataset does, and where a process that
+    makes data has died.
 
     Raises:
         InputError: a batch that cannot be shared out evenly.
     """
     loader = DataLoader(
-        dataset,
+        _Told(dataset),
         batch_sampler=StepBatches(config, first_step, fabric.global_rank, fabric.world_size),
         num_workers=config.workers,
+        collate_fn=_collate,
         persistent_workers=config.workers > 0,
         pin_memory=fabric.device.type == "cuda",
-        worker_init_fn=_leave_ctrl_c_to_the_parent,
+        worker_init_fn=_leave_signals_to_the_parent,
     )
     cv2.setNumThreads(1)  # one core for each worker; a forked one cannot change it itself
-    return iter(loader)
+    batches = _started(loader)
+    try:
+        yield _checked(batches, config.workers)
+    finally:
+        if config.workers:
+            # At exit Python would ask them by SIGTERM, which they ignore, and wait.
+            batches._shutdown_workers()
 
 
-def _leave_ctrl_c_to_the_parent(worker: int) -> None:
-    """A terminal sends Ctrl-C to all processes; those that make data must live until the step is done."""
+class _Told(Dataset[dict[str, Tensor] | InputError]):
+    """A dataset whose errors are values: torch would rebuild a worker's exception of its traceback alone."""
+
+    def __init__(self, dataset: Dataset[dict[str, Tensor]]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, index: int) -> dict[str, Tensor] | InputError:
+        try:
+            return self.dataset[index]
+        except InputError as error:
+            return error
+
+
+def _collate(samples: list[dict[str, Tensor] | InputError]) -> dict[str, Tensor] | InputError:
+    """A batch, or the first error among its samples."""
+    for sample in samples:
+        if isinstance(sample, InputError):
+            return sample
+    batch: dict[str, Tensor] = default_collate(samples)
+    return batch
+
+
+def _started(loader: DataLoader[dict[str, Tensor] | InputError]) -> Any:
+    """The loader's iterator, without its handler of SIGCHLD, which raises of a dead worker wherever the program is.
+
+    Waiting for the worker's next batch finds it out, too, and nothing else is disturbed: no file that is being written.
+    """
+    before = signal.getsignal(signal.SIGCHLD)
+    batches = iter(loader)
+    if signal.getsignal(signal.SIGCHLD) != before:
+        signal.signal(signal.SIGCHLD, before)
+    return batches
+
+
+def _checked(batches: Iterator[dict[str, Tensor] | InputError], workers: int) -> Iterator[dict[str, Tensor]]:
+    """Batches alone; what came in place of one is raised."""
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "exited unexpectedly" not in str(error):
+                raise
+            found = f"{workers}, of which one was killed or has crashed"
+            raise InputError("--workers", found, "memory for all of them; try fewer") from error
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Ctrl-C, `timeout` and schedulers signal all processes; those that make data must live until the step is done.
+
+    They end when the parent ends them, or is no more.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -3,124 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from compress.options import options
 from compress.training.config import RunOptions, TrainConfig
+from compress.training.options import training_config, with_loss, with_run_options, with_settings
 
 if TYPE_CHECKING:
     from torch import nn
 
     from zoo.data.dataset import PromptedImages
     from zoo.sam.model import Sam
-
-DEFAULTS = {field.name: field.default for field in fields(TrainConfig)}
-
-
-def setting(name: str, help_text: str, **options: Any) -> Any:
-    """A click option for a field of `TrainConfig`."""
-    options.setdefault("default", DEFAULTS[name])
-    flag = f"--{name.replace('_', '-')}"
-    flags = f"{flag}/--no-{flag[2:]}" if isinstance(DEFAULTS[name], bool) else flag
-    return click.option(flags, name, help=help_text, show_default=True, **options)
-
-
-with_settings = options(
-    setting("steps", "Updates of the weights.", type=click.IntRange(min=1)),
-    setting(
-        "minutes", "Limit to the time; the schedule then ends with it.  [default: none]", type=click.FloatRange(min=0)
-    ),
-    setting("batch_size", "Images a step, over all processes.", type=click.IntRange(min=1)),
-    setting("accumulate", "Parts that a step's images are computed in, to save memory.", type=click.IntRange(min=1)),
-    setting("objects", "Prompts an image.", type=click.IntRange(min=1)),
-    setting(
-        "size",
-        "Side of the input while training; convolutional encoders only.  [default: the encoder's]",
-        type=click.IntRange(min=1),
-    ),
-    setting("box_jitter_px", "How loose boxes may be, in a frame of 256 px.", type=click.FloatRange(min=0)),
-    setting(
-        "walk_share",
-        "Of the boxes, that fit as badly as those that a volume's neighbouring slice gives.",
-        type=click.FloatRange(0, 1),
-    ),
-    setting("optimizer", "muon learns faster from nothing.", type=click.Choice(["adamw", "muon"])),
-    setting("lr", "Highest learning rate.", type=click.FloatRange(min=0, min_open=True)),
-    setting("weight_decay", "Of matrices and kernels.", type=click.FloatRange(min=0)),
-    setting("warmup_steps", "Steps of rising learning rate.", type=click.IntRange(min=0)),
-    setting("schedule", "Of the learning rate.", type=click.Choice(["cosine", "plateau", "constant"])),
-    setting(
-        "clip_percentile", "Longer gradients than this percentile so far are cut to it.", type=click.FloatRange(0, 100)
-    ),
-    setting("ema_decay", "Of the averaged weights, which are kept; 0 for none.", type=click.FloatRange(0, 1)),
-    setting("precision", "Of the arithmetic.", type=click.Choice(["32-true", "bf16-mixed"])),
-    setting("channels_last", "Memory layout of images."),
-    setting(
-        "freeze",
-        "Part that is not trained; repeat for more.",
-        multiple=True,
-        type=click.Choice(["image_encoder", "prompt_encoder", "mask_decoder", "batch_norm"]),
-    ),
-    setting("validate_every", "Steps between validations, each with a checkpoint.", type=click.IntRange(min=1)),
-    setting("patience", "Validations without gain until the run stops; 0 for never.", type=click.IntRange(min=0)),
-    setting("seed", "Of all that is drawn.", type=click.IntRange(min=0)),
-    setting("workers", "Processes that make data.", type=click.IntRange(min=0)),
-)
-
-with_loss = options(
-    setting("loss", "How Dice, cross-entropy and IoU add up.", type=click.Choice(["squared_sum", "sum", "boxed"]))
-)
-
-with_run_options = options(
-    click.option(
-        "--data",
-        multiple=True,
-        default=["synthetic"],
-        show_default=True,
-        metavar="SOURCE",
-        help="synthetic, a folder with imgs/ and gts/ (npy), or challenge npz; repeat to take turns.",
-    ),
-    click.option(
-        "--validation",
-        multiple=True,
-        default=["synthetic"],
-        show_default=True,
-        metavar="SOURCE",
-        help="As --data; synthetic samples are others than those of training.",
-    ),
-    click.option(
-        "--validation-count", type=click.IntRange(min=1), default=64, show_default=True, help="Images of a validation."
-    ),
-    click.option(
-        "--devices",
-        type=click.IntRange(min=1),
-        help="Processes or GPUs.  [default: 1; under torchrun, its --nproc-per-node]",
-    ),
-    click.option(
-        "--wandb",
-        metavar="PROJECT",
-        help="Tell Weights & Biases of the run, too (extra `wandb`; WANDB_MODE=offline works).",
-    ),
-    click.option(
-        "--find-lr",
-        type=click.IntRange(min=10),
-        is_flag=False,
-        flag_value=100,
-        metavar="[STEPS]",
-        help="Instead of training, search for --lr: a copy of the model sees it rise over so many steps (100).",
-    ),
-    click.option(
-        "-o",
-        "--out",
-        type=click.Path(file_okay=False, path_type=Path),
-        required=True,
-        help="Folder of the run; one that was begun is gone on with.",
-    ),
-)
 
 
 def _carry_out(
@@ -169,8 +65,8 @@ def train(
     """Train a model to answer box prompts.
 
     By default on synthetic images, which need no files. The folder holds last.pth, to go on from; best.safetensors, the
-    averaged weights that validated best; predictions.png; log.jsonl; and TensorBoard's files. Ctrl-C or even kill -9
-    loses nothing that was saved: the same command goes on.
+    averaged weights that validated best; predictions.png; log.jsonl; and TensorBoard's files. Ctrl-C and SIGTERM finish
+    the step and save; not even kill -9 loses what was saved before: the same command goes on.
 
     \b
     Examples:
@@ -184,7 +80,7 @@ def train(
     from zoo.data.dataset import PromptedImages, open_source
     from zoo.registry import create_sam
 
-    config = TrainConfig(**settings)
+    config = training_config(settings)
     run_options = RunOptions(validation, validation_count, process_count(devices), out, wandb)
     sam = create_sam(encoder, weights)
     prompting, side = training_geometry(sam, config)
@@ -276,7 +172,7 @@ def distill(
     from zoo.errors import InputError
     from zoo.registry import create_sam
 
-    config = TrainConfig(**settings)
+    config = training_config(settings)
     run_options = RunOptions(validation, validation_count, process_count(devices), out, wandb)
     sam, master = create_sam(student, weights), create_sam(teacher, teacher_weights)
     if config.size not in (None, sam.spec.image_size):

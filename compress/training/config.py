@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from zoo.errors import InputError
+
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train; without `minutes`, the same settings and seed give the same weights on one machine's CPU.
 
+    Raises:
+        InputError: neither `steps` nor `minutes` limits the run.
+
     Attributes:
-        steps: updates of the weights.
+        steps: updates of the weights; 0 for no limit but that of `minutes`.
         minutes: after which training ends if `steps` are not done; the schedule ends with them, too. 0 for no limit.
         batch_size: images a step, over all processes and accumulated parts.
         accumulate: parts that a step's images are computed in, to save memory.
@@ -62,6 +67,15 @@ class TrainConfig:
     seed: int = 0
     workers: int = 1
 
+    def __post_init__(self) -> None:
+        if not (self.steps or self.minutes):
+            raise InputError("--steps", "no limit of steps nor of time", "--steps, --minutes or both")
+
+    @property
+    def step_limit(self) -> float:
+        """`steps`, infinite where time alone limits the run."""
+        return self.steps or math.inf
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -96,6 +110,6 @@ def learning_rate(config: TrainConfig, step: int, plateau_factor: float = 1, use
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
     if config.schedule == "cosine":
-        progress = max(used, (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps))
+        progress = max(used, (step - config.warmup_steps) / max(1, config.step_limit - config.warmup_steps))
         return config.lr * (FINAL_SHARE + (1 - FINAL_SHARE) * (1 + math.cos(math.pi * min(1, progress))) / 2)
     return config.lr * (plateau_factor if config.schedule == "plateau" else 1)

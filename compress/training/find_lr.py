@@ -82,22 +82,22 @@ def search_rate(
     copy, copied_sam = copied(task, sam)
     freeze(copied_sam, config.freeze)
     model, optimizer = fabric.setup(copy, create_optimizer(copy, config.optimizer, LOWEST_RATE, config.weight_decay))
-    stream = stream_batches(dataset, replace(config, steps=steps), 0, fabric)
     rates, progress = np.geomspace(LOWEST_RATE, HIGHEST_RATE, steps), Progress()
     losses: list[float] = []
     sigma = max(LEAST_SMOOTHING, SMOOTHING_SHARE * steps)
-    for rate in rates:
-        try:
-            numbers = take_step(fabric, model, copied_sam, optimizer, stream, config, progress, float(rate))
-        except NotFiniteError:
-            if not losses:
-                raise
-            break
-        losses.append(numbers["loss"])
-        told(len(losses))
-        smooth = smoothed(losses, sigma)
-        if smooth[-1] > DIVERGED_FACTOR * smooth.min():
-            break
+    with stream_batches(dataset, replace(config, steps=steps), 0, fabric) as stream:
+        for rate in rates:
+            try:
+                numbers = take_step(fabric, model, copied_sam, optimizer, stream, config, progress, float(rate))
+            except NotFiniteError:
+                if not losses:
+                    raise
+                break
+            losses.append(numbers["loss"])
+            told(len(losses))
+            smooth = smoothed(losses, sigma)
+            if smooth[-1] > DIVERGED_FACTOR * smooth.min():
+                break
     return read_curve(rates[: len(losses)], losses, sigma)
 
 

@@ -23,8 +23,9 @@ from compress.training.losses import dice
 from compress.training.optim import copied, create_optimizer, freeze, update_average
 from compress.training.pictures import save_predictions
 from compress.training.state import BEST, LAST, LOG, Progress, cut_log, load_state, save_best, save_state
-from compress.training.step import take_step
+from compress.training.step import NotFiniteError, take_step
 from zoo.data.dataset import PromptedImages
+from zoo.errors import InputError
 from zoo.files import writing
 from zoo.sam.model import Sam
 
@@ -85,8 +86,9 @@ def fit(
         origin: what the run started from (data, weights), for the record; must be the same to go on.
 
     Raises:
-        InputError: a checkpoint of another run, a batch that cannot be shared out, a loss that is not finite (the last
-            good checkpoint stays), or no room to write.
+        InputError: a checkpoint of another run, a batch that cannot be shared out, an image that cannot be used or the
+            death of a process that makes data (the steps before are saved), a loss that is not finite (the last good
+            checkpoint stays), or no room to write.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the step is done and saved.
     """
     identity = {
@@ -110,9 +112,12 @@ def fit(
     if fabric.is_global_zero:
         cut_log(out / LOG, progress.step)
 
-    def save() -> None:
+    def save_own() -> None:
         if fabric.is_global_zero:
             save_state(out / LAST, average_sam, sam, optimizer, progress, identity)
+
+    def save() -> None:
+        save_own()
         fabric.barrier()
 
     def log(kind: str, numbers: dict[str, Any]) -> None:
@@ -122,15 +127,21 @@ def fit(
             listen(kind, {"step": progress.step, **numbers})
 
     def goes_on() -> bool:
-        return progress.step < config.steps and used < 1 and not (config.patience and progress.stale >= config.patience)
+        stale = config.patience and progress.stale >= config.patience
+        return progress.step < config.step_limit and used < 1 and not stale
 
-    stream = stream_batches(dataset, config, progress.step, fabric)
     stopped = False
     begun, used = time.monotonic() - progress.trained_s, time_used(config, progress.trained_s)
-    with Stop() as stop:
+    with stream_batches(dataset, config, progress.step, fabric) as stream, Stop() as stop:
         while goes_on() and not (stopped := bool(_highest(fabric, stop.asked))):
             rate = learning_rate(config, progress.step, progress.plateau_factor, used)
-            numbers = take_step(fabric, model, sam, optimizer, stream, config, progress, rate)
+            try:
+                numbers = take_step(fabric, model, sam, optimizer, stream, config, progress, rate)
+            except InputError as error:
+                # A loss that is not finite may have spoilt statistics; the other processes come to no barrier.
+                if progress.step and not isinstance(error, NotFiniteError):
+                    save_own()
+                raise
             progress.trained_s = time.monotonic() - begun
             log("step", {**numbers, "trained_s": progress.trained_s})
             if config.minutes:
@@ -139,7 +150,7 @@ def fit(
                 update_average(average_sam, sam, config.ema_decay, progress.step)
             else:
                 average_sam.load_state_dict(sam.state_dict())
-            if progress.step % config.validate_every == 0 or progress.step == config.steps or used >= 1:
+            if progress.step % config.validate_every == 0 or progress.step == config.step_limit or used >= 1:
                 # BatchNorm's statistics differ between processes: the first one's scores decide for all of them.
                 scores: dict[str, float] = fabric.broadcast(validate(average) if fabric.is_global_zero else {})
                 log("validation", scores)
@@ -151,9 +162,19 @@ def fit(
             save()
             listen("note", {"text": f"stopped at step {progress.step}; the same command goes on from there"})
             raise KeyboardInterrupt
-    if progress.step < config.steps and used < 1:
-        listen("note", {"text": f"stopped early: no gain in {progress.stale} validations"})
+    listen("note", {"text": _why_it_ended(progress, config, used)})
     return progress
+
+
+def _why_it_ended(progress: Progress, config: TrainConfig, used: float) -> str:
+    """Which limit a run has reached."""
+    if progress.step >= config.step_limit:
+        left = f", in {progress.trained_s / 60:.1f} of {config.minutes:g} minutes" if config.minutes else ""
+        return f"ended: all {config.steps} steps are done{left}"
+    if used >= 1:
+        of = f" of {config.steps}" if config.steps else ""
+        return f"ended: {config.minutes:g} minutes are over, {progress.step}{of} steps are done"
+    return f"stopped early: no gain in {progress.stale} validations"
 
 
 def _highest(fabric: Fabric, value: float) -> float:

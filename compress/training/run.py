@@ -152,7 +152,7 @@ class _Teller:
         for tracker in self.trackers:
             tracker.write(kind, step, numbers)
         if kind == "step":
-            done = max(step / self.config.steps, time_used(self.config, what["trained_s"]))
+            done = max(step / self.config.step_limit, time_used(self.config, what["trained_s"]))
             self.bar.update(self.task, completed=min(1, done), description=f"step {step}, loss {what['loss']:.3f}")
             return
         self.console.print(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in numbers.items()))

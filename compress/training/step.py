@@ -49,6 +49,7 @@ def take_step(
 
     Raises:
         NotFiniteError: a loss or a gradient that is not finite; the weights are still those before the step.
+        InputError: of the stream; nothing of the model has changed then.
     """
     start = time.perf_counter()
     # Dropout and its like draw from torch's generator, which a resumed run finds as it would have been.
@@ -59,8 +60,9 @@ def take_step(
         group["lr"] = rate
     optimizer.zero_grad()
     sums: dict[str, float] = {}
-    for part in range(config.accumulate):
-        batch = fabric.to_device(next(stream))
+    # All parts first, as computing one moves BatchNorm's statistics: where the next cannot be had, nothing may change.
+    for part, drawn in enumerate([next(stream) for _ in range(config.accumulate)]):
+        batch = fabric.to_device(drawn)
         if config.channels_last:
             batch = {**batch, "image": batch["image"].contiguous(memory_format=torch.channels_last)}
         with fabric.no_backward_sync(model, enabled=part + 1 < config.accumulate):

@@ -1,0 +1,137 @@
+"""Command-line options that `train` and `distill` share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from compress.options import options
+from compress.training.config import TrainConfig
+
+DEFAULTS = {field.name: field.default for field in fields(TrainConfig)}
+
+
+def setting(name: str, help_text: str, **options: Any) -> Any:
+    """A click option for a field of `TrainConfig`."""
+    options.setdefault("default", DEFAULTS[name])
+    flag = f"--{name.replace('_', '-')}"
+    flags = f"{flag}/--no-{flag[2:]}" if isinstance(DEFAULTS[name], bool) else flag
+    return click.option(flags, name, help=help_text, show_default=True, **options)
+
+
+with_settings = options(
+    setting(
+        "steps",
+        "Updates of the weights.  [default: 1000; with --minutes, as many as there is time for]",
+        default=None,
+        type=click.IntRange(min=1),
+    ),
+    setting(
+        "minutes",
+        "Limit to the time; the schedule then ends with it. With --steps, whichever ends first.  [default: none]",
+        default=None,
+        type=click.FloatRange(min=0),
+    ),
+    setting("batch_size", "Images a step, over all processes.", type=click.IntRange(min=1)),
+    setting("accumulate", "Parts that a step's images are computed in, to save memory.", type=click.IntRange(min=1)),
+    setting("objects", "Prompts an image.", type=click.IntRange(min=1)),
+    setting(
+        "size",
+        "Side of the input while training; convolutional encoders only.  [default: the encoder's]",
+        type=click.IntRange(min=1),
+    ),
+    setting("box_jitter_px", "How loose boxes may be, in a frame of 256 px.", type=click.FloatRange(min=0)),
+    setting(
+        "walk_share",
+        "Of the boxes, that fit as badly as those that a volume's neighbouring slice gives.",
+        type=click.FloatRange(0, 1),
+    ),
+    setting("optimizer", "muon learns faster from nothing.", type=click.Choice(["adamw", "muon"])),
+    setting("lr", "Highest learning rate.", type=click.FloatRange(min=0, min_open=True)),
+    setting("weight_decay", "Of matrices and kernels.", type=click.FloatRange(min=0)),
+    setting("warmup_steps", "Steps of rising learning rate.", type=click.IntRange(min=0)),
+    setting("schedule", "Of the learning rate.", type=click.Choice(["cosine", "plateau", "constant"])),
+    setting(
+        "clip_percentile", "Longer gradients than this percentile so far are cut to it.", type=click.FloatRange(0, 100)
+    ),
+    setting("ema_decay", "Of the averaged weights, which are kept; 0 for none.", type=click.FloatRange(0, 1)),
+    setting("precision", "Of the arithmetic.", type=click.Choice(["32-true", "bf16-mixed"])),
+    setting("channels_last", "Memory layout of images."),
+    setting(
+        "freeze",
+        "Part that is not trained; repeat for more.",
+        multiple=True,
+        type=click.Choice(["image_encoder", "prompt_encoder", "mask_decoder", "batch_norm"]),
+    ),
+    setting("validate_every", "Steps between validations, each with a checkpoint.", type=click.IntRange(min=1)),
+    setting("patience", "Validations without gain until the run stops; 0 for never.", type=click.IntRange(min=0)),
+    setting("seed", "Of all that is drawn.", type=click.IntRange(min=0)),
+    setting("workers", "Processes that make data.", type=click.IntRange(min=0)),
+)
+
+
+def training_config(settings: Mapping[str, Any]) -> TrainConfig:
+    """The settings of a run, from options of the command line.
+
+    Args:
+        settings: by name; None for `steps` is the default number, or no limit where there is one to the `minutes`.
+    """
+    minutes = settings["minutes"] or 0
+    steps = settings["steps"] or (0 if minutes else DEFAULTS["steps"])
+    return TrainConfig(**{**settings, "steps": steps, "minutes": minutes})
+
+
+with_loss = options(
+    setting("loss", "How Dice, cross-entropy and IoU add up.", type=click.Choice(["squared_sum", "sum", "boxed"]))
+)
+
+with_run_options = options(
+    click.option(
+        "--data",
+        multiple=True,
+        default=["synthetic"],
+        show_default=True,
+        metavar="SOURCE",
+        help="synthetic, a folder with imgs/ and gts/ (npy), or challenge npz; repeat to take turns.",
+    ),
+    click.option(
+        "--validation",
+        multiple=True,
+        default=["synthetic"],
+        show_default=True,
+        metavar="SOURCE",
+        help="As --data; synthetic samples are others than those of training.",
+    ),
+    click.option(
+        "--validation-count", type=click.IntRange(min=1), default=64, show_default=True, help="Images of a validation."
+    ),
+    click.option(
+        "--devices",
+        type=click.IntRange(min=1),
+        help="Processes or GPUs.  [default: 1; under torchrun, its --nproc-per-node]",
+    ),
+    click.option(
+        "--wandb",
+        metavar="PROJECT",
+        help="Tell Weights & Biases of the run, too (extra `wandb`; WANDB_MODE=offline works).",
+    ),
+    click.option(
+        "--find-lr",
+        type=click.IntRange(min=10),
+        is_flag=False,
+        flag_value=100,
+        metavar="[STEPS]",
+        help="Instead of training, search for --lr: a copy of the model sees it rise over so many steps (100).",
+    ),
+    click.option(
+        "-o",
+        "--out",
+        type=click.Path(file_okay=False, path_type=Path),
+        required=True,
+        help="Folder of the run; one that was begun is gone on with.",
+    ),
+)
