@@ -284,7 +284,7 @@ def test_names_that_would_collide_are_refused_before_anything_is_written(tmp_pat
     assert result.exit_code == 1
     assert "a-001.png" in result.output
     assert "may have; expected other names" in " ".join(result.output.split())
-    assert not (tmp_path / "npy").exists()
+    assert not any((tmp_path / "npy").iterdir())
     assert run("-i", tmp_path / "in", "-o", tmp_path / "npz", *SMALL, "--workers", 1).exit_code == 0
     scan, case = tmp_path / "in" / "a.nii", tmp_path / "npz" / "3DBox_CT_a.npz"
     assert run("-i", scan, "-i", case, "-o", tmp_path / "both").exit_code == 1

@@ -89,7 +89,7 @@ def test_masks_of_an_npz_are_scored_against_the_scan_that_it_was_made_of(tmp_pat
     labels = np.zeros((32, 32, 6), np.uint8)
     labels[4:12, 4:12, 1:5], labels[18:28, 18:28, 1:5] = 5, 9
     (tmp_path / "scans").mkdir()
-    for name, voxels in (("a_ct", labels.astype(np.int16) * 10), ("a_ct_seg", labels)):
+    for name, voxels in (("a_ct", labels.astype(np.int16) * 10 - 100), ("a_ct_seg", labels)):
         nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "scans" / f"{name}.nii.gz")  # type: ignore[no-untyped-call]
     words = ["prepare", "-i", str(tmp_path / "scans"), "-o", str(tmp_path / "npz"), "--min-voxels", "0"]
     assert CliRunner().invoke(main, [*words, "--min-pixels", "0"]).exit_code == 0
