@@ -47,8 +47,14 @@ def read_nifti(path: Path) -> tuple[NDArray[Any], Grid]:
         raise InputError(path, f"no readable NIfTI ({error})", "a whole .nii or .nii.gz file") from error
     if voxels.dtype.kind not in "biuf":
         raise InputError(path, f"{voxels.dtype} voxels", "numbers")
-    unit_mm = UNITS_MM.get(file.header.get_xyzt_units()[0], 1.0)
-    return voxels, Grid(np.asarray(file.affine, np.float64), (shape[0], shape[1], shape[2]), unit_mm)
+    return voxels, Grid(np.asarray(file.affine, np.float64), (shape[0], shape[1], shape[2]), _unit_mm(file.header))
+
+
+def _unit_mm(header: nib.Nifti1Header) -> float:
+    try:
+        return UNITS_MM.get(header.get_xyzt_units()[0], 1.0)
+    except KeyError:  # a code of no unit
+        return 1.0
 
 
 def _voxels(stored: Any) -> NDArray[Any]:
