@@ -15,6 +15,7 @@ from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 from zoo.data.cases import CaseSource, find_cases
 from zoo.data.intensity import to_uint8
 from zoo.data.prepare import Preparation, load_pair
+from zoo.data.scan import read_scan
 from zoo.errors import InputError
 from zoo.segment import load_prompted, write_segmentation
 
@@ -331,3 +332,10 @@ def test_labels_alone_are_no_case_but_a_file_that_is_asked_for_is(tmp_path: Path
     with pytest.raises(InputError, match="labels alone"):
         find_cases(str(tmp_path))
     assert [source.case_id for source in find_cases(str(tmp_path / "a_seg.nii"))] == ["a_seg"]
+
+
+def test_a_code_of_no_unit_counts_as_millimetres(tmp_path: Path) -> None:
+    stored = nib.Nifti1Image(np.zeros((3, 4, 5), np.int16), np.diag([2.0, 2.0, 3.0, 1.0]))
+    stored.header["xyzt_units"] = 6
+    nib.save(stored, tmp_path / "x.nii")
+    assert read_scan(tmp_path / "x.nii").spacing_mm == (3.0, 2.0, 2.0)

@@ -50,6 +50,18 @@ def test_an_image_that_was_touched_keeps_its_masks_and_one_that_was_replaced_doe
     assert "1 of 1 were in" in run(image).output
 
 
+def test_a_box_that_was_corrected_in_its_file_is_told_of_and_those_of_other_cases_are_not(tmp_path: Path) -> None:
+    image, boxes = write_image(tmp_path), tmp_path / "boxes.json"
+    boxes.write_text('{"p1": [[5, 5, 19, 19]]}')
+    assert run(image, "--boxes", boxes).exit_code == 0
+    boxes.write_text('{"p1": [[5, 5, 19, 19]], "p2": [[1, 1, 2, 2]]}')
+    assert "1 of 1 were in" in run(image, "--boxes", boxes).output
+    boxes.write_text('{"p1": [[5, 5, 30, 30]], "p2": [[1, 1, 2, 2]]}')
+    result = run(image, "--boxes", boxes)
+    assert result.exit_code == 1
+    assert "found masks made by other settings" in " ".join(result.output.split())
+
+
 def test_masks_of_labels_that_have_changed_are_told_of(tmp_path: Path) -> None:
     image = write_image(tmp_path)
     assert run(image).exit_code == 0

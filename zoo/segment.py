@@ -68,7 +68,7 @@ def load_prompted(
     if boxes is not None:
         given = boxes, np.arange(1, len(boxes) + 1, dtype=np.uint16)
     elif boxes_file is not None:
-        given = read_boxes(boxes_file, source.case_id, stem(source.image_path))
+        given = boxes_of_file(boxes_file, source)
     if source.npz:
         case = load_challenge_npz(source.npz, given, labels=False)
         values = load_label_values(source.npz) if given is None else None
@@ -85,6 +85,15 @@ def load_prompted(
         raise source.lacks("no boxes", "--boxes FILE, --box, or a label file beside the image")
     case = case_of_boxes(scan, in_slices, labels, preparation, source.case_id)
     return Prompted(case, ".nii.gz" if scan.grid else ".png", scan.grid)
+
+
+def boxes_of_file(path: Path, source: CaseSource) -> tuple[NDArray[np.int64], Labels]:
+    """Boxes and labels that a file has for a case, by its id or the name of its image.
+
+    Raises:
+        InputError: as `read_boxes`.
+    """
+    return read_boxes(path, source.case_id, *([stem(source.image_path)] if source.image_path else []))
 
 
 def finished(source: CaseSource, out: Path) -> Path | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from zoo.overlay import write_animation, write_montage
 from zoo.progress import Progress
 from zoo.sam.case import count_steps, segment_case
 from zoo.sam.rule import Protocol2D, Protocol3D
-from zoo.segment import Labels, Prompted, finished, load_prompted, write_segmentation
+from zoo.segment import Labels, Prompted, boxes_of_file, finished, load_prompted, write_segmentation
 
 #: A runtime serves one case at a time, also where a cluster's worker has several threads.
 _ONE_CASE = threading.Lock()
@@ -91,12 +92,20 @@ class SegmentRun:
     max_memory_bytes: int = DEFAULT_MAX_BYTES
     calibrated_with: tuple[str, ...] = ()
 
-    @property
-    def settings(self) -> str:
-        """What masks depend on beside the case, but for what is in the file of boxes, which may grow."""
-        boxes = self.boxes_file.name if self.boxes_file else None if self.boxes is None else self.boxes.tolist()
+    def settings_of(self, source: CaseSource) -> str:
+        """What the masks of a case depend on beside its files; of a file of boxes its own, as the file may grow."""
         protocols = self.protocol.as_record(), self.image_protocol.as_record()
-        return json.dumps([self.model, boxes, asdict(self.preparation), *protocols], sort_keys=True)
+        return json.dumps([self.model, self._boxes_of(source), asdict(self.preparation), *protocols], sort_keys=True)
+
+    def _boxes_of(self, source: CaseSource) -> list[Any] | None:
+        """Boxes, and labels if they come from a file; what cannot be read is told of when the case is segmented."""
+        if self.boxes_file is None:
+            return None if self.boxes is None else self.boxes.tolist()
+        try:
+            boxes, labels = boxes_of_file(self.boxes_file, source)
+        except InputError:
+            return []
+        return [boxes.tolist(), labels.tolist()]
 
     def segment(self, source: CaseSource, start: Start = _unseen) -> Segmented:
         """Segments one file and writes what it came to.
@@ -163,7 +172,7 @@ def left_to_do(run: SegmentRun, sources: Sequence[CaseSource]) -> tuple[list[Cas
         if (path := finished(source, run.out)) is None:
             todo.append(source)
             continue
-        difference = ledger.difference(source.case_id, _origin(source), run.settings, source.files)
+        difference = ledger.difference(source.case_id, _origin(source), run.settings_of(source), source.files)
         if difference == "untold" and is_ours:
             todo.append(source)
         elif difference is not None and difference != "untold":
@@ -207,7 +216,7 @@ def segment_all(run: SegmentRun, sources: Sequence[CaseSource], executor: Execut
                 failures += 1
                 progress.message(_told(source, result))
             else:
-                line = {"case_id": source.case_id, "source": _origin(source), "settings": run.settings}
+                line = {"case_id": source.case_id, "source": _origin(source), "settings": run.settings_of(source)}
                 append_json(run.out / SEGMENT_LEDGER, line | {"made_of": result.made_of})
                 if result.lacking:
                     progress.message(result.lacking)

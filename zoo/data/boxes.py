@@ -10,6 +10,7 @@ import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +105,18 @@ def boxes_in_slices(where: Path, boxes: NDArray[np.int64], scan: Scan) -> NDArra
     return scan.grid.boxes_to_slices(boxes) if scan.grid else boxes
 
 
-def _rows(path: Path) -> list[_Row]:
+def _rows(path: Path) -> tuple[_Row, ...]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        return list(_csv_rows(text) if path.suffix.lower() == ".csv" else _json_rows(json.loads(text)))
+        return _read(path, path.stat().st_mtime_ns)
     except (OSError, UnicodeDecodeError, ValueError, TypeError, OverflowError, RecursionError, csv.Error) as error:
         raise InputError(path, f"boxes that cannot be read ({error})", _EXPECTED) from error
+
+
+@lru_cache(maxsize=2)
+def _read(path: Path, written_ns: int) -> tuple[_Row, ...]:
+    """Of a file as it was written at a time: it is asked for case by case."""
+    text = path.read_text(encoding="utf-8-sig")
+    return tuple(_csv_rows(text) if path.suffix.lower() == ".csv" else _json_rows(json.loads(text)))
 
 
 def _of_case(rows: Sequence[_Row], names: Sequence[str]) -> list[_Row]:

@@ -52,10 +52,9 @@ def read_nifti(path: Path) -> tuple[NDArray[Any], Grid]:
         raise InputError(path, f"no readable NIfTI ({error})", "a whole .nii or .nii.gz file") from error
     if voxels.dtype.kind not in "biuf":
         raise InputError(path, f"{voxels.dtype} voxels", "numbers")
-    unit_mm = UNITS_MM.get(file.header.get_xyzt_units()[0], 1.0)
     fields = {name: np.array(file.header[name]) for name in _PLACING}
     affine = np.asarray(file.affine, np.float64)
-    return voxels, Grid(affine, (shape[0], shape[1], shape[2]), unit_mm, nifti_fields=fields)
+    return voxels, Grid(affine, (shape[0], shape[1], shape[2]), _unit_mm(file.header), fields)
 
 
 def nifti_of(voxels: NDArray[Any], grid: Grid) -> nib.Nifti1Image:
@@ -67,6 +66,13 @@ def nifti_of(voxels: NDArray[Any], grid: Grid) -> nib.Nifti1Image:
     image = nib.Nifti1Image(voxels, grid.affine, header if grid.nifti_fields else None)
     image.header.set_xyzt_units(next(unit for unit, size_mm in UNITS_MM.items() if size_mm == grid.unit_mm))
     return image
+
+
+def _unit_mm(header: nib.Nifti1Header) -> float:
+    try:
+        return UNITS_MM.get(header.get_xyzt_units()[0], 1.0)
+    except KeyError:  # a code of no unit
+        return 1.0
 
 
 def _voxels(stored: Any) -> NDArray[Any]:
