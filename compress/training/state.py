@@ -65,6 +65,7 @@ def save_state(
         "optimizer": optimizer.state_dict(),
         "progress": asdict(progress),
         "identity": json.dumps(identity, sort_keys=True),
+        "encoder": identity["encoder"],
     }
     with writing(path, SAVE_FAILURES), whole_file(path) as part:
         torch.save(state, part)
