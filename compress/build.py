@@ -13,7 +13,9 @@ from zoo.backends import create_backend
 from zoo.errors import InputError, unknown_name
 from zoo.registry import create_sam
 from zoo.sam.model import Sam
-from zoo.weights import MismatchError, load_card_or_file
+from zoo.weights import MismatchError, load_card_or_file, read_checkpoint
+from zoo.weights.cards import locate
+from zoo.weights.detect import fitting
 
 #: `train`: the graph as trained. `reparam`: BatchNorms and parallel branches folded.
 VARIANTS = ("train", "reparam")
@@ -80,6 +82,26 @@ def _sam(recipe: Recipe) -> Sam:
     if recipe.variant == "reparam":
         sam.image_encoder = reparameterise(sam.image_encoder, sam.spec.image_size)
     return sam
+
+
+def unfolded_sam(encoder: str, weights: str) -> Sam:
+    """A model as it is trained.
+
+    Args:
+        encoder: as in `create_sam`.
+        weights: as in `create_sam`.
+
+    Raises:
+        InputError: weights that were written after folding, or as `create_sam`.
+    """
+    try:
+        return create_sam(encoder, weights)
+    except MismatchError as error:
+        state = read_checkpoint(locate(weights)[0]).state
+        if not fitting(state, {"reparam": reparameterise}, [encoder]):
+            raise
+        expected = "weights as trained; quantize, bench and segment take folded ones"
+        raise InputError(error.where, f"folded weights of {encoder}", expected) from error
 
 
 def _folded_sam(recipe: Recipe) -> Sam:

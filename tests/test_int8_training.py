@@ -6,9 +6,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from click.testing import CliRunner
 from descend import descend
+from safetensors.torch import save_file
 from torch import nn
 
 from bench.candidate import Recipe
@@ -24,6 +26,7 @@ from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.data.dataset import PairedImages, SyntheticImages
 from zoo.graphs import Graph, write_onnx
 from zoo.registry import create_sam
+from zoo.weights import read_checkpoint
 
 ENCODER = "timm:mobilenetv4_conv_small@64"
 
@@ -99,6 +102,7 @@ def test_distill_int8_leaves_folded_weights_that_other_commands_take(tmp_path: P
     ):
         told = CliRunner().invoke(main, command, catch_exceptions=False)
         assert told.exit_code == 0, told.output
+    assert read_checkpoint(Path(weights)).scalars["variant"] == "reparam"
     candidate = build_candidate(Recipe(ENCODER, weights))
     assert candidate.weights.trained
     assert not any(isinstance(module, nn.BatchNorm2d) for module in candidate.sam.image_encoder.modules())
@@ -106,3 +110,20 @@ def test_distill_int8_leaves_folded_weights_that_other_commands_take(tmp_path: P
     assert exported.weights == candidate.weights
     image = torch.rand(1, 3, 64, 64).numpy()
     np.testing.assert_allclose(exported.backend.encode(image), candidate.backend.encode(image), atol=1e-3)
+
+
+@pytest.mark.parametrize("command", ["train", "distill", "embed"])
+def test_folded_weights_are_not_trained_further(tmp_path: Path, command: str) -> None:
+    sam = create_sam(ENCODER, "random:1")
+    sam.image_encoder = reparameterise(sam.image_encoder)
+    folded = str(tmp_path / "folded.safetensors")
+    save_file(sam.state_dict(), folded)
+    words = {
+        "train": ["--encoder", ENCODER, "--weights", folded],
+        "distill": ["--student", ENCODER, "--weights", folded, "--teacher", ENCODER, "--teacher-weights", "random:1"],
+        "embed": ["--teacher", ENCODER, "--teacher-weights", folded],
+    }[command]
+    told = CliRunner().invoke(main, [command, *words, "-o", str(tmp_path / "out")])
+    assert told.exit_code == 1
+    assert f"{folded}: found folded weights of {ENCODER}; expected weights as trained; quantize, bench" in told.output
+    assert not (tmp_path / "out").exists()

@@ -75,14 +75,14 @@ def train(
       repmedsam train --encoder repvit --weights rep_medsam --data train_npz/ --find-lr -o runs/tuned
       torchrun --nproc-per-node 2 cli.py train --devices 2 --encoder tinyvit -o runs/two
     """
+    from compress.build import unfolded_sam
     from compress.training.finetune import Finetuning, training_geometry
     from compress.training.run import process_count, training_seed
     from zoo.data.dataset import PromptedImages, open_source
-    from zoo.registry import create_sam
 
     config = training_config(settings)
     run_options = RunOptions(validation, validation_count, process_count(devices), out, wandb)
-    sam = create_sam(encoder, weights)
+    sam = unfolded_sam(encoder, weights)
     prompting, side = training_geometry(sam, config)
     assert sam.weights is not None
     origin = {"weights": sam.weights.name, "weights_sha256": sam.weights.sha256, "data": list(data)}
@@ -154,8 +154,8 @@ def distill(
     """Teach a small encoder the embeddings of a large one.
 
     The student takes over the teacher's prompt encoder and mask decoder, so that what comes out is a whole model;
-    `train --weights OUT/best.safetensors` tunes it further. Input sizes and frames may differ. The folder is that of
-    `train`, and goes on in the same way.
+    `train --weights OUT/best.safetensors` tunes it further; after --int8 it is folded, for `quantize`, `bench` and
+    `segment` alone. Input sizes and frames may differ. The folder is that of `train`, and goes on in the same way.
 
     \b
     Examples:
@@ -163,6 +163,7 @@ def distill(
       repmedsam distill --student light_repvit_m0_9 --teacher repvit --teacher-weights rep_medsam -o runs/light
       repmedsam distill --student repvit --weights my.pth --teacher repvit --teacher-weights my.pth --int8 -o runs/int8
     """
+    from compress.build import unfolded_sam
     from compress.training.distill import Distillation
     from compress.training.finetune import training_geometry
     from compress.training.int8 import simulate_int8
@@ -170,11 +171,11 @@ def distill(
     from compress.training.stored import StoredPairs, open_embeddings
     from zoo.data.dataset import PairedImages, open_source
     from zoo.errors import InputError
-    from zoo.registry import create_sam
 
     config = training_config(settings)
-    run_options = RunOptions(validation, validation_count, process_count(devices), out, wandb)
-    sam, master = create_sam(student, weights), create_sam(teacher, teacher_weights)
+    variant = "reparam" if int8 else "train"
+    run_options = RunOptions(validation, validation_count, process_count(devices), out, wandb, variant)
+    sam, master = unfolded_sam(student, weights), unfolded_sam(teacher, teacher_weights)
     if config.size not in (None, sam.spec.image_size):
         raise InputError("--size", f"{config.size} px", f"{sam.spec.image_size}: embeddings are compared at full size")
     assert sam.weights is not None
@@ -234,10 +235,10 @@ def embed(
     from rich.console import Console
     from rich.progress import Progress
 
+    from compress.build import unfolded_sam
     from compress.training.embed import write_store
-    from zoo.registry import create_sam
 
-    master = create_sam(teacher, teacher_weights).to("cuda" if torch.cuda.is_available() else "cpu")
+    master = unfolded_sam(teacher, teacher_weights).to("cuda" if torch.cuda.is_available() else "cpu")
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("embedding", total=count)
         card = write_store(

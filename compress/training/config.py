@@ -87,6 +87,7 @@ class RunOptions:
         devices: processes or GPUs.
         out: folder of the run.
         wandb: project at Weights & Biases that hears of the run; None for none.
+        variant: of the encoder's graph that is trained: `train`, or `reparam` where it is folded.
     """
 
     validation: tuple[str, ...]
@@ -94,6 +95,7 @@ class RunOptions:
     devices: int
     out: Path
     wandb: str | None = None
+    variant: str = "train"
 
 
 #: The cosine schedule ends at this share of the highest learning rate.

@@ -70,6 +70,7 @@ def fit(
     fabric: Fabric,
     listen: Listener = lambda kind, what: None,
     origin: Mapping[str, Any] | None = None,
+    variant: str = "train",
 ) -> Progress:
     """Trains what `config` does not freeze of `task` up to `config.steps` or `config.minutes`, from where the folder's
     checkpoint left off.
@@ -84,6 +85,7 @@ def fit(
         fabric: device, precision, processes; launched.
         listen: hears of every step and validation.
         origin: what the run started from (data, weights), for the record; must be the same to go on.
+        variant: of the encoder's graph, for the record: `train`, or `reparam` where it is folded.
 
     Raises:
         InputError: a checkpoint of another run, a batch that cannot be shared out, an image that cannot be used or the
@@ -156,7 +158,7 @@ def fit(
                 log("validation", scores)
                 if _is_better(progress, next(iter(scores.values())), config) and fabric.is_global_zero:
                     training = {**identity, "step": progress.step, **scores}
-                    save_best(out / BEST, average_sam, sam.spec, training)
+                    save_best(out / BEST, average_sam, sam.spec, variant, training)
                 save()
         if stopped:
             save()

@@ -55,7 +55,8 @@ def run_training(
     with _Teller(config, trackers, picture, quiet=not fabric.is_global_zero) as teller:
         drawn = picture if fabric.is_global_zero else None
         validate = validation_on(held_out, range(options.validation_count), VALIDATION_BATCH, fabric.device, drawn)
-        return fit(task, sam, train_set, validate, config, options.out, fabric, teller.listen, origin)
+        out, variant = options.out, options.variant
+        return fit(task, sam, train_set, validate, config, out, fabric, teller.listen, origin, variant)
 
 
 def run_search(

@@ -65,6 +65,7 @@ def save_state(
         "optimizer": optimizer.state_dict(),
         "progress": asdict(progress),
         "identity": json.dumps(identity, sort_keys=True),
+        "encoder": identity["encoder"],
     }
     with writing(path, SAVE_FAILURES), whole_file(path) as part:
         torch.save(state, part)
@@ -94,11 +95,19 @@ def load_state(
     return Progress(**state["progress"])
 
 
-def save_best(path: Path, average: nn.Module, spec: EncoderSpec, training: dict[str, Any]) -> None:
-    """Writes the averaged weights as safetensors, with what they are and how they came about."""
+def save_best(path: Path, average: nn.Module, spec: EncoderSpec, variant: str, training: dict[str, Any]) -> None:
+    """Writes the averaged weights as safetensors, with what they are and how they came about.
+
+    Args:
+        path: of the file.
+        average: the averaged model.
+        spec: of its encoder.
+        variant: of its encoder's graph: `train`, or `reparam` where it is folded.
+        training: settings, step and scores.
+    """
     metadata = {
         "encoder": spec.name,
-        "variant": "train",
+        "variant": variant,
         "part": "whole",
         "spec": json.dumps(asdict(spec)),
         "training": json.dumps(training, sort_keys=True),

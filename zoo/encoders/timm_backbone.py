@@ -100,7 +100,9 @@ def timm_backbone(name: str) -> tuple[EncoderSpec, EncoderFactory]:
         raise unknown_name("timm weights", name, timm.list_pretrained(f"{architecture}.*"))
 
     def build(spec: EncoderSpec) -> nn.Module:
-        backbone: Any = _backbone(name, spec.image_size, pretrained=bool(tag))
+        # Where only the layout is asked for, no weights are fetched.
+        is_layout = torch.get_default_device().type == "meta"
+        backbone: Any = _backbone(name, spec.image_size, pretrained=bool(tag) and not is_layout)
         return TimmEncoder(backbone, backbone.feature_info.channels()[-STAGES:], spec.image_size, tag or None)
 
     return replace(SPEC, name=f"timm:{name}", title=f"timm {name} with a summing neck"), build

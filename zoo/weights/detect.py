@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -50,17 +51,35 @@ def fitting(
         state: a flat state dict, of a whole model or of an encoder, with or without `image_encoder.` before its keys.
         variants: further graphs to try, by name, where no graph as trained fits.
         encoders: names to try; by default, all registered ones.
+
+    Raises:
+        InputError: an unknown name among `encoders`.
     """
-    for variant, change in {"train": None, **(variants or {})}.items():
-        fits = [
-            Fit(name, variant, part)
-            for name in encoders or list_encoders()
-            for part, expected in _parts(_layout(name, change))
-            if _same(expected, state)
-        ]
-        if fits:
+    names = encoders or list_encoders()
+    if fits := _fits(state, "train", {name: _layout(name, None) for name in names}):
+        return fits
+    for variant, change in (variants or {}).items():
+        if fits := _fits(state, variant, _changed_layouts(names, change)):
             return fits
     return []
+
+
+def _fits(state: Mapping[str, Tensor], variant: str, layouts: Mapping[str, dict[str, Tensor]]) -> list[Fit]:
+    return [
+        Fit(name, variant, part)
+        for name, layout in layouts.items()
+        for part, expected in _parts(layout)
+        if _same(expected, state)
+    ]
+
+
+def _changed_layouts(names: Sequence[str], change: Variant) -> dict[str, dict[str, Tensor]]:
+    """Layouts of the encoders that `change` can be made to: no rule may fold what a plugin holds."""
+    layouts = {}
+    for name in names:
+        with contextlib.suppress(ValueError):
+            layouts[name] = _layout(name, change)
+    return layouts
 
 
 def _parts(layout: dict[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
