@@ -226,3 +226,10 @@ def test_masks_of_the_teacher_are_learned_in_rounds_of_prompting() -> None:
         losses.append(float(numbers["masks"]))
     assert seen[:4] == [0, 0, 1, 1]
     assert losses[-1] < losses[0]
+
+
+def test_embeddings_come_with_their_own_images(tmp_path: Path) -> None:
+    words = ["--teacher-weights", "random:1", "--embeddings", str(tmp_path), "--data", "does/not/exist", "-o", "unused"]
+    told = CliRunner().invoke(main, ["distill", *words])
+    assert told.exit_code == 1
+    assert "--data: found does/not/exist beside --embeddings; expected one of the two" in told.output

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from test_training import SMALL
 
+from compress.training import loop
 from compress.training.config import RunOptions, TrainConfig
 from compress.training.finetune import Finetuning, training_geometry
 from compress.training.run import run_training
@@ -69,11 +70,35 @@ def test_weights_and_biases_hears_of_a_run(tmp_path: Path, wandb: FakeWandb) -> 
     assert [step for step, numbers in wandb.logged if "step/loss" in numbers] == [1, 2]
     assert [step for step, numbers in wandb.logged if "validation/dsc" in numbers] == [2]
     assert wandb.logged[-1] == (2, {"predictions": ("image", str(tmp_path / "run" / "predictions.png"))})
-    assert wandb.ended == [0]
-    with pytest.raises(InputError, match="a run with lr"):
-        train(tmp_path / "run", replace(CONFIG, lr=0.5), "tests")
+    train(tmp_path / "run", project="tests")
     assert wandb.begun[1]["id"] == begun["id"] == (tmp_path / "run" / WANDB_ID).read_text().strip()
-    assert wandb.ended == [0, 1], "what failed is told as failed"
+    assert wandb.ended == [0, 0]
+
+
+def test_what_failed_is_told_as_failed(tmp_path: Path, wandb: FakeWandb, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any) -> None:
+        raise InputError("scan.npy", "nothing", "something")
+
+    monkeypatch.setattr(loop, "take_step", fail)
+    with pytest.raises(InputError, match=r"scan\.npy"):
+        train(tmp_path, project="tests")
+    assert wandb.ended == [1]
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"lr": 0.5}, "a run with lr"),
+    ({"batch_size": 3, "accumulate": 2}, "--batch-size"),
+])  # fmt: skip
+def test_nobody_hears_of_a_run_that_is_refused(
+    tmp_path: Path, wandb: FakeWandb, change: dict[str, Any], message: str
+) -> None:
+    if "lr" in change:
+        train(tmp_path, project="tests")
+    before, told = sorted(tmp_path.iterdir()), len(wandb.begun)
+    with pytest.raises(InputError, match=message):
+        train(tmp_path, replace(CONFIG, **change), "tests")
+    assert sorted(tmp_path.iterdir()) == before
+    assert len(wandb.begun) == told
 
 
 def test_without_the_package_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

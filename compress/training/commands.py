@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compress.training.config import RunOptions, TrainConfig
-from compress.training.options import training_config, with_loss, with_run_options, with_settings
+from compress.training.options import DEFAULT_DATA, training_config, with_loss, with_run_options, with_settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -85,6 +85,7 @@ def train(
     sam = unfolded_sam(encoder, weights)
     prompting, side = training_geometry(sam, config)
     assert sam.weights is not None
+    data = data or DEFAULT_DATA
     origin = {"weights": sam.weights.name, "weights_sha256": sam.weights.sha256, "data": list(data)}
     images = PromptedImages(open_source(data, prompting.spec.image_size, training_seed(config)), prompting)
     task = Finetuning(sam, config.loss, side)
@@ -172,6 +173,9 @@ def distill(
     from zoo.data.dataset import PairedImages, open_source
     from zoo.errors import InputError
 
+    if embeddings and data:
+        raise InputError("--data", f"{data[0]} beside --embeddings", "one of the two: embeddings come with images")
+    data = data or DEFAULT_DATA
     config = training_config(settings)
     variant = "reparam" if int8 else "train"
     run_options = RunOptions(validation, validation_count, process_count(devices), out, wandb, variant)

@@ -34,7 +34,8 @@ LEAST_GAIN = 1e-4
 #: Settings that a resumed run may change.
 FREE_SETTINGS = ("workers", "validate_every", "patience", "accumulate")
 
-#: Called with what happened: kind (`step`, `validation`, `note`) and its numbers or text.
+#: Called with what happened: kind (`begun`, when nothing can be refused any more, `step`, `validation`, `note`) and its
+#: numbers or text.
 Listener = Callable[[str, dict[str, Any]], None]
 #: From the averaged task to scores; the first decides which weights are best.
 Validation = Callable[[nn.Module], dict[str, float]]
@@ -83,7 +84,7 @@ def fit(
         config: settings.
         out: folder of checkpoint, best weights and log.
         fabric: device, precision, processes; launched.
-        listen: hears of every step and validation.
+        listen: hears of the beginning and of every step and validation.
         origin: what the run started from (data, weights), for the record; must be the same to go on.
         variant: of the encoder's graph, for the record: `train`, or `reparam` where it is folded.
 
@@ -135,6 +136,7 @@ def fit(
     stopped = False
     begun, used = time.monotonic() - progress.trained_s, time_used(config, progress.trained_s)
     with stream_batches(dataset, config, progress.step, fabric) as stream, Stop() as stop:
+        listen("begun", {})
         while goes_on() and not (stopped := bool(_highest(fabric, stop.asked))):
             rate = learning_rate(config, progress.step, progress.plateau_factor, used)
             try:

@@ -15,6 +15,10 @@ from compress.training.config import TrainConfig
 DEFAULTS = {field.name: field.default for field in fields(TrainConfig)}
 
 
+#: What is trained on where no `--data` are given.
+DEFAULT_DATA = ("synthetic",)
+
+
 def setting(name: str, help_text: str, **options: Any) -> Any:
     """A click option for a field of `TrainConfig`."""
     options.setdefault("default", DEFAULTS[name])
@@ -93,10 +97,9 @@ with_run_options = options(
     click.option(
         "--data",
         multiple=True,
-        default=["synthetic"],
-        show_default=True,
         metavar="SOURCE",
-        help="synthetic, a folder with imgs/ and gts/ (npy), or challenge npz; repeat to take turns.",
+        help="synthetic, a folder with imgs/ and gts/ (npy), or challenge npz; repeat to take turns.  "
+        "[default: synthetic]",
     ),
     click.option(
         "--validation",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def run_training(
     fabric = _launched(config, options.devices)
     picture = options.out / PICTURE
     settings = {"encoder": sam.spec.name, **asdict(config), **origin}
-    trackers = _trackers(options, settings) if fabric.is_global_zero else []
+    trackers = partial(_trackers, options, settings) if fabric.is_global_zero else list[Tracker]
     with _Teller(config, trackers, picture, quiet=not fabric.is_global_zero) as teller:
         drawn = picture if fabric.is_global_zero else None
         validate = validation_on(held_out, range(options.validation_count), VALIDATION_BATCH, fabric.device, drawn)
@@ -126,10 +127,13 @@ def _trackers(options: RunOptions, settings: Mapping[str, Any]) -> list[Tracker]
 
 
 class _Teller:
-    """Shows progress on the terminal, and tells the trackers."""
+    """Shows progress on the terminal, and tells the trackers, which open when the run has begun."""
 
-    def __init__(self, config: TrainConfig, trackers: list[Tracker], picture: Path, quiet: bool) -> None:
-        self.config, self.trackers, self.picture = config, trackers, picture
+    def __init__(
+        self, config: TrainConfig, open_trackers: Callable[[], list[Tracker]], picture: Path, quiet: bool
+    ) -> None:
+        self.config, self.open_trackers, self.picture = config, open_trackers, picture
+        self.trackers: list[Tracker] = []
         self.console = Console(stderr=True, quiet=quiet)
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
         self.bar = Bar(*columns, console=self.console, disable=quiet)
@@ -145,7 +149,10 @@ class _Teller:
             tracker.close(failed=kind is not None)
 
     def listen(self, kind: str, what: dict[str, Any]) -> None:
-        """Hears of a step, a validation or a note."""
+        """Hears of the beginning, a step, a validation or a note."""
+        if kind == "begun":
+            self.trackers = self.open_trackers()
+            return
         if kind == "note":
             self.console.print(what["text"])
             return

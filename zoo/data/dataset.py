@@ -21,6 +21,7 @@ from torch import Tensor
 
 from zoo.data.intensity import is_unit, unit_to_uint8
 from zoo.data.npz import load_challenge_npz
+from zoo.data.scan import whole_labels
 from zoo.data.synthetic import sample
 from zoo.errors import InputError
 from zoo.registry import EncoderSpec
@@ -174,7 +175,7 @@ def _read_npy_pair(path: Path) -> LabelledImage:
     if labels.shape != image.shape[:2] or labels.dtype.kind not in "biu":
         raise InputError(path, f"labels {labels.dtype} {labels.shape}", f"integers {image.shape[:2]}")
     rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
-    return LabelledImage(rgb, labels.astype(np.uint16), str(path))
+    return LabelledImage(rgb, whole_labels(path.parent.parent / "gts" / path.name, labels), str(path))
 
 
 def read_npy(path: Path) -> NDArray[Any]:
