@@ -45,7 +45,7 @@ with_settings = options(
     setting("objects", "Prompts an image.", type=click.IntRange(min=1)),
     setting(
         "size",
-        "Side of the input while training; convolutional encoders only.  [default: the encoder's]",
+        "Side of the input while training; convolutional encoders only, not in `distill`.  [default: the encoder's]",
         type=click.IntRange(min=1),
     ),
     setting("box_jitter_px", "How loose boxes may be, in a frame of 256 px.", type=click.FloatRange(min=0)),
