@@ -91,10 +91,16 @@ def pin(cpus: Iterable[int]) -> None:
 @cache
 def package_versions() -> dict[str, str]:
     """Versions of the installed packages among `PACKAGES`, and of Python."""
-    # An interrupted installation leaves one without metadata.
-    named = [(dist.name, dist) for dist in importlib.metadata.distributions() if dist.metadata]
-    installed = {name.lower(): dist.version for name, dist in named if name}
-    return {"python": platform.python_version()} | {name: installed[name] for name in PACKAGES if name in installed}
+    found = {name: _version(name) for name in PACKAGES}
+    return {"python": platform.python_version()} | {name: version for name, version in found.items() if version}
+
+
+def _version(package: str) -> str | None:
+    """None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 @cache
