@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from zoo.packages import installed_versions
 
 #: Instruction sets that decide how fast each precision runs.
 ISA_FLAGS = (
@@ -91,16 +92,7 @@ def pin(cpus: Iterable[int]) -> None:
 @cache
 def package_versions() -> dict[str, str]:
     """Versions of the installed packages among `PACKAGES`, and of Python."""
-    found = {name: _version(name) for name in PACKAGES}
-    return {"python": platform.python_version()} | {name: version for name, version in found.items() if version}
-
-
-def _version(package: str) -> str | None:
-    """None where it is not installed."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return {"python": platform.python_version()} | installed_versions(PACKAGES)
 
 
 @cache

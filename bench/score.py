@@ -117,61 +117,67 @@ def find_pairs(segmentations: Path, references: str) -> list[Pair]:
     for file in files:
         if (first := named.setdefault(stem(file), file)) != file:
             raise InputError(segmentations, f"{first.name} and {file.name}", "one segmentation a case")
-    known = _known_references(references)
+    found_there = _references(references)
+    known = found_there.known
     if not known:
         found = "no label map" if Path(references).exists() else "no such file or folder"
         raise InputError(references, found, "label maps, or images with their labels")
     if len(files) == 1 and len(known) == 1:
         return [Pair(stem(files[0]), files[0], next(iter(known.values())))]
-    rivals = _rivals(references)
     for file in files:
-        if several := rivals.get(_plain(file)):
+        if several := found_there.rivals.get(_plain(file)):
             found = f"{' and '.join(map(str, several))} for {file.name}"
             raise InputError(references, found, "one label map a case, or a folder with the right one alone")
     return [Pair(stem(file), file, known.get(_plain(file), ())) for file in files]
 
 
-def _known_references(references: str) -> dict[str, tuple[Path, ...]]:
-    """Labels by the plain name of their case: of images with labels first, then of files by themselves."""
-    return {name: tuple(files[:1]) for name, files in _label_maps(references).items()} | _labelled_images(references)
+@dataclass(frozen=True)
+class _References:
+    """Labels by the plain name of their case.
+
+    Attributes:
+        labelled: of images that have labels.
+        alone: files that may be label maps by themselves.
+        rivals: where several files may hold the labels of a case, those.
+    """
+
+    labelled: dict[str, tuple[Path, ...]]
+    alone: dict[str, tuple[Path, ...]]
+    rivals: dict[str, tuple[Path, ...]]
+
+    @property
+    def known(self) -> dict[str, tuple[Path, ...]]:
+        """Of images with labels first, then of files by themselves."""
+        return {name: files[:1] for name, files in self.alone.items()} | self.labelled
 
 
-def _rivals(references: str) -> dict[str, tuple[Path, ...]]:
-    """Of cases whose labels several files may hold, those files."""
-    images = _images(references)
-    sure = {source.case_id for source in images if source.labels_paths}
-    alone = {name: tuple(files) for name, files in _label_maps(references).items() if len(files) > 1}
-    of_images = {source.case_id: source.rivals for source in images if source.rivals}
-    return {name: files for name, files in alone.items() if name not in sure} | of_images
+def _references(references: str) -> _References:
+    try:
+        sources = find_cases(references)
+    except InputError:
+        sources = []
+    labelled = {source.case_id: source.labels_paths for source in sources if source.labels_paths}
+    alone = _label_maps(Path(references), sources)
+    several = {name: files for name, files in alone.items() if len(files) > 1 and name not in labelled}
+    return _References(labelled, alone, several | {one.case_id: one.rivals for one in sources if one.rivals})
 
 
-def _label_maps(references: str) -> dict[str, list[Path]]:
+def _label_maps(root: Path, sources: Sequence[CaseSource]) -> dict[str, tuple[Path, ...]]:
     """Files that may be label maps by themselves, by the plain name of their case: no image beside others' labels."""
-    root, sources = Path(references), _images(references)
     are_images = any(source.labels_paths or source.rivals for source in sources)
     images = {source.image_path for source in sources if are_images and not source.npz}
-    named: dict[str, list[Path]] = {}
+    named: dict[str, tuple[Path, ...]] = {}
     for file in sorted(root.rglob("*")) if root.is_dir() else [root]:
         if _is_label_map(file) and file not in images:
-            named.setdefault(_plain(file), []).append(file)
+            named[_plain(file)] = (*named.get(_plain(file), ()), file)
     return named
-
-
-def _images(references: str) -> list[CaseSource]:
-    try:
-        return find_cases(references)
-    except InputError:
-        return []
-
-
-def _labelled_images(references: str) -> dict[str, tuple[Path, ...]]:
-    return {source.case_id: source.labels_paths for source in _images(references) if source.labels_paths}
 
 
 def unsegmented(pairs: Sequence[Pair], references: str) -> list[str]:
     """Names of references that none of `pairs` has."""
     found = {pair.references for pair in pairs}
-    expected = _labelled_images(references) or _known_references(references)
+    there = _references(references)
+    expected = there.labelled or there.known
     return sorted(name for name, files in expected.items() if files not in found)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import importlib.metadata
 import os
 import sys
 from collections.abc import Callable
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.files import sha256_of, whole_file, writing
+from zoo.packages import installed_versions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,12 +67,7 @@ def cached_file(name: str, module: nn.Module, make: Callable[[Path], None], *fac
 
 @cache
 def _versions() -> dict[str, str]:
-    """Of the installed packages among `PACKAGES`."""
-    found = {}
-    for name in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+    return installed_versions(PACKAGES)
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -56,30 +55,16 @@ def fitting(
         InputError: an unknown name among `encoders`.
     """
     names = encoders or list_encoders()
-    if fits := _fits(state, "train", {name: _layout(name, None) for name in names}):
-        return fits
-    for variant, change in (variants or {}).items():
-        if fits := _fits(state, variant, _changed_layouts(names, change)):
+    for variant, change in {"train": None, **(variants or {})}.items():
+        fits = [
+            Fit(name, variant, part)
+            for name in names
+            for part, expected in _parts(_layout(name, change))
+            if _same(expected, state)
+        ]
+        if fits:
             return fits
     return []
-
-
-def _fits(state: Mapping[str, Tensor], variant: str, layouts: Mapping[str, dict[str, Tensor]]) -> list[Fit]:
-    return [
-        Fit(name, variant, part)
-        for name, layout in layouts.items()
-        for part, expected in _parts(layout)
-        if _same(expected, state)
-    ]
-
-
-def _changed_layouts(names: Sequence[str], change: Variant) -> dict[str, dict[str, Tensor]]:
-    """Layouts of the encoders that `change` can be made to: no rule may fold what a plugin holds."""
-    layouts = {}
-    for name in names:
-        with contextlib.suppress(ValueError):
-            layouts[name] = _layout(name, change)
-    return layouts
 
 
 def _parts(layout: dict[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
