@@ -32,7 +32,10 @@ ISA_FLAGS = (
     "i8mm",
 )
 #: Packages that compute, or that decide what is computed.
-PACKAGES = ("torch", "timm", "fvcore", "numpy", "scipy", "opencv-python-headless", "onnxruntime", "openvino")
+PACKAGES = (
+    *("torch", "timm", "fvcore", "numpy", "scipy", "opencv-python-headless"),
+    *("onnxruntime", "onnxruntime-gpu", "openvino"),
+)
 
 
 @cache

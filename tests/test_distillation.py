@@ -14,9 +14,10 @@ from descend import descend
 
 from cli import main
 from compress.training.config import TrainConfig
-from compress.training.distill import Distillation, draw_clicks, reframe
+from compress.training.distill import Distillation, reframe
 from compress.training.embed import EmbeddingStore, images_of, shard_paths, write_store
 from compress.training.finetune import Finetuning, training_geometry
+from compress.training.second_look import draw_clicks
 from compress.training.stored import NpyEmbeddings, StoredPairs, open_embeddings
 from zoo.data.dataset import PairedImages, Prompting, SyntheticImages, open_source
 from zoo.errors import InputError

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compress.training.config import RunOptions, TrainConfig
-from compress.training.options import DEFAULT_DATA, training_config, with_loss, with_run_options, with_settings
+from compress.training.options import DEFAULT_DATA, training_config, with_prompting, with_run_options, with_settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,7 +48,7 @@ def _carry_out(
     help="What to begin with: checkpoint, card, or random:SEED.",
 )
 @with_run_options
-@with_loss
+@with_prompting
 @with_settings
 def train(
     encoder: str,
@@ -88,7 +88,7 @@ def train(
     data = data or DEFAULT_DATA
     origin = {"weights": sam.weights.name, "weights_sha256": sam.weights.sha256, "data": list(data)}
     images = PromptedImages(open_source(data, prompting.spec.image_size, training_seed(config)), prompting)
-    task = Finetuning(sam, config.loss, side)
+    task = Finetuning(sam, config.loss, side, config.own_boxes, config.clicks)
     _carry_out(task, sam, images, config, run_options, origin, find_lr)
 
 

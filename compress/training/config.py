@@ -15,7 +15,7 @@ class TrainConfig:
     """How to train; without `minutes`, the same settings and seed give the same weights on one machine's CPU.
 
     Raises:
-        InputError: neither `steps` nor `minutes` limits the run.
+        InputError: neither `steps` nor `minutes` limits the run; more prompts looked at twice than there are.
 
     Attributes:
         steps: updates of the weights; 0 for no limit but that of `minutes`.
@@ -26,6 +26,8 @@ class TrainConfig:
         size: side of the input in pixels while training; None is the encoder's own.
         box_jitter_px: looseness of the boxes, in a frame of 256 px.
         walk_share: of the boxes, that fit as badly as those from a volume's neighbouring slice.
+        own_boxes: of an image's prompts, that are given the box of the model's own first mask, as in a volume.
+        clicks: of an image's prompts, that are given a click where the model's own first mask is wrong.
         loss: one of `LOSSES`.
         optimizer: `adamw`; or `muon`, which learns faster from nothing.
         lr: highest learning rate.
@@ -36,6 +38,7 @@ class TrainConfig:
         ema_decay: of the averaged weights, which are those that are validated and kept; 0 for none.
         precision: of the arithmetic.
         channels_last: memory layout of images.
+        compile: whether torch.compile makes one program of model and loss.
         freeze: parts that are not trained: of `image_encoder`, `prompt_encoder`, `mask_decoder`, `batch_norm`.
         validate_every: steps between validations.
         patience: validations without improvement until the run stops; 0 for never.
@@ -51,6 +54,8 @@ class TrainConfig:
     size: int | None = None
     box_jitter_px: float = 5
     walk_share: float = 0
+    own_boxes: int = 0
+    clicks: int = 0
     loss: str = "squared_sum"
     optimizer: Literal["adamw", "muon"] = "adamw"
     lr: float = 6e-4
@@ -61,6 +66,7 @@ class TrainConfig:
     ema_decay: float = 0.999
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     channels_last: bool = True
+    compile: bool = False
     freeze: tuple[str, ...] = ()
     validate_every: int = 250
     patience: int = 0
@@ -70,6 +76,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not (self.steps or self.minutes):
             raise InputError("--steps", "no limit of steps nor of time", "--steps, --minutes or both")
+        if self.own_boxes + self.clicks > self.objects:
+            found = f"{self.own_boxes} and --clicks {self.clicks} of {self.objects} prompts an image"
+            raise InputError("--own-boxes", found, "no more together than --objects")
 
     @property
     def step_limit(self) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compress.training.finetune import Finetuning
 from compress.training.losses import cross_entropy, dice_loss
+from compress.training.second_look import content_mask, draw_clicks
 from zoo.errors import unknown_name
 from zoo.sam.model import Sam
 
@@ -94,33 +95,6 @@ class Distillation(nn.Module):
     def predict(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """As `Finetuning.predict`, by the student."""
         return self.finetuning.predict(image, boxes)
-
-
-def draw_clicks(found: Tensor, wanted: Tensor, inside: Tensor, frame: int) -> Tensor:
-    """For each object one click, at random where two masks differ: x and y in the prompt frame, and what it says.
-
-    Args:
-        found: bool (N, M, M), the student's.
-        wanted: bool (N, M, M), the teacher's.
-        inside: bool (N, M, M), where there is image and not padding.
-        frame: side in pixels of the prompt frame.
-
-    Returns:
-        (N, 3): the label is 1 where the student missed something, 0 where it found too much, -1 where nothing differs.
-    """
-    differ = (found != wanted) & inside
-    side = differ.shape[-1]
-    place = (differ * (1 + torch.rand(differ.shape, device=differ.device))).flatten(1).argmax(1)
-    label = torch.where(differ.flatten(1).any(1), wanted.flatten(1).gather(1, place[:, None])[:, 0].float(), -1.0)
-    x, y = ((position + 0.5) * (frame / side) - 0.5 for position in (place % side, place // side))
-    return torch.stack([x, y, label], dim=1)
-
-
-def content_mask(content: Tensor, side: int) -> Tensor:
-    """Positions of an embedding that show image and not padding: content (B, 2) in (0, 1] to float (B, side, side)."""
-    centres = (torch.arange(side, device=content.device) + 0.5) / side
-    rows, columns = (centres < content[:, axis, None] for axis in (0, 1))
-    return (rows[:, :, None] & columns[:, None, :]).float()
 
 
 def reframe(embedding: Tensor, has: Tensor, wants: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compress.training.config import TrainConfig
 from compress.training.losses import LOSSES, parts_of_loss
+from compress.training.second_look import content_mask, draw_clicks, own_boxes
 from zoo.data.dataset import Prompting
 from zoo.errors import InputError, unknown_name
 from zoo.registry import EMBEDDING_SIZE
@@ -29,14 +30,24 @@ class Finetuning(nn.Module):
         sam: trained in place.
         loss: one of `LOSSES`.
         embedding_side: of the images that are trained on.
+        own_boxes: of an image's prompts, that are answered twice: the second box is that of the first mask.
+        clicks: of an image's prompts, that are answered twice: the second time with a click where the first was wrong.
     """
 
-    def __init__(self, sam: Sam, loss: str = "squared_sum", embedding_side: int = EMBEDDING_SIZE) -> None:
+    def __init__(
+        self,
+        sam: Sam,
+        loss: str = "squared_sum",
+        embedding_side: int = EMBEDDING_SIZE,
+        own_boxes: int = 0,
+        clicks: int = 0,
+    ) -> None:
         super().__init__()
         if loss not in LOSSES:
             raise unknown_name("loss", loss, LOSSES)
         self.sam, self.combine = sam, LOSSES[loss]
         self.decoder = FastDecoder(sam, embedding_side)
+        self.own_boxes, self.clicks = own_boxes, clicks
 
     def predict(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, S, S), boxes (B, K, 4) in the prompt frame, to logits (B * K, M, M) and IoU (B * K,)."""
@@ -72,12 +83,36 @@ class Finetuning(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A batch as `Prompting` makes it, to the loss and its parts, each a mean over objects: ()."""
-        logits, iou = self.predict(batch["image"], batch["boxes"])
-        parts = parts_of_loss(logits, iou, batch["masks"].flatten(0, 1), self._normalised(batch["boxes"]).flatten(0, 1))
+        embeddings = self.sam.image_encoder(batch["image"])
+        looks = [self._parts(embeddings, *prompts) for prompts in self._prompts(embeddings, batch)]
+        parts = {name: torch.cat([look[name] for look in looks]) for name in looks[0]}
         return {"loss": self.combine(parts).mean(), **{name: part.mean().detach() for name, part in parts.items()}}
 
-    def _normalised(self, boxes: Tensor) -> Tensor:
-        return boxes / self.sam.spec.prompt_frame
+    def _prompts(
+        self, embeddings: Tensor, batch: Mapping[str, Tensor]
+    ) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
+        """What is decoded together: boxes (B, K, 4), clicks (B, K, 1, 3) or none, and the right masks (B, K, M, M)."""
+        boxes, masks, frame = batch["boxes"], batch["masks"], self.sam.spec.prompt_frame
+        count, again = boxes.shape[1], self.own_boxes + self.clicks
+        if not again:
+            yield boxes, None, masks
+            return
+        with torch.no_grad():
+            found = self.decode(embeddings, boxes[:, count - again :])[0].unflatten(0, (len(boxes), again)) > 0
+        boxed = count - self.clicks
+        if boxed:
+            first, second = slice(count - again), slice(count - again, boxed)
+            own = own_boxes(found[:, : self.own_boxes], masks[:, second], boxes[:, second], frame)
+            yield torch.cat([boxes[:, first], own], dim=1), None, masks[:, :boxed]
+        if self.clicks:
+            inside = content_mask(batch["content"], masks.shape[-1]).bool()[:, None]
+            clicks = draw_clicks(found[:, self.own_boxes :], masks[:, boxed:], inside, frame)
+            yield boxes[:, boxed:], clicks[:, :, None], masks[:, boxed:]
+
+    def _parts(self, embeddings: Tensor, boxes: Tensor, clicks: Tensor | None, masks: Tensor) -> dict[str, Tensor]:
+        """Parts of the loss, one value an object."""
+        logits, iou = self.decode(embeddings, boxes, clicks)
+        return parts_of_loss(logits, iou, masks.flatten(0, 1), boxes.flatten(0, 1) / self.sam.spec.prompt_frame)
 
 
 def training_geometry(sam: Sam, config: TrainConfig) -> tuple[Prompting, int]:

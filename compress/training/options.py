@@ -65,6 +65,7 @@ with_settings = options(
     setting("ema_decay", "Of the averaged weights, which are kept; 0 for none.", type=click.FloatRange(0, 1)),
     setting("precision", "Of the arithmetic.", type=click.Choice(["32-true", "bf16-mixed"])),
     setting("channels_last", "Memory layout of images."),
+    setting("compile", "Compile model and loss: a minute or two at the start, then faster steps, mostly on a GPU."),
     setting(
         "freeze",
         "Part that is not trained; repeat for more.",
@@ -89,8 +90,18 @@ def training_config(settings: Mapping[str, Any]) -> TrainConfig:
     return TrainConfig(**{**settings, "steps": steps, "minutes": minutes})
 
 
-with_loss = options(
-    setting("loss", "How Dice, cross-entropy and IoU add up.", type=click.Choice(["squared_sum", "sum", "boxed"]))
+with_prompting = options(
+    setting("loss", "How Dice, cross-entropy and IoU add up.", type=click.Choice(["squared_sum", "sum", "boxed"])),
+    setting(
+        "own_boxes",
+        "Of an image's prompts, that are given the box of the model's own first mask, as a volume's next slice is.",
+        type=click.IntRange(min=0),
+    ),
+    setting(
+        "clicks",
+        "Of an image's prompts, that are given a click where the model's own first mask is wrong.",
+        type=click.IntRange(min=0),
+    ),
 )
 
 with_run_options = options(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+from contextlib import redirect_stdout
 from functools import partial
 
 import onnxruntime as ort
@@ -11,6 +14,8 @@ from zoo.backends.graphs import GraphBackend, GraphFiles
 from zoo.backends.graphs.onnx_runtime import load_session
 
 PROVIDER = "CUDAExecutionProvider"
+#: Products and convolutions in float32 throughout, as the backend `cuda` computes them; the default rounds to TF32.
+OPTIONS = {"use_tf32": "0"}
 
 
 def _lacking(precision: str) -> tuple[str, str] | None:
@@ -26,5 +31,13 @@ class OnnxCudaBackend(GraphBackend):
     name = "onnxruntime_cuda"
 
     def __init__(self, files: GraphFiles, precision: str, threads: int) -> None:
-        load = partial(load_session, threads=threads, provider=PROVIDER)
+        _load_cuda()
+        load = partial(load_session, threads=threads, provider=PROVIDER, provider_options=OPTIONS)
         super().__init__(files, precision, threads, ort.__version__, load)
+
+
+def _load_cuda() -> None:
+    """CUDA's libraries from where pip puts them; torch has loaded them where it is imported."""
+    if "torch" not in sys.modules and hasattr(ort, "preload_dlls"):
+        with redirect_stdout(io.StringIO()):  # of what it lacks, the session's error tells
+            ort.preload_dlls()

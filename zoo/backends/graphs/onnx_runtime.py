@@ -42,15 +42,23 @@ def session_options(threads: int) -> ort.SessionOptions:
     return options
 
 
-def load_session(path: Path, threads: int, provider: str = "CPUExecutionProvider") -> Run:
+def load_session(
+    path: Path, threads: int, provider: str = "CPUExecutionProvider", provider_options: Mapping[str, str] | None = None
+) -> Run:
     """Loads an ONNX file into a session with the options of `session_options`.
+
+    Args:
+        path: of the file.
+        threads: that one operator may use.
+        provider: what runs it, by ONNX Runtime's name.
+        provider_options: for that, as ONNX Runtime takes them.
 
     Raises:
         InputError: the file is damaged, or has an operator that this version does not run.
     """
     options = session_options(threads)
     try:
-        session = ort.InferenceSession(path, options, providers=[provider])
+        session = ort.InferenceSession(path, options, providers=[(provider, dict(provider_options or {}))])
     except REFUSALS as error:
         raise refusal(path, f"ONNX Runtime {ort.__version__}", error) from error
     if provider not in session.get_providers():
