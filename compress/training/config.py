@@ -38,7 +38,6 @@ class TrainConfig:
         ema_decay: of the averaged weights, which are those that are validated and kept; 0 for none.
         precision: of the arithmetic.
         channels_last: memory layout of images.
-        compile: whether torch.compile makes one program of model and loss.
         freeze: parts that are not trained: of `image_encoder`, `prompt_encoder`, `mask_decoder`, `batch_norm`.
         validate_every: steps between validations.
         patience: validations without improvement until the run stops; 0 for never.
@@ -66,7 +65,6 @@ class TrainConfig:
     ema_decay: float = 0.999
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     channels_last: bool = True
-    compile: bool = False
     freeze: tuple[str, ...] = ()
     validate_every: int = 250
     patience: int = 0

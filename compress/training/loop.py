@@ -32,7 +32,7 @@ from zoo.sam.model import Sam
 #: A score must rise by this much to count as better.
 LEAST_GAIN = 1e-4
 #: Settings that a resumed run may change.
-FREE_SETTINGS = ("workers", "validate_every", "patience", "accumulate", "compile")
+FREE_SETTINGS = ("workers", "validate_every", "patience", "accumulate")
 
 #: Called with what happened: kind (`begun`, when nothing can be refused any more, `step`, `validation`, `note`) and its
 #: numbers or text.
@@ -103,8 +103,6 @@ def fit(
     average, average_sam = copied(task, sam)
     average.requires_grad_(False).eval()
     optimizer: Any = create_optimizer(task, config.optimizer, config.lr, config.weight_decay)
-    if config.compile:
-        task.compile()
     model, optimizer = fabric.setup(task, optimizer)
     average.to(fabric.device)
     progress = Progress()

@@ -65,7 +65,6 @@ with_settings = options(
     setting("ema_decay", "Of the averaged weights, which are kept; 0 for none.", type=click.FloatRange(0, 1)),
     setting("precision", "Of the arithmetic.", type=click.Choice(["32-true", "bf16-mixed"])),
     setting("channels_last", "Memory layout of images."),
-    setting("compile", "Compile model and loss: a minute or two at the start, then faster steps, mostly on a GPU."),
     setting(
         "freeze",
         "Part that is not trained; repeat for more.",
