@@ -19,7 +19,7 @@ from torch import nn
 
 from zoo import cache, graphs
 from zoo.backends import Backend, Prompts, alike_here, check_backend, create_backend, runnable_here, torch_cuda
-from zoo.backends.graphs import GRAPHS, openvino_runtime
+from zoo.backends.graphs import GRAPHS, onnx_cuda, openvino_runtime
 from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.errors import InputError
 from zoo.graphs import Graph, onnx_file, write_onnx
@@ -263,6 +263,42 @@ def test_a_machine_without_a_gpu(sam: Sam, monkeypatch: pytest.MonkeyPatch) -> N
         create_backend("cuda", sam, "fp16")
     with pytest.raises(InputError, match="an ONNX Runtime without its CUDA provider; expected onnxruntime-gpu"):
         create_backend("onnxruntime_cuda", sam)
+
+
+def test_onnx_runtime_on_a_gpu_computes_in_float32(sam: Sam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but CUDA itself: its provider alone, told to leave TF32."""
+    asked: list[object] = []
+
+    def session(path: Path, options: ort.SessionOptions, providers: list[object]) -> object:
+        asked.extend(providers)
+        return SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(ort, "InferenceSession", session)
+    backend = create_backend("onnxruntime_cuda", sam, encoder_graph=tmp_path / "encoder.onnx")
+    with pytest.raises(InputError, match="found no GPU, driver or CUDA libraries that it can use; expected these"):
+        backend.encode(np.zeros((1, 3, 64, 64), np.float32))
+    assert asked == [("CUDAExecutionProvider", {"use_tf32": "0"})]
+
+
+def test_cudas_libraries_are_loaded_where_torch_has_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded: list[str] = []
+
+    def preload() -> None:
+        loaded.append("CUDA")
+        sys.stdout.write("what is missing")
+
+    monkeypatch.setattr(ort, "preload_dlls", preload, raising=False)
+    onnx_cuda.load_cuda()
+    assert not loaded, "torch is imported here"
+    monkeypatch.delitem(sys.modules, "torch")
+    onnx_cuda.load_cuda()
+    assert loaded == ["CUDA"]
+    monkeypatch.delattr(ort, "preload_dlls")
+    onnx_cuda.load_cuda()
+    assert capsys.readouterr().out == ""
 
 
 def test_a_gpu_without_bf16(sam: Sam, monkeypatch: pytest.MonkeyPatch) -> None:

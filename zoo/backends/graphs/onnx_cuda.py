@@ -31,12 +31,12 @@ class OnnxCudaBackend(GraphBackend):
     name = "onnxruntime_cuda"
 
     def __init__(self, files: GraphFiles, precision: str, threads: int) -> None:
-        _load_cuda()
+        load_cuda()
         load = partial(load_session, threads=threads, provider=PROVIDER, provider_options=OPTIONS)
         super().__init__(files, precision, threads, ort.__version__, load)
 
 
-def _load_cuda() -> None:
+def load_cuda() -> None:
     """CUDA's libraries from where pip puts them; torch has loaded them where it is imported."""
     if "torch" not in sys.modules and hasattr(ort, "preload_dlls"):
         with redirect_stdout(io.StringIO()):  # of what it lacks, the session's error tells
