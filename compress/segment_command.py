@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 )
 @click.option("-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
 @click.option(
-    "--boxes", "boxes_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="JSON or CSV of boxes."
+    "--boxes",
+    "boxes_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="JSON of boxes and clicks, or CSV of boxes.",
 )
 @click.option(
     "--box",
@@ -40,6 +43,14 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="X0,Y0[,Z0],X1,Y1[,Z1]",
     help="A box of a picture, or of a volume; repeat for more objects.",
+)
+@click.option(
+    "--click",
+    "clicks",
+    multiple=True,
+    metavar="X,Y[,Z],1|0",
+    help="A voxel in a --box that belongs to its object (1) or does not (0), where a first mask was wrong; repeat for "
+    "more.",
 )
 @click.option("--encoder", metavar="NAME", help="See `list`.  [default: that of the candidate, or light_repvit_m0_9]")
 @click.option(
@@ -90,6 +101,7 @@ def segment(
     out: Path,
     boxes_file: Path | None,
     boxes: tuple[str, ...],
+    clicks: tuple[str, ...],
     encoder: str | None,
     weights: str | None,
     candidate: Path | None,
@@ -118,6 +130,7 @@ def segment(
     \b
     Examples:
       repmedsam segment -i photo.png --box 30,40,120,160 -o out
+      repmedsam segment -i photo.png --box 30,40,120,160 --click 50,70,1 --click 110,150,0 -o out
       repmedsam segment -i inputs/ -o outputs/ --encoder repvit --weights rep_medsam
       repmedsam segment -i ct.nii.gz --boxes boxes.json -o out --overlay --candidate runs/rep_medsam-onnx
     """
@@ -131,11 +144,15 @@ def segment(
     from zoo.data.prepare import Preparation
     from zoo.files import check_folder
     from zoo.memory import parse_size
-    from zoo.segment import parse_boxes
+    from zoo.segment import parse_boxes, parse_clicks
     from zoo.segment_run import SegmentRun, left_to_do, segment_all
 
     if boxes and boxes_file:
         raise click.UsageError("name one of --box and --boxes")
+    if clicks and not boxes:
+        raise click.UsageError("--click goes with --box; a JSON of --boxes has its own clicks")
+    given_boxes = parse_boxes(boxes)
+    given_clicks = parse_clicks(clicks, given_boxes)
     if dicom_seg and importlib.util.find_spec("highdicom") is None:
         raise click.UsageError("--dicom-seg: highdicom is not installed; pip install 'rep-medsam[dicom]'")
     sources = distinct([source.absolute() for spec in inputs for source in find_cases(spec)])
@@ -158,12 +175,13 @@ def segment(
     run = SegmentRun(
         out=out.absolute(),
         open_backend=OpenBackend(recipe),
-        model=f"{recipe.encoder} {recipe.weights} {recipe.variant} {recipe.precision}",
+        model=f"{recipe.encoder} {_known_weights(recipe)} {recipe.variant} {recipe.precision}",
         preparation=Preparation(modality=modality and parse_modality(modality), window=parse_window(window)),
         protocol=volumes,
         image_protocol=images,
         boxes_file=boxes_file and boxes_file.absolute(),
-        boxes=parse_boxes(boxes),
+        boxes=given_boxes,
+        clicks=given_clicks,
         overlay=overlay,
         dicom_seg=dicom_seg,
         max_memory_bytes=max_memory_bytes,
@@ -238,6 +256,18 @@ def _recipe(
         raise click.UsageError(f"--weights: none ship for {encoder}; name trained ones, or {RANDOM} to try the way")
     chosen = weights or default_weights(encoder)
     return Recipe(encoder, chosen, "reparam", backend or "torch", precision or "fp32", threads)
+
+
+def _known_weights(recipe: Recipe) -> str:
+    """Weights by the content of their file, as what ships or is downloaded under a name may be another one day."""
+    if recipe.folder or recipe.weights is None or recipe.weights.startswith("random"):
+        return str(recipe.weights)
+    # It loads torch, which a candidate does without.
+    from zoo.files import sha256_of
+    from zoo.weights.cards import locate
+
+    path, _ = locate(recipe.weights)
+    return sha256_of(path) if path.is_file() else recipe.weights
 
 
 def _executor(name: str, jobs: int, scheduler: str | None) -> Executor:

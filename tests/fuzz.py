@@ -28,7 +28,7 @@ from pydicom import dcmread
 from pydicom.uid import RLELossless
 from test_dicom import write_dicom
 
-from zoo.data.boxes import read_boxes
+from zoo.data.boxes import read_boxes, read_clicks
 from zoo.data.npz import load_challenge_npz, load_label_map
 from zoo.data.prepare import Preparation, prepare_case
 from zoo.data.scan import read_labels, read_scan
@@ -65,7 +65,7 @@ KINDS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "pages": (".tif", read_volume),
     "jpg": (".jpg", read_volume),
     "npy": (".npy", read_volume),
-    "json": (".json", lambda path: read_boxes(path, "x")),
+    "json": (".json", lambda path: (read_boxes(path, "x"), read_clicks(path, "x"))),
     "csv": (".csv", lambda path: read_boxes(path, "x")),
 }
 
@@ -105,7 +105,7 @@ def good_files(folder: Path) -> dict[str, bytes]:
         "nrrd": (folder / "good.nrrd").read_bytes(),
         "mha": (folder / "good.mha").read_bytes(),
         "dcm": next(series.iterdir()).read_bytes(),
-        "json": b'{"x": [{"label": 1, "box": [1, 2, 3, 4, 5, 6]}]}',
+        "json": b'{"x": [{"label": 1, "box": [1, 2, 3, 4, 5, 6], "clicks": [[1, 3, 5, 1]]}]}',
         "csv": b"case,label,x_min,y_min,x_max,y_max\nx,1,2,3,4,5\n",
     }
     for kind, name in (("png", "PNG"), ("tif", "TIFF"), ("jpg", "JPEG")):

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zoo.data.boxes import boxes_in_slices, read_boxes
+from zoo.data.boxes import boxes_in_slices, clicks_in_slices, read_boxes, read_clicks
 from zoo.data.built_in import load_built_in
 from zoo.data.case import Case
 from zoo.data.cases import CaseSource
+from zoo.data.clicks import Click, check_clicks
 from zoo.data.grid import Grid
 from zoo.data.npz import load_challenge_npz, load_label_values, save_segmentation
 from zoo.data.prepare import Preparation, case_of_boxes
@@ -49,6 +50,7 @@ def load_prompted(
     preparation: Preparation,
     boxes_file: Path | None = None,
     boxes: NDArray[np.int64] | None = None,
+    clicks: tuple[Click, ...] = (),
 ) -> Prompted:
     """Reads an image and its boxes.
 
@@ -58,6 +60,7 @@ def load_prompted(
         preparation: of images that are not a challenge npz.
         boxes_file: JSON or CSV, see `zoo.data.boxes`.
         boxes: (N, 4) or (N, 6) in the axes of the file, for labels 1 to N.
+        clicks: beside them, in the axes of the file.
 
     Raises:
         InputError: an image or boxes that cannot be used.
@@ -69,14 +72,18 @@ def load_prompted(
         given = boxes, np.arange(1, len(boxes) + 1, dtype=np.uint16)
     elif boxes_file is not None:
         given = boxes_of_file(boxes_file, source)
+        clicks = clicks_of_file(boxes_file, source)
     if source.npz:
         case = load_challenge_npz(source.npz, given, labels=False)
+        check_clicks(boxes_file or source.npz, clicks, case.boxes)
         values = load_label_values(source.npz) if given is None else None
-        return Prompted(replace(case, case_id=source.case_id), label_values=values)
+        return Prompted(replace(case, case_id=source.case_id, clicks=clicks), label_values=values)
     scan = read_scan(source.image_path)
     if given is not None:
         in_file, labels = given
-        in_slices = boxes_in_slices(boxes_file or Path("--box"), in_file, scan)
+        where = boxes_file or Path("--box")
+        in_slices = boxes_in_slices(where, in_file, scan)
+        clicks = clicks_in_slices(where, clicks, in_file, scan)
     elif source.labels_paths:
         in_slices, labels = read_objects(source.labels_paths, scan).boxes()
         if not len(labels):
@@ -84,7 +91,7 @@ def load_prompted(
     else:
         raise source.lacks("no boxes", "--boxes FILE, --box, or a label file beside the image")
     case = case_of_boxes(scan, in_slices, labels, preparation, source.case_id)
-    return Prompted(case, ".nii.gz" if scan.grid else ".png", scan.grid)
+    return Prompted(replace(case, clicks=clicks), ".nii.gz" if scan.grid else ".png", scan.grid)
 
 
 def boxes_of_file(path: Path, source: CaseSource) -> tuple[NDArray[np.int64], Labels]:
@@ -93,7 +100,21 @@ def boxes_of_file(path: Path, source: CaseSource) -> tuple[NDArray[np.int64], La
     Raises:
         InputError: as `read_boxes`.
     """
-    return read_boxes(path, source.case_id, *([stem(source.image_path)] if source.image_path else []))
+    return read_boxes(path, *_names_of(source))
+
+
+def clicks_of_file(path: Path, source: CaseSource) -> tuple[Click, ...]:
+    """Clicks beside the boxes of `boxes_of_file`.
+
+    Raises:
+        InputError: as `read_clicks`.
+    """
+    return read_clicks(path, *_names_of(source))
+
+
+def _names_of(source: CaseSource) -> list[str]:
+    """By which a file of boxes may know a case."""
+    return [source.case_id, *([stem(source.image_path)] if source.image_path else [])]
 
 
 def finished(source: CaseSource, out: Path) -> Path | None:
@@ -144,3 +165,31 @@ def parse_boxes(texts: Sequence[str]) -> NDArray[np.int64] | None:
         return np.array([[int(number) for number in text.split(",")] for text in texts], np.int64)
     except (ValueError, OverflowError) as error:
         raise InputError("--box", " ".join(texts), "whole numbers: x0,y0,x1,y1, or x0,y0,z0,x1,y1,z1") from error
+
+
+def parse_clicks(texts: Sequence[str], boxes: NDArray[np.int64] | None) -> tuple[Click, ...]:
+    """Clicks of the command line, `X,Y,1` or `X,Y,Z,1` each, 0 in place of 1 for what does not belong to the object.
+
+    Each goes to the smallest of the boxes that it lies in.
+
+    Raises:
+        InputError: no such numbers, or in no box.
+    """
+    return tuple(_parse_click(text, np.zeros((0, 0), np.int64) if boxes is None else boxes) for text in texts)
+
+
+def _parse_click(text: str, boxes: NDArray[np.int64]) -> Click:
+    expected = "whole numbers x,y,1 or x,y,z,1 in a --box, with 0 for what does not belong to the object"
+    try:
+        *voxel, belongs = (int(number) for number in text.split(","))
+    except ValueError as error:
+        raise InputError("--click", text, expected) from error
+    axes = len(voxel)
+    around: list[tuple[int, int]] = []
+    if belongs in (0, 1) and boxes.shape[1] == 2 * axes:
+        inside = ((boxes[:, :axes] <= voxel) & (boxes[:, axes:] >= voxel)).all(1)
+        sizes = (boxes[:, axes:] - boxes[:, :axes] + 1).prod(1)
+        around = [(int(sizes[number]), int(number)) for number in np.flatnonzero(inside)]
+    if not around:
+        raise InputError("--click", text, expected)
+    return Click(min(around)[1], tuple(voxel), bool(belongs))

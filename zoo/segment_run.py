@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from zoo.backends import Backend
 from zoo.data.cases import CaseSource
+from zoo.data.clicks import Click
 from zoo.data.modality import calibration_doubt
 from zoo.data.prepare import Preparation
 from zoo.errors import InputError
@@ -26,7 +27,15 @@ from zoo.overlay import write_animation, write_montage
 from zoo.progress import Progress
 from zoo.sam.case import count_steps, segment_case
 from zoo.sam.rule import Protocol2D, Protocol3D
-from zoo.segment import Labels, Prompted, boxes_of_file, finished, load_prompted, write_segmentation
+from zoo.segment import (
+    Labels,
+    Prompted,
+    boxes_of_file,
+    clicks_of_file,
+    finished,
+    load_prompted,
+    write_segmentation,
+)
 
 #: A runtime serves one case at a time, also where a cluster's worker has several threads.
 _ONE_CASE = threading.Lock()
@@ -73,6 +82,7 @@ class SegmentRun:
         image_protocol: how images are segmented.
         boxes_file: see `load_prompted`.
         boxes: see `load_prompted`.
+        clicks: see `load_prompted`.
         overlay: also write a PNG of each case, and a GIF of each volume.
         dicom_seg: also write a DICOM segmentation of each DICOM series.
         max_memory_bytes: of a process; what a volume may keep is chosen within it.
@@ -87,6 +97,7 @@ class SegmentRun:
     image_protocol: Protocol2D = field(default_factory=Protocol2D)
     boxes_file: Path | None = None
     boxes: NDArray[np.int64] | None = None
+    clicks: tuple[Click, ...] = ()
     overlay: bool = False
     dicom_seg: bool = False
     max_memory_bytes: int = DEFAULT_MAX_BYTES
@@ -98,14 +109,18 @@ class SegmentRun:
         return json.dumps([self.model, self._boxes_of(source), asdict(self.preparation), *protocols], sort_keys=True)
 
     def _boxes_of(self, source: CaseSource) -> list[Any] | None:
-        """Boxes, and labels if they come from a file; what cannot be read is told of when the case is segmented."""
+        """Boxes, labels if they come from a file, and clicks if there are any; what cannot be read is told of when the
+        case is segmented.
+        """
         if self.boxes_file is None:
-            return None if self.boxes is None else self.boxes.tolist()
+            given: list[Any] | None = None if self.boxes is None else self.boxes.tolist()
+            return [given, *map(asdict, self.clicks)] if self.clicks else given
         try:
             boxes, labels = boxes_of_file(self.boxes_file, source)
+            clicks = clicks_of_file(self.boxes_file, source)
         except InputError:
             return []
-        return [boxes.tolist(), labels.tolist()]
+        return [boxes.tolist(), labels.tolist(), *map(asdict, clicks)]
 
     def segment(self, source: CaseSource, start: Start = _unseen) -> Segmented:
         """Segments one file and writes what it came to.
@@ -117,7 +132,7 @@ class SegmentRun:
         with _ONE_CASE:
             backend = self._backend()
             made_of = fingerprint(source.files())
-            prompted = load_prompted(source, self.preparation, self.boxes_file, self.boxes)
+            prompted = load_prompted(source, self.preparation, self.boxes_file, self.boxes, self.clicks)
             case = prompted.case
             protocol = self.protocol if case.is_volume else self.image_protocol
             advance = start(f"segmenting {source.case_id}", count_steps(case, protocol))

@@ -1,4 +1,4 @@
-"""Boxes from a file: JSON or CSV.
+"""Boxes from a file, JSON or CSV, and in JSON the clicks beside them.
 
 Coordinates are voxel indices in the axes of the image's file, as a viewer shows them: i, j, k of a volume (columns,
 rows and slices of a DICOM series), x, y of a picture; both ends belong to the box.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.data.case import BOX_ORDER, validate_boxes
+from zoo.data.clicks import Click, check_clicks
 from zoo.data.scan import Scan, stem
 from zoo.errors import InputError
 
 _EXPECTED = (
-    'JSON: [[x0, y0, z0, x1, y1, z1], ...] or [{"label": 1, "box": [...]}, ...], or either by case: {"CASE": [...]}; '
+    'JSON: [[x0, y0, z0, x1, y1, z1], ...] or [{"label": 1, "box": [...]}, ...], there also "clicks": '
+    '[[x, y, z, 1 or 0], ...] in a box, or either by case: {"CASE": [...]}; '
     "CSV: columns x_min, y_min, z_min, x_max, y_max, z_max, and label and case where wanted (no z for pictures)"
 )
 #: Cases of a file of boxes that a message names.
@@ -40,11 +42,12 @@ _OPTIONAL = ("label", "case")
 
 @dataclass(frozen=True)
 class _Row:
-    """A box as a file has it, of a case that the file names or not."""
+    """A box as a file has it, of a case that the file names or not, and its clicks: a voxel and 1 or 0 each."""
 
     box: list[float]
     label: float | None
     case: str | None
+    clicks: tuple[tuple[float, ...], ...] = ()
 
 
 def read_boxes(path: Path, *names: str) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
@@ -81,6 +84,19 @@ def read_boxes(path: Path, *names: str) -> tuple[NDArray[np.int64], NDArray[np.u
     return boxes.astype(np.int64), labels.astype(np.uint16)
 
 
+def read_clicks(path: Path, *names: str) -> tuple[Click, ...]:
+    """Clicks beside the boxes that `read_boxes` finds, in the axes of the file.
+
+    Raises:
+        InputError: no voxels, or something else than 1 (of the object) or 0 (not of it) behind one.
+    """
+    given = [(number, click) for number, row in enumerate(_of_case(_rows(path), names)) for click in row.clicks]
+    for _, click in given:
+        if len(click) < 2 or click[-1] not in (0, 1) or not all(value.is_integer() for value in click):
+            raise InputError(path, f"a click {list(click)}", "whole voxel indices, then 1 (of the object) or 0 (not)")
+    return tuple(Click(number, tuple(map(int, click[:-1])), click[-1] == 1) for number, click in given)
+
+
 def names_cases(path: Path) -> bool:
     """Whether a file says which case each box is of; if not, all are meant for every image.
 
@@ -103,6 +119,26 @@ def boxes_in_slices(where: Path, boxes: NDArray[np.int64], scan: Scan) -> NDArra
     shape = scan.grid.shape[::-1] if scan.grid else scan.spatial_shape
     boxes = validate_boxes(f"{where} for {scan.path}", boxes, shape)
     return scan.grid.boxes_to_slices(boxes) if scan.grid else boxes
+
+
+def clicks_in_slices(where: Path, clicks: Sequence[Click], boxes: NDArray[np.int64], scan: Scan) -> tuple[Click, ...]:
+    """Clicks in the axes of a file to clicks in its slices.
+
+    Args:
+        where: they come from, for messages.
+        clicks: in the axes of the file.
+        boxes: in the axes of the file.
+        scan: of the file.
+
+    Raises:
+        InputError: as `check_clicks`.
+    """
+    check_clicks(f"{where} for {scan.path}", clicks, boxes)
+    if not scan.grid or not clicks:
+        return tuple(clicks)
+    voxels = np.array([click.voxel * 2 for click in clicks], np.int64)
+    turned = scan.grid.boxes_to_slices(voxels)[:, :3].tolist()
+    return tuple(replace(click, voxel=tuple(voxel)) for click, voxel in zip(clicks, turned, strict=True))
 
 
 def _rows(path: Path) -> tuple[_Row, ...]:
@@ -133,10 +169,11 @@ def _json_rows(found: Any, case: str | None = None) -> Iterator[_Row]:
         return
     for one in [found] if isinstance(found, dict) else found:
         own: Mapping[str, Any] = one if isinstance(one, dict) else {"box": one}
-        if own.keys() - {"box", "label"} or "box" not in own:
+        if own.keys() - {"box", "label", "clicks"} or "box" not in own:
             raise ValueError(f"keys {', '.join(map(str, own))}")
         label = own.get("label")
-        yield _Row([float(value) for value in own["box"]], None if label is None else float(label), case)
+        clicks = tuple(tuple(float(value) for value in click) for click in own.get("clicks", ()))
+        yield _Row([float(value) for value in own["box"]], None if label is None else float(label), case, clicks)
 
 
 def _csv_rows(text: str) -> Iterator[_Row]:

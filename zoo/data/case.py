@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from zoo.data.clicks import Click, clicks_of_kept
 from zoo.errors import InputError
 
 #: Largest image that is read, in elements (D*H*W or H*W*C): larger ones are refused before they are inflated.
@@ -35,6 +36,7 @@ class Case:
         source: where it came from: a path, or `phantom`.
         affine: float64 (4, 4): voxel (x, y, z) of a volume to RAS coordinates in mm, where the file says.
         left_out: label values of the file that no box asks for, being smaller than what was to be kept.
+        clicks: beside the boxes.
     """
 
     case_id: str
@@ -47,6 +49,7 @@ class Case:
     source: str | Path = "phantom"
     affine: NDArray[np.float64] | None = None
     left_out: tuple[int, ...] = ()
+    clicks: tuple[Click, ...] = ()
 
     @property
     def is_volume(self) -> bool:
@@ -81,7 +84,12 @@ class Case:
         half = len(self.spatial_shape)
         volume = np.prod(self.boxes[:, half:] - self.boxes[:, :half] + 1, axis=1)
         keep = np.sort(np.argsort(-volume, kind="stable")[:count])
-        return replace(self, boxes=self.boxes[keep], object_labels=self.object_labels[keep])
+        return replace(
+            self,
+            boxes=self.boxes[keep],
+            object_labels=self.object_labels[keep],
+            clicks=clicks_of_kept(self.clicks, keep),
+        )
 
     def keep_slices(self, count: int) -> Case:
         """The same volume cut to `count` neighbouring slices, those in which the boxes have most slices together.
@@ -102,9 +110,10 @@ class Case:
 
     def cut_slices(self, first: int, last: int) -> Case:
         """The same volume from slice `first` to slice `last`, without the objects that none of them meets."""
-        keep = (self.boxes[:, 2] <= last) & (self.boxes[:, 5] >= first)
+        keep = np.flatnonzero((self.boxes[:, 2] <= last) & (self.boxes[:, 5] >= first))
         boxes = self.boxes[keep].copy()
         boxes[:, [2, 5]] = np.clip(boxes[:, [2, 5]], first, last) - first
+        inside = (click for click in clicks_of_kept(self.clicks, keep) if first <= click.voxel[2] <= last)
         return replace(
             self,
             image=self.image[first : last + 1],
@@ -112,6 +121,7 @@ class Case:
             boxes=boxes,
             object_labels=self.object_labels[keep],
             affine=None if self.affine is None else self.affine @ _shift_z(first),
+            clicks=tuple(replace(click, voxel=(*click.voxel[:2], click.voxel[2] - first)) for click in inside),
         )
 
 

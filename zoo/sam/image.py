@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from zoo.backends import Backend
 from zoo.data.case import Case
 from zoo.errors import InputError
+from zoo.sam.decode import decode_objects
 from zoo.sam.overlap import Owners
-from zoo.sam.predictor import box_batches
-from zoo.sam.rule import Protocol2D
+from zoo.sam.rule import Protocol2D, clicks_for
 from zoo.stages import StageClock
 from zoo.tiles import tile_of
 from zoo.transforms import fit_image, preprocess_image, restore_logits, scale_boxes
@@ -29,7 +29,7 @@ def segment_image(
     """Label map of a 2D case.
 
     Args:
-        case: an image with its boxes.
+        case: an image with its boxes, and clicks if need be.
         backend: the model in a runtime.
         protocol: the options; None for the default ones.
         clock: where to add up the time of each stage.
@@ -58,18 +58,17 @@ def segment_image(
         boxes = case.boxes[numbers] - np.tile(tile[:2], 2)
         prompts = scale_boxes(boxes, fit, protocol.box_rounding)
         windows = np.stack([window_of(box, fit) for box in boxes]) if protocol.within_box else None
-        for batch in box_batches(len(numbers)):
-            with clock.measure("decode"):
-                logits, _ = backend.decode_boxes(embedding, prompts[batch], None if windows is None else windows[batch])
-            clock.counts["decoded_prompts"] += len(logits)
-            for number, box, low_res in zip(numbers[batch], boxes[batch], logits[:, 0], strict=True):
-                with clock.measure("postprocess"):
-                    seen = restore_logits(low_res, fit)
-                    if protocol.within_box:
-                        owners.enter(number, seen[pixels_in(box)], pixels_in(case.boxes[number]))
-                    else:
-                        owners.enter(number, seen, (rows, columns))
-                on_object()
+        clicks = [clicks_for(case, number, fit, corner=tile[:2]) for number in numbers]
+        for place, low_res in decode_objects(backend, embedding, prompts, clicks, windows, clock):
+            number = numbers[place]
+            clock.counts["decoded_prompts"] += 1
+            with clock.measure("postprocess"):
+                seen = restore_logits(low_res, fit)
+                if protocol.within_box:
+                    owners.enter(number, seen[pixels_in(boxes[place])], pixels_in(case.boxes[number]))
+                else:
+                    owners.enter(number, seen, (rows, columns))
+            on_object()
     return owners.labels(case.object_labels)
 
 

@@ -19,11 +19,13 @@ from zoo.data.case import Case
 from zoo.errors import InputError, unknown_name
 from zoo.registry import EncoderSpec
 from zoo.sam.overlap import Overlap
-from zoo.transforms import BoxRounding, Fit, mask_box, mask_in_frame, scale_boxes
+from zoo.transforms import BoxRounding, Fit, mask_box, mask_in_frame, scale_boxes, scale_points
 
 #: `per_object` encodes every slice again for every object; `cached` encodes every slice once; `batched` encodes once
 #: and decodes all objects of a slice together, by the decoder's fast path.
 PROTOCOLS = ("per_object", "cached", "batched")
+#: Points (1, P, 2) in the prompt frame and their labels (1, P), of one object.
+Clicks = tuple[Floats, NDArray[np.int64]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +138,28 @@ def _walk(number: int, z_min: int, z_max: int, case: Case, protocol: Protocol3D)
         raise InputError(case.source, f"a box with z {z_min}..{z_max} in {depth} slices", expected)
     middle = int((z_max - z_min) / 2 + z_min)
     return Walk(number, middle, range(middle + 1, last + 1), range(middle - 1, z_min - 1, -1))
+
+
+def clicks_for(
+    case: Case, number: int, fit: Fit, z: int | None = None, corner: tuple[int, int] = (0, 0)
+) -> Clicks | None:
+    """The clicks beside an object's box, of an image or of one slice of a volume, in the prompt frame.
+
+    Args:
+        case: the image or volume.
+        number: of the object, from 0.
+        fit: of the image or its part in the prompt frame.
+        z: the slice; None for an image.
+        corner: (x, y) in the image of the part's first pixel.
+
+    Returns:
+        Points (1, P, 2) and labels (1, P), 1 for the object and 0 for what it is not; None where there are none.
+    """
+    own = [click for click in case.clicks if click.number == number and click.voxel[2:] == (() if z is None else (z,))]
+    if not own:
+        return None
+    points = scale_points(np.array([click.voxel[:2] for click in own]) - corner, fit)
+    return points[None], np.array([[int(click.belongs) for click in own]])
 
 
 def prompt_for(case: Case, number: int, previous: NDArray[np.bool_] | None, fit: Fit, protocol: Protocol3D) -> Floats:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.backends import Backend, Floats, Prompts
+from zoo.backends import Backend, Floats
 from zoo.data.case import Case
+from zoo.sam.decode import decode_objects, decode_one
 from zoo.sam.overlap import Owners
-from zoo.sam.predictor import box_batches
-from zoo.sam.rule import Protocol3D, Walk, prompt_for, walks_of
+from zoo.sam.rule import Protocol3D, Walk, clicks_for, prompt_for, walks_of
 from zoo.stages import StageClock
 from zoo.transforms import Fit, fit_image, preprocess_image, restore_logits
 from zoo.windows import pixels_in, window_of
@@ -34,7 +34,7 @@ def segment_volume(
     """Label map of a 3D case.
 
     Args:
-        case: a volume with at least one box.
+        case: a volume with at least one box; a click is heard in its slice, and the walk goes on from the mask there.
         backend: the model in a runtime.
         protocol: how to walk; None is `batched` with the default options.
         clock: where to add up the time of each stage.
@@ -95,9 +95,10 @@ class _Segmenter:
                 asked_again = self.protocol.name == "cached" and last_user[z] > walk.number
                 if asked_again and len(self._kept) < kept_embeddings:
                     self._kept[z] = embedding
+                clicks = clicks_for(self.case, walk.number, self.fit, z)
                 with self.clock.measure("decode"):
-                    logits, _ = self.backend.decode(embedding, Prompts(boxes=prompt[None]))
-                masks[z] = self._paint(z, walk.number, logits[0, 0])
+                    logits = decode_one(self.backend, embedding, prompt, clicks)
+                masks[z] = self._paint(z, walk.number, logits)
 
     def sweep(self, walks: list[Walk], kept_embeddings: int) -> None:
         """Through the volume twice, upwards and downwards, with all objects of a slice decoded together.
@@ -126,15 +127,11 @@ class _Segmenter:
         self, z: int, embedding: Floats, numbers: list[int], before: dict[int, NDArray[np.bool_]]
     ) -> dict[int, NDArray[np.bool_]]:
         """Masks of the objects `numbers` in slice `z`, prompted by their masks `before`."""
-        masks: dict[int, NDArray[np.bool_]] = {}
-        for together in box_batches(len(numbers)):
-            batch = numbers[together]
-            prompts = np.stack([self._prompt(number, before.get(number)) for number in batch])
-            with self.clock.measure("decode"):
-                windows = np.stack([self._windows[n] for n in batch]) if self._windows else None
-                logits, _ = self.backend.decode_boxes(embedding, prompts, windows)
-            masks |= {n: self._paint(z, n, low_res[0]) for n, low_res in zip(batch, logits, strict=True)}
-        return masks
+        prompts = np.stack([self._prompt(number, before.get(number)) for number in numbers])
+        clicks = [clicks_for(self.case, number, self.fit, z) for number in numbers]
+        windows = np.stack([self._windows[number] for number in numbers]) if self._windows else None
+        decoded = decode_objects(self.backend, embedding, prompts, clicks, windows, self.clock)
+        return {numbers[place]: self._paint(z, numbers[place], low_res) for place, low_res in decoded}
 
     def _prompt(self, number: int, previous: NDArray[np.bool_] | None) -> Floats:
         with self.clock.measure("postprocess"):

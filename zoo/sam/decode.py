@@ -1,0 +1,53 @@
+"""Objects of one image, each by its box and clicks, to low-resolution logits by the fastest equal path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from zoo.backends import Backend, Floats, Prompts, Windows
+from zoo.sam.predictor import box_batches
+from zoo.sam.rule import Clicks
+from zoo.stages import StageClock
+
+
+def decode_objects(
+    backend: Backend,
+    embedding: Floats,
+    boxes: Floats,
+    clicks: Sequence[Clicks | None],
+    windows: Windows | None,
+    clock: StageClock,
+) -> Iterator[tuple[int, Floats]]:
+    """Objects by boxes alone a few together, then those with clicks one by one.
+
+    Args:
+        backend: the model in a runtime.
+        embedding: (1, 256, 64, 64) of the image.
+        boxes: (N, 4) in the prompt frame.
+        clicks: of each object.
+        windows: (N, 4), where alone masks are wanted; None wants all of them.
+        clock: where to add up the time.
+
+    Yields:
+        An object's place in `boxes`, and its logits (256, 256).
+    """
+    bare = np.array([place for place, own in enumerate(clicks) if own is None], np.int64)
+    for batch in box_batches(len(bare)):
+        places = bare[batch]
+        with clock.measure("decode"):
+            logits, _ = backend.decode_boxes(embedding, boxes[places], None if windows is None else windows[places])
+        yield from zip(places.tolist(), logits[:, 0], strict=True)
+    for place, own in enumerate(clicks):
+        if own is not None:
+            with clock.measure("decode"):
+                logits = decode_one(backend, embedding, boxes[place], own)
+            yield place, logits
+
+
+def decode_one(backend: Backend, embedding: Floats, box: Floats, clicks: Clicks | None) -> Floats:
+    """An object by itself, by the plain path: its box (4,) and clicks to logits (256, 256)."""
+    points, labels = clicks or (None, None)
+    logits, _ = backend.decode(embedding, Prompts(boxes=box[None], points=points, point_labels=labels))
+    return logits[0, 0]
