@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bench.accuracy import measure_accuracy
 from bench.calibrate import calibration_calls, measure_peak
 from bench.candidate import Candidate, Recipe
+from bench.clicking import click_on_errors
 from bench.cost import measure_cost
 from bench.floor import ellipse_segmentation
 from bench.latency import StartedParts, measure_parts, parts_calls, run_case, start_parts, warm_up
@@ -26,7 +27,7 @@ from zoo.data.cases import CaseSource
 from zoo.data.modality import calibration_doubt
 from zoo.memory import expect_room
 from zoo.progress import Progress
-from zoo.sam.case import count_steps
+from zoo.sam.case import count_steps, segment_case
 from zoo.sam.rule import AnyProtocol, Protocol2D, Protocol3D
 
 #: The candidate that stands for the box-inscribed ellipse in records.
@@ -46,6 +47,7 @@ class Settings:
         cold: also one pass of each case in a fresh process.
         calibrate: also what the machine can do at best, with each number of threads.
         tolerance_mm: of the normalised surface Dice.
+        clicks: after each of so many clicks for each object, masks are scored, too.
     """
 
     protocols: tuple[Protocol3D, ...] = (Protocol3D(),)
@@ -56,6 +58,7 @@ class Settings:
     cold: bool = True
     calibrate: bool = False
     tolerance_mm: float = 2.0
+    clicks: int = 0
 
 
 #: Segments a case in a fresh process: (recipe, case reference, protocol) to the measurements of a cold pass.
@@ -196,6 +199,9 @@ class Sweep:
         for index in range(self.settings.passes):
             for _, candidate, protocol in warm:
                 self._warm_pass(source, case, described, candidate, protocol, title, index)
+        if self.settings.clicks and case.labels is not None:
+            for _, candidate, protocol in warm:
+                self._clicks(case, described, candidate, protocol, title)
 
     def _warmed_up(
         self, runs: Sequence[tuple[Recipe, Candidate, AnyProtocol]], described: dict[str, Any]
@@ -277,20 +283,41 @@ class Sweep:
         except Exception as error:
             self._fail("latency", error, candidate.as_record(), described, options)
 
+    def _clicks(
+        self, case: Case, described: dict[str, Any], candidate: Candidate, protocol: AnyProtocol, title: str
+    ) -> None:
+        """Scores what clicks make of a case's masks, one after the other; nothing of it is timed."""
+        asked = [protocol.as_record() | {"clicks": count} for count in range(1, self.settings.clicks + 1)]
+        if all(self._is_done(self._accuracy_key(candidate, described, options)) for options in asked):
+            return
+        try:
+            for options in [None, *asked]:
+                name = f"{title}: {_name(candidate, protocol)}, {options['clicks'] if options else 0} clicks"
+                advance = self.progress.start(name, count_steps(case, protocol))
+                segmentation = segment_case(case, candidate.backend, protocol, on_step=advance)
+                if options:
+                    self._accuracy(case, segmentation, described, candidate, options)
+                case = click_on_errors(case, segmentation)
+        except Exception as error:
+            self._fail("accuracy", error, candidate.as_record(), described, asked[-1])
+
     def _accuracy(
         self,
         case: Case,
         segmentation: NDArray[np.uint16],
         described: dict[str, Any],
         candidate: Candidate,
-        options: dict[str, Any] | None,
+        options: dict[str, Any],
     ) -> None:
-        """Scores the masks of a timed pass: speed and accuracy come from the same run."""
-        tolerance_mm = self.settings.tolerance_mm
-        key = self._key("accuracy", candidate.as_record(), described, options, tolerance_mm=tolerance_mm)
+        """Scores masks, where there are labels; those of a timed pass, so that speed and accuracy are of one run."""
+        key = self._accuracy_key(candidate, described, options)
         if case.labels is not None and not self._is_done(key):
-            scores = measure_accuracy(case, segmentation, tolerance_mm)
+            scores = measure_accuracy(case, segmentation, self.settings.tolerance_mm)
             self._write("accuracy", key, candidate.as_record(), scores, described, options)
+
+    def _accuracy_key(self, candidate: Candidate, described: dict[str, Any], options: dict[str, Any]) -> str:
+        tolerance_mm = self.settings.tolerance_mm
+        return self._key("accuracy", candidate.as_record(), described, options, tolerance_mm=tolerance_mm)
 
     def _key(
         self,

@@ -161,6 +161,13 @@ case_options = options(
     "--cold/--no-cold", default=True, show_default=True, help="Also segment each case once in a fresh process."
 )
 @click.option(
+    "--clicks",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Also score masks after each of so many clicks, in the middle of every object's largest error.",
+)
+@click.option(
     "--calibrate", is_flag=True, help="Also measure the machine's peak, so that latencies are given as shares of it."
 )
 @click.option("--cpus", type=CpuSet(), metavar="0,1", help="Pin the process to these logical CPUs, and record it.")
@@ -187,6 +194,7 @@ def bench(
     rounds: int,
     passes: int,
     cold: bool,
+    clicks: int,
     calibrate: bool,
     cpus: tuple[int, ...] | None,
     out: Path,
@@ -204,6 +212,7 @@ def bench(
       repmedsam bench --cases scans/ --protocol per_object --protocol cached --max-objects 6
       repmedsam bench --encoder repvit --weights rep_medsam.pth --cases 'validation/*.npz'
       repmedsam bench --encoder repvit --sweep --candidate runs/repvit-int8
+      repmedsam bench --cases photos/ --rounds 0 --clicks 3
     """
     from bench.cold import cold_request, spawn_cold_pass
     from bench.machine import busy_share, pin
@@ -236,6 +245,7 @@ def bench(
         rounds=rounds,
         passes=passes,
         cold=cold,
+        clicks=clicks,
         calibrate=calibrate,
     )
 

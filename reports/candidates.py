@@ -205,6 +205,8 @@ def label_protocols(records: Iterable[Reading]) -> tuple[dict[str, str], str]:
         if record.protocol:
             members[record.protocol_id] += 1
             distinct.setdefault(record.protocol_id, record.protocol)
+    if any("clicks" in protocol for protocol in distinct.values()):
+        distinct = {key: {"clicks": 0} | protocol for key, protocol in distinct.items()}
     options = dict.fromkeys(option for protocol in distinct.values() for option in protocol if option != "name")
     values: dict[str, Counter[str]] = {option: Counter() for option in options}
     for key, protocol in distinct.items():

@@ -26,8 +26,10 @@ COMMAND = "make results"
 PAGES = {
     "README.md": RECORDS,
     "docs/results.md": RECORDS,
-    "docs/gpu.md": [ROOT / "reports" / "results" / "h200.jsonl"],
-    "ckpts/light_repvit_m0_9.md": [ROOT / "reports" / "results" / "xeon-2c-zeroshot.jsonl"],
+    "docs/gpu.md": [path for path in RECORDS if path.name.startswith("h200")],
+    "ckpts/light_repvit_m0_9.md": [
+        path for path in RECORDS if path.name in ("epyc-zen5-int8.jsonl", "epyc-zen5-rules.jsonl")
+    ],
 }
 
 

@@ -1,0 +1,105 @@
+"""Clicks as a person would make them, imitated: where they go, and what `bench` records of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from test_clicks import ClickBackend, picture
+from test_volume import volume
+
+from bench.clicking import click_on_errors
+from cli import main
+from reports.candidates import label_protocols, protocol_id
+from zoo.data.case import Case
+from zoo.data.clicks import Click
+from zoo.sam.image import segment_image
+
+
+def labelled(case: Case, labels: np.ndarray) -> Case:
+    return replace(case, labels=labels.astype(np.uint16))
+
+
+def test_the_click_is_in_the_middle_of_the_largest_error() -> None:
+    """Of an object of 11 x 11 pixels a bar of 7 x 11 is missed, and 3 x 11 beside it are too much."""
+    labels, found = np.zeros((256, 256)), np.zeros((256, 256), np.uint16)
+    labels[100:111, 100:111] = 1
+    found[100:111, 107:111] = 1
+    found[100:111, 111:114] = 1
+    case = labelled(picture([[90, 90, 120, 120]], ()), labels)
+    assert click_on_errors(case, found).clicks == (Click(0, (103, 103), True),)
+    found[100:111, 100:111] = 1
+    assert click_on_errors(case, found).clicks == (Click(0, (112, 101), False),)
+
+
+def test_masks_that_are_right_get_no_click_and_clicks_are_kept() -> None:
+    labels = np.zeros((256, 256))
+    labels[10:20, 10:20], labels[50:60, 50:60] = 1, 2
+    before = Click(1, (55, 55), True)
+    case = labelled(picture([[10, 10, 19, 19], [50, 50, 59, 59]], (before,)), labels)
+    assert click_on_errors(case, labels.astype(np.uint16)).clicks == (before,)
+    clicked = click_on_errors(case, np.zeros((256, 256), np.uint16))
+    assert clicked.clicks[:1] == (before,)
+    assert [click.number for click in clicked.clicks] == [1, 0, 1]
+
+
+def test_in_a_volume_the_worst_slice_gets_the_click() -> None:
+    case = volume([[10, 10, 1, 30, 30, 6]])
+    labels, found = np.zeros(case.image.shape), np.zeros(case.image.shape, np.uint16)
+    labels[2:6, 15:26, 15:26] = 1
+    found[2:6, 15:26, 15:26] = 1
+    found[3, 15:18, 15:26] = 0
+    found[4, 15:26, 15:26] = 0
+    assert click_on_errors(labelled(case, labels), found).clicks == (Click(0, (20, 20, 4), True),)
+
+
+def test_clicks_are_answered_where_they_are_made() -> None:
+    """A mask that fills its box, of an object with a hole: five pixels of it at a time are taken away."""
+    labels = np.zeros((256, 256))
+    labels[40:101, 40:101] = 1
+    labels[60:69, 60:69] = 0
+    case = labelled(picture([[40, 40, 100, 100]], ()), labels)
+    wrong = []
+    for _ in range(4):
+        masks = segment_image(case, ClickBackend())
+        wrong.append(int(((masks > 0) != (labels > 0)).sum()))
+        case = click_on_errors(case, masks)
+    assert wrong[:2] == [81, 81 - 25]
+    assert wrong[1] > wrong[2] > wrong[3]
+
+
+def test_protocols_with_and_without_clicks_have_names_of_their_own() -> None:
+    """Also where each number of clicks has as many records as none."""
+    protocols = [{"zoom": True}, {"zoom": True, "clicks": 1}, {"zoom": True, "clicks": 2}]
+    records: Any = [SimpleNamespace(protocol=one, protocol_id=protocol_id(one)) for one in protocols]
+    labels, shared = label_protocols(records)
+    assert [labels[record.protocol_id] for record in records] == ["", "clicks 1", "clicks 2"]
+    assert shared == "clicks 0 where not said, zoom True"
+    assert label_protocols(records[:1]) == ({protocol_id(protocols[0]): "", "": ""}, "zoom True")
+
+
+def written(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", ["phantom:ct2d", "phantom:mr3d"])
+def test_bench_scores_every_click_and_resumes(tmp_path: Path, name: str) -> None:
+    out = tmp_path / "b.jsonl"
+    words = ["bench", "--encoder", "timm:mobilenetv4_conv_small@64", "--backend", "torch", "--cases", name]
+    words += ["--rounds", "0", "--passes", "1", "--no-cold", "--max-objects", "1", "--max-slices", "2"]
+    words += ["--out", str(out)]
+    first = CliRunner().invoke(main, [*words, "--clicks", "1"])
+    assert first.exit_code == 0, first.output
+    result = CliRunner().invoke(main, [*words, "--clicks", "2"])
+    assert result.exit_code == 0, result.output
+    records = [one for one in written(out) if one["kind"] == "accuracy" and one["protocol"]]
+    assert [one["protocol"].get("clicks") for one in records] == [None, 1, 2]
+    assert len({one["key"] for one in records}) == 3
+    assert CliRunner().invoke(main, [*words, "--clicks", "2"]).exit_code == 0
+    assert len(written(out)) == len({one["key"] for one in written(out)})
