@@ -37,8 +37,7 @@ fuzz: $(VENV)/.installed-test
 results: $(VENV)/.installed-run
 	$(BIN)/python cli.py report reports/results -o reports/results --format markdown --format csv \
 		--readme README.md --readme docs/results.md
-	$(BIN)/python cli.py report $(addprefix reports/results/epyc-zen5-,int8.jsonl rules.jsonl) \
-		--readme ckpts/light_repvit_m0_9.md
+	$(BIN)/python cli.py report reports/results/epyc-zen5-rules.jsonl --readme ckpts/light_repvit_m0_9.md
 	$(BIN)/python cli.py report $(addprefix reports/results/,h200.jsonl h200-onnxruntime.jsonl) --readme docs/gpu.md
 
 docs: $(VENV)/.installed-docs
