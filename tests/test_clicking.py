@@ -36,6 +36,18 @@ def test_the_click_is_in_the_middle_of_the_largest_error() -> None:
     assert click_on_errors(case, found).clicks == (Click(0, (103, 103), True),)
     found[100:111, 100:111] = 1
     assert click_on_errors(case, found).clicks == (Click(0, (112, 101), False),)
+    # Of thin misses there are more pixels, but their middle is nearer to being right.
+    found[100:111, 100:111:2] = 0
+    assert click_on_errors(case, found).clicks == (Click(0, (112, 101), False),)
+
+
+def test_a_mask_that_lacks_all_of_its_box_is_clicked_in_the_middle() -> None:
+    labels = np.zeros((256, 256))
+    labels[40:61, 30:41] = 1
+    case = labelled(picture([[30, 40, 40, 60]], ()), labels)
+    (click,) = click_on_errors(case, np.zeros((256, 256), np.uint16)).clicks
+    assert click.voxel[0] == 35
+    assert 45 <= click.voxel[1] <= 55
 
 
 def test_masks_that_are_right_get_no_click_and_clicks_are_kept() -> None:

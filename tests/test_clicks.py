@@ -18,7 +18,7 @@ from test_volume import volume
 
 import compress.deploy
 from cli import main
-from zoo.backends import Floats, Prompts
+from zoo.backends import Floats, Prompts, Windows
 from zoo.data.boxes import read_boxes, read_clicks
 from zoo.data.case import Case
 from zoo.data.clicks import Click, check_clicks
@@ -26,6 +26,7 @@ from zoo.errors import InputError
 from zoo.sam.image import segment_image
 from zoo.sam.rule import PROTOCOLS, Protocol2D, Protocol3D
 from zoo.sam.volume import segment_volume
+from zoo.windows import CELL_PX, OUTSIDE
 
 
 @dataclass
@@ -43,6 +44,15 @@ class ClickBackend(BoxBackend):
                     self.clicks.append([float(x), float(y), int(label)])
                     column, line = round(float(x)), round(float(y))
                     row[0, max(0, line - 2) : line + 3, max(0, column - 2) : column + 3] = 1 if label else -1
+        return logits, iou
+
+    def decode_boxes(self, embedding: Floats, boxes: Floats, windows: Windows | None = None) -> tuple[Floats, Floats]:
+        """Nothing outside the windows, which may be anything."""
+        logits, iou = super().decode_boxes(embedding, boxes, windows)
+        for row, (left, top, right, bottom) in zip(logits, () if windows is None else windows * CELL_PX, strict=False):
+            inside = row[0, top:bottom, left:right].copy()
+            row[:] = OUTSIDE
+            row[0, top:bottom, left:right] = inside
         return logits, iou
 
 

@@ -69,6 +69,17 @@ def test_masks_of_labels_that_have_changed_are_told_of(tmp_path: Path) -> None:
     assert run(image).exit_code == 1
 
 
+def test_masks_of_other_weights_of_the_same_name_are_told_of(tmp_path: Path) -> None:
+    image, weights = write_image(tmp_path), tmp_path / "mine.safetensors"
+    weights.write_bytes(b"these")
+    assert run(image, "--weights", weights).exit_code == 0
+    assert "1 of 1 were in" in run(image, "--weights", weights).output
+    weights.write_bytes(b"those")
+    result = run(image, "--weights", weights)
+    assert result.exit_code == 1
+    assert "found masks made by other settings" in " ".join(result.output.split())
+
+
 def test_a_mask_whose_line_was_never_written_is_made_again(tmp_path: Path) -> None:
     image = write_image(tmp_path)
     assert run(image).exit_code == 0
