@@ -123,6 +123,17 @@ def test_every_object_has_one_loss(sam: Sam, batch: dict[str, Tensor], own: int,
     assert gradient.abs().sum() > 0
 
 
+def test_first_looks_in_bfloat16_leave_the_decoder_its_gradients(sam: Sam, batch: dict[str, Tensor]) -> None:
+    """Casts of weights that autocast keeps from the first look, which has no gradients, are not those of the second."""
+    sam.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = Finetuning(sam, "boxed", 16, own_boxes=2, clicks=2)(batch)["loss"]
+    loss.backward()
+    weight = sam.mask_decoder.transformer.layers[0].mlp.lin1.weight  # type: ignore[union-attr]
+    assert weight.grad is not None  # type: ignore[union-attr]
+    assert weight.grad.abs().sum() > 0  # type: ignore[operator,union-attr]
+
+
 def test_without_second_looks_nothing_changes(sam: Sam, batch: dict[str, Tensor]) -> None:
     """The loss is that of what `predict` answers."""
     task, masks = Finetuning(sam, "sum", 16), batch["masks"].flatten(0, 1)
