@@ -152,7 +152,7 @@ def segment(
     if clicks and not boxes:
         raise click.UsageError("--click goes with --box; a JSON of --boxes has its own clicks")
     given_boxes = parse_boxes(boxes)
-    given_clicks = parse_clicks(clicks, given_boxes)
+    given_clicks = () if given_boxes is None else parse_clicks(clicks, given_boxes)
     if dicom_seg and importlib.util.find_spec("highdicom") is None:
         raise click.UsageError("--dicom-seg: highdicom is not installed; pip install 'rep-medsam[dicom]'")
     sources = distinct([source.absolute() for spec in inputs for source in find_cases(spec)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -123,7 +123,7 @@ def test_a_click_is_seen_in_the_tile_of_its_object() -> None:
 def test_protocols_agree_on_clicks(within_box: bool) -> None:
     case = volume([[50, 60, 1, 90, 100, 6], [20, 20, 0, 40, 44, 7], [100, 100, 2, 130, 130, 4]])
     clicks = (Click(0, (70, 80, 3), False), Click(0, (70, 80, 6), True), Click(2, (100, 115, 2), False))
-    case = Case(**{**vars(case), "clicks": clicks})
+    case = replace(case, clicks=clicks)
     found = {}
     for name in PROTOCOLS:
         backend = ClickBackend()
@@ -140,7 +140,7 @@ def test_a_walk_goes_on_from_the_mask_that_a_click_has_changed() -> None:
     case = volume([[50, 60, 0, 90, 63, 2]])
     plain, clicked = ClickBackend(), ClickBackend()
     segment_volume(case, plain, Protocol3D(box_dilation_px=0))
-    corrected = Case(**{**vars(case), "clicks": (Click(0, (52, 62, 1), False),)})
+    corrected = replace(case, clicks=(Click(0, (52, 62, 1), False),))
     segment_volume(corrected, clicked, Protocol3D(box_dilation_px=0))
     assert plain.prompts == [[50, 60, 90, 63]] * 3
     assert clicked.prompts == [[50, 60, 90, 63], [55, 60, 90, 63], [55, 60, 90, 63]]
@@ -149,7 +149,7 @@ def test_a_walk_goes_on_from_the_mask_that_a_click_has_changed() -> None:
 def test_clicks_go_with_the_objects_and_slices_that_are_kept() -> None:
     case = volume([[0, 0, 0, 9, 9, 3], [0, 0, 2, 99, 99, 7], [0, 0, 5, 50, 50, 6]])
     clicks = (Click(0, (1, 1, 3), True), Click(1, (2, 2, 5), False), Click(2, (3, 3, 6), True))
-    case = Case(**{**vars(case), "clicks": clicks})
+    case = replace(case, clicks=clicks)
     assert case.keep_objects(2).clicks == (Click(0, (2, 2, 5), False), Click(1, (3, 3, 6), True))
     assert case.cut_slices(4, 5).clicks == (Click(0, (2, 2, 1), False),)
     assert case.cut_slices(3, 6).clicks == (

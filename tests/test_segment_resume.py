@@ -36,15 +36,19 @@ def write_image(folder: Path, side: int = 40, grey: int = 9) -> Path:
     return folder / "p1.png"
 
 
+def assert_told(result: Result, what: str) -> None:
+    """That nothing was done, and why."""
+    assert result.exit_code == 1
+    assert what in " ".join(result.output.split())
+
+
 def test_an_image_that_was_touched_keeps_its_masks_and_one_that_was_replaced_does_not(tmp_path: Path) -> None:
     image = write_image(tmp_path)
     assert run(image).exit_code == 0
     os.utime(image, ns=(1, 1))
     assert "1 of 1 were in" in run(image).output
     write_image(tmp_path, side=60)
-    result = run(image)
-    assert result.exit_code == 1
-    assert f"found masks of what {image} or its labels were before they changed" in " ".join(result.output.split())
+    assert_told(run(image), f"found masks of what {image} or its labels were before they changed")
     assert run(image, "--overwrite").exit_code == 0
     assert np.asarray(Image.open(tmp_path / "out" / "p1.png")).shape == (60, 60)
     assert "1 of 1 were in" in run(image).output
@@ -57,9 +61,7 @@ def test_a_box_that_was_corrected_in_its_file_is_told_of_and_those_of_other_case
     boxes.write_text('{"p1": [[5, 5, 19, 19]], "p2": [[1, 1, 2, 2]]}')
     assert "1 of 1 were in" in run(image, "--boxes", boxes).output
     boxes.write_text('{"p1": [[5, 5, 30, 30]], "p2": [[1, 1, 2, 2]]}')
-    result = run(image, "--boxes", boxes)
-    assert result.exit_code == 1
-    assert "found masks made by other settings" in " ".join(result.output.split())
+    assert_told(run(image, "--boxes", boxes), "found masks made by other settings")
 
 
 def test_masks_of_labels_that_have_changed_are_told_of(tmp_path: Path) -> None:
@@ -75,9 +77,7 @@ def test_masks_of_other_weights_of_the_same_name_are_told_of(tmp_path: Path) -> 
     assert run(image, "--weights", weights).exit_code == 0
     assert "1 of 1 were in" in run(image, "--weights", weights).output
     weights.write_bytes(b"those")
-    result = run(image, "--weights", weights)
-    assert result.exit_code == 1
-    assert "found masks made by other settings" in " ".join(result.output.split())
+    assert_told(run(image, "--weights", weights), "found masks made by other settings")
 
 
 def test_a_mask_whose_line_was_never_written_is_made_again(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def parse_boxes(texts: Sequence[str]) -> NDArray[np.int64] | None:
         raise InputError("--box", " ".join(texts), "whole numbers: x0,y0,x1,y1, or x0,y0,z0,x1,y1,z1") from error
 
 
-def parse_clicks(texts: Sequence[str], boxes: NDArray[np.int64] | None) -> tuple[Click, ...]:
+def parse_clicks(texts: Sequence[str], boxes: NDArray[np.int64]) -> tuple[Click, ...]:
     """Clicks of the command line, `X,Y,1` or `X,Y,Z,1` each, 0 in place of 1 for what does not belong to the object.
 
     Each goes to the smallest of the boxes that it lies in.
@@ -175,7 +175,7 @@ def parse_clicks(texts: Sequence[str], boxes: NDArray[np.int64] | None) -> tuple
     Raises:
         InputError: no such numbers, or in no box.
     """
-    return tuple(_parse_click(text, np.zeros((0, 0), np.int64) if boxes is None else boxes) for text in texts)
+    return tuple(_parse_click(text, boxes) for text in texts)
 
 
 def _parse_click(text: str, boxes: NDArray[np.int64]) -> Click:
