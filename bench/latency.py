@@ -19,6 +19,7 @@ from zoo.sam.case import segment_case
 from zoo.sam.predictor import BOXES_A_BATCH
 from zoo.sam.rule import AnyProtocol
 from zoo.stages import STAGES, StageClock
+from zoo.transforms import LOW_RES_PX
 
 K = TypeVar("K")
 
@@ -59,7 +60,10 @@ def warm_up(backend: Backend) -> None:
     backend.decode(embedding, prompts)
     boxes = np.asarray(prompts.boxes)
     backend.decode_boxes(embedding, boxes)
-    backend.decode_boxes(embedding, boxes, np.array([[0, 0, 8, 8]]))
+    window = np.array([[0, 0, 8, 8]])
+    backend.decode_boxes(embedding, boxes, window)
+    if backend.spec.mask_prompts:
+        backend.decode_boxes(embedding, boxes, window, np.ones((1, 1, LOW_RES_PX, LOW_RES_PX), np.float32))
 
 
 @dataclass(frozen=True)

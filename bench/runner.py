@@ -215,7 +215,13 @@ class Sweep:
                 failed[recipe] = error
         for recipe, candidate, protocol in runs:
             if recipe in failed:
-                self._fail("latency", failed[recipe], candidate.as_record(), described, protocol.as_record())
+                self._fail(
+                    "latency",
+                    failed[recipe],
+                    candidate.as_record(),
+                    described,
+                    protocol.recorded(candidate.backend.spec),
+                )
         return [run for run in runs if run[0] not in failed]
 
     def _warn(self, candidate: Candidate, modality: str) -> None:
@@ -247,7 +253,7 @@ class Sweep:
         protocol: AnyProtocol,
         title: str,
     ) -> None:
-        options = protocol.as_record()
+        options = protocol.recorded(candidate.backend.spec)
         key = self._key("latency", candidate.as_record(), described, options, temperature="cold")
         if self._is_done(key):
             return
@@ -269,7 +275,7 @@ class Sweep:
         title: str,
         index: int,
     ) -> None:
-        options = protocol.as_record()
+        options = protocol.recorded(candidate.backend.spec)
         key = self._key("latency", candidate.as_record(), described, options, temperature="warm", pass_index=index)
         if self._is_done(key):
             return
@@ -287,7 +293,10 @@ class Sweep:
         self, case: Case, described: dict[str, Any], candidate: Candidate, protocol: AnyProtocol, title: str
     ) -> None:
         """Scores what clicks make of a case's masks, one after the other; nothing of it is timed."""
-        asked = [protocol.as_record() | {"clicks": count} for count in range(1, self.settings.clicks + 1)]
+        asked = [
+            protocol.recorded(candidate.backend.spec) | {"clicks": count}
+            for count in range(1, self.settings.clicks + 1)
+        ]
         if all(self._is_done(self._accuracy_key(candidate, described, options)) for options in asked):
             return
         try:

@@ -22,6 +22,7 @@ from zoo.files import sha256_of, whole_file, writing
 from zoo.graphs import OPSET, onnx_file
 from zoo.registry import EMBEDDING_SIZE, EncoderSpec
 from zoo.sam.model import Sam
+from zoo.transforms import MASK_LOGIT
 from zoo.windows import logits_of
 
 #: ‖a-b‖/‖b‖ that an exported float graph may differ by.
@@ -126,6 +127,12 @@ def check_graphs(candidate: Candidate, folder: Path, images: Sequence[Floats]) -
         pixels = run["windows"]({"embedding": embedding, "boxes": boxes[:count], "positions": everywhere})[0]
         errors[f"windows_{count}"] = relative_error(logits_of(pixels, everywhere, count), expected)
         errors[f"prompts_{count}"] = relative_error(plain, expected)
+        masks = np.where(expected > 0, np.float32(MASK_LOGIT), np.float32(-MASK_LOGIT))
+        expected, _ = backend.decode(embedding, Prompts(boxes=boxes[:count], masks=masks))
+        pixels = run["masks"](
+            {"embedding": embedding, "boxes": boxes[:count], "positions": everywhere, "masks": masks}
+        )[0]
+        errors[f"masks_{count}"] = relative_error(logits_of(pixels, everywhere, count), expected)
     _check(errors, folder)
     return errors
 

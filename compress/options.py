@@ -73,6 +73,11 @@ rule_options = options(
         help="Prompt each slice with its neighbour's mask.",
     ),
     click.option(
+        "--mask-prompts/--no-mask-prompts",
+        default=None,
+        help="Whether that mask prompts, too, and not its box alone.  [default: where the weights were trained for it]",
+    ),
+    click.option(
         "--mask-value",
         type=click.Choice(["binary", "label"]),
         default="binary",

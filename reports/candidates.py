@@ -205,8 +205,8 @@ def label_protocols(records: Iterable[Reading]) -> tuple[dict[str, str], str]:
         if record.protocol:
             members[record.protocol_id] += 1
             distinct.setdefault(record.protocol_id, record.protocol)
-    if any("clicks" in protocol for protocol in distinct.values()):
-        distinct = {key: {"clicks": 0} | protocol for key, protocol in distinct.items()}
+    asked = {option for protocol in distinct.values() for option in protocol}
+    distinct = {key: _with_unasked(protocol, asked) for key, protocol in distinct.items()}
     options = dict.fromkeys(option for protocol in distinct.values() for option in protocol if option != "name")
     values: dict[str, Counter[str]] = {option: Counter() for option in options}
     for key, protocol in distinct.items():
@@ -216,6 +216,12 @@ def label_protocols(records: Iterable[Reading]) -> tuple[dict[str, str], str]:
     labels = {key: _join(str(own.get("name", "")), *_unusual(own, usual)) for key, own in distinct.items()}
     shared = (f"{option} {usual[option]}{' where not said' if len(values[option]) > 1 else ''}" for option in options)
     return labels | {"": ""}, ", ".join(shared)
+
+
+def _with_unasked(protocol: Mapping[str, Any], asked: Collection[str]) -> dict[str, Any]:
+    """A protocol with the options that records have only where they were asked for, if any of them was."""
+    unasked = {"clicks": 0, **({"mask_prompts": False} if "name" in protocol else {})}
+    return {option: value for option, value in unasked.items() if option in asked} | dict(protocol)
 
 
 def _unusual(protocol: Mapping[str, Any], usual: Mapping[str, Any]) -> Iterator[str]:

@@ -25,6 +25,7 @@ class BoxBackend:
     spec: EncoderSpec = field(default_factory=lambda: replace(encoder_spec("repvit"), normalisation="imagenet"))
     prompts: list[list[float]] = field(default_factory=list)
     means: list[float] = field(default_factory=list)
+    beside: list[Floats | None] = field(default_factory=list)
 
     def encode(self, images: Floats) -> Floats:
         return np.full((1, 1, 1, 1), images.mean(), np.float32)
@@ -32,6 +33,7 @@ class BoxBackend:
     def decode(self, embedding: Floats, prompts: Prompts, multimask: bool = False) -> tuple[Floats, Floats]:
         assert prompts.boxes is not None
         logits = np.full((len(prompts.boxes), 1, 256, 256), -1, np.float32)
+        self.beside += [None] * len(logits) if prompts.masks is None else list(prompts.masks[:, 0])
         for row, box in zip(logits, prompts.boxes, strict=True):
             self.prompts.append(box.tolist())
             self.means.append(float(embedding[0, 0, 0, 0]))
@@ -40,5 +42,7 @@ class BoxBackend:
             row[0, y0 + shrink : y1 - shrink + 1, x0 + shrink : x1 - shrink + 1] = 1
         return logits, np.ones((len(logits), 1), np.float32)
 
-    def decode_boxes(self, embedding: Floats, boxes: Floats, windows: Windows | None = None) -> tuple[Floats, Floats]:
-        return self.decode(embedding, Prompts(boxes=boxes))
+    def decode_boxes(
+        self, embedding: Floats, boxes: Floats, windows: Windows | None = None, masks: Floats | None = None
+    ) -> tuple[Floats, Floats]:
+        return self.decode(embedding, Prompts(boxes=boxes, masks=masks))

@@ -122,6 +122,32 @@ def test_decode_boxes_within_windows(backend: Backend, sam: Sam, image: NDArray[
     assert close(alone[0, 0, 36:160, 12:68], whole[0, 0, 36:160, 12:68], backend.precision)
 
 
+def test_decode_boxes_beside_masks(backend: Backend, sam: Sam, image: NDArray[np.float32]) -> None:
+    """Each box with a mask of its own, whole and within windows."""
+    reference = create_backend("torch", sam)
+    embedding = reference.encode(image)
+    masks = np.full((len(BOXES), 1, 256, 256), -10, np.float32)
+    for number, mask in enumerate(masks):
+        mask[0, 40 * number : 90 + 60 * number, 30:200] = 10
+    for count in (len(BOXES), 1):
+        boxes, beside = BOXES[:count], masks[:count]
+        expected = reference.decode(embedding, Prompts(boxes=boxes, masks=beside))
+        found = backend.decode_boxes(embedding, boxes, masks=beside)
+        assert answers_alike(found, expected, backend.precision)
+        assert not close(found[0], reference.decode(embedding, Prompts(boxes=boxes))[0], backend.precision)
+        within, _ = backend.decode_boxes(embedding, boxes, np.tile([[3, 9, 17, 40]], (count, 1)), beside)
+        assert close(within[:, 0, 36:160, 12:68], expected[0][:, 0, 36:160, 12:68], backend.precision)
+
+
+def test_a_graph_is_of_float32_whatever_its_maker_is_doing(sam: Sam, tmp_path: Path) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        graphs.write_onnx(graphs.graph_of(sam, "boxes"), tmp_path / "boxes.onnx")
+    tensors = onnx.load(tmp_path / "boxes.onnx").graph.initializer
+    assert onnx.TensorProto.BFLOAT16 not in {tensor.data_type for tensor in tensors}
+    kinds = {node.op_type for node in onnx.load(tmp_path / "boxes.onnx").graph.node}
+    assert "Cast" not in kinds
+
+
 def test_results_are_nobody_elses(backend: Backend, image: NDArray[np.float32]) -> None:
     """What a runtime returned stays as it was when it runs again."""
     other = image[:, :, ::-1].copy()

@@ -46,9 +46,11 @@ class ClickBackend(BoxBackend):
                     row[0, max(0, line - 2) : line + 3, max(0, column - 2) : column + 3] = 1 if label else -1
         return logits, iou
 
-    def decode_boxes(self, embedding: Floats, boxes: Floats, windows: Windows | None = None) -> tuple[Floats, Floats]:
+    def decode_boxes(
+        self, embedding: Floats, boxes: Floats, windows: Windows | None = None, masks: Floats | None = None
+    ) -> tuple[Floats, Floats]:
         """Nothing outside the windows, which may be anything."""
-        logits, iou = super().decode_boxes(embedding, boxes, windows)
+        logits, iou = super().decode_boxes(embedding, boxes, windows, masks)
         for row, (left, top, right, bottom) in zip(logits, () if windows is None else windows * CELL_PX, strict=False):
             inside = row[0, top:bottom, left:right].copy()
             row[:] = OUTSIDE

@@ -78,10 +78,12 @@ class Counting(BoxBackend):
     batches: list[int] = field(default_factory=list)
     windows: list[Windows | None] = field(default_factory=list)
 
-    def decode_boxes(self, embedding: Floats, boxes: Floats, windows: Windows | None = None) -> tuple[Floats, Floats]:
+    def decode_boxes(
+        self, embedding: Floats, boxes: Floats, windows: Windows | None = None, masks: Floats | None = None
+    ) -> tuple[Floats, Floats]:
         self.batches.append(len(boxes))
         self.windows.append(windows)
-        return super().decode_boxes(embedding, boxes, windows)
+        return super().decode_boxes(embedding, boxes, windows, masks)
 
 
 @pytest.mark.parametrize("name", ["mr2d", "mr3d"])

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from compress.training.config import TrainConfig
 from compress.training.finetune import Finetuning, training_geometry
 from compress.training.losses import cross_entropy, dice_loss, iou_loss
-from compress.training.second_look import LEAST_IOU, MOST_MARGIN_PX, box_iou, box_of, own_boxes
+from compress.training.optim import freeze
+from compress.training.second_look import (
+    LEAST_IOU,
+    MOST_MARGIN_PX,
+    a_slice_away,
+    box_iou,
+    box_of,
+    masks_beside,
+    own_boxes,
+)
 from zoo.data.dataset import PromptedImages, SyntheticImages
 from zoo.errors import InputError
 from zoo.registry import create_sam
@@ -84,10 +95,11 @@ def test_prompts_follow_from_the_first_masks(sam: Sam, batch: dict[str, Tensor])
     with torch.inference_mode():
         embeddings = sam.image_encoder(batch["image"])
         first = (task.decode(embeddings, boxes)[0] > 0).unflatten(0, (6, 4))
-        (boxed, none, right), (clicked, clicks, asked) = task._prompts(embeddings, batch)
-    assert none is None
-    torch.testing.assert_close(right, masks[:, :2])
-    torch.testing.assert_close(asked, masks[:, 2:])
+        first_look, second_look = task._looks(embeddings, batch)
+    boxed, clicked, clicks = first_look.boxes, second_look.boxes, second_look.clicks
+    assert first_look.clicks is first_look.beside is second_look.beside is None
+    torch.testing.assert_close(first_look.wanted, masks[:, :2])
+    torch.testing.assert_close(second_look.wanted, masks[:, 2:])
     torch.testing.assert_close(boxed[:, 0], boxes[:, 0], msg="looked at once")
     torch.testing.assert_close(clicked, boxes[:, 2:])
     moved = (boxed[:, 1] != boxes[:, 1]).any(1)
@@ -106,14 +118,17 @@ def test_prompts_follow_from_the_first_masks(sam: Sam, batch: dict[str, Tensor])
     assert (label != -1).any()
 
 
-@pytest.mark.parametrize(("own", "clicks"), [(0, 0), (2, 0), (0, 4), (2, 2), (4, 0)])
-def test_every_object_has_one_loss(sam: Sam, batch: dict[str, Tensor], own: int, clicks: int) -> None:
+@pytest.mark.parametrize(
+    ("own", "clicks", "masks"), [(0, 0, 0), (2, 0, 0), (0, 4, 0), (2, 2, 0), (4, 0, 0), (0, 0, 4), (1, 1, 1), (0, 1, 2)]
+)
+def test_every_object_has_one_loss(sam: Sam, batch: dict[str, Tensor], own: int, clicks: int, masks: int) -> None:
     """However many are looked at twice; the first looks leave no gradient."""
-    task = Finetuning(sam, "boxed", 16, own, clicks)
-    looks = list(task._prompts(sam.image_encoder(batch["image"]), batch))
-    assert sum(boxes.shape[1] for boxes, _, _ in looks) == 4
-    assert not any(boxes.requires_grad for boxes, _, _ in looks)
-    torch.testing.assert_close(torch.cat([masks for _, _, masks in looks], dim=1), batch["masks"])
+    task = Finetuning(sam, "boxed", 16, own, clicks, masks)
+    looks = list(task._looks(sam.image_encoder(batch["image"]), batch))
+    assert sum(look.boxes.shape[1] for look in looks) == 4
+    assert [look.beside.shape[1] for look in looks if look.beside is not None] == [masks] * (masks > 0)
+    assert not any(look.boxes.requires_grad for look in looks)
+    torch.testing.assert_close(torch.cat([look.wanted for look in looks], dim=1), batch["masks"])
     sam.zero_grad()
     numbers = task(batch)
     numbers["loss"].backward()
@@ -145,5 +160,66 @@ def test_without_second_looks_nothing_changes(sam: Sam, batch: dict[str, Tensor]
 
 
 def test_no_more_second_looks_than_prompts() -> None:
-    with pytest.raises(InputError, match="--own-boxes: found 2 and --clicks 3 of 4 prompts an image; expected no more"):
-        TrainConfig(own_boxes=2, clicks=3)
+    found = "found 2, --clicks 2, --masks 1 of 4 prompts an image"
+    with pytest.raises(InputError, match=f"--own-boxes: {found}; expected no more"):
+        TrainConfig(own_boxes=2, clicks=2, masks=1)
+
+
+def test_a_slice_away_a_mask_is_much_the_same_and_never_gone() -> None:
+    """Of a square of 12 px: another mask most times, which overlaps it; a pixel at the edge that moves out stays."""
+    torch.manual_seed(0)
+    before = square(10, 8, 12).expand(300, 32, 32)
+    moved = a_slice_away(before)
+    both, either = ((one & other).flatten(1).sum(1) for one, other in ((before, moved), (before, before | moved)))
+    assert (moved != before).flatten(1).any(1).float().mean() > 0.8
+    dice = 2 * both / (either + moved.flatten(1).sum(1))
+    assert 0.7 < dice.mean() < 0.95
+    areas = moved.flatten(1).sum(1) / 144
+    assert (areas > 1.1).float().mean() > 0.1, "some grow"
+    assert (areas < 0.9).float().mean() > 0.1, "some shrink"
+    assert 0.8 < areas.mean() < 1.3
+    edge = torch.stack([square(31, 31, 1)] * 300)
+    assert a_slice_away(edge).flatten(1).any(1).all()
+
+
+def test_masks_beside_are_the_models_own_unless_of_another_object() -> None:
+    """Far from each other, so that what a mask was made of can be told."""
+    torch.manual_seed(0)
+    found, wanted = square(0, 0, 14).expand(200, 32, 32), square(2, 2, 14).expand(200, 32, 32)
+    own = masks_beside(found, wanted)
+    starts = box_of(own)[:, :2].float().mean(0)
+    assert torch.all((starts > 0.4) & (starts < 1.6)), "half of each"
+    lost = square(20, 20, 10).expand(200, 32, 32)
+    middles = (box_of(masks_beside(lost, wanted)).float() @ torch.tensor([0.5, 0, 0.5, 0])).numpy()
+    assert np.quantile(middles, 0.95) < 15
+    assert masks_beside(found.view(50, 4, 32, 32), wanted.view(50, 4, 32, 32)).shape == (50, 4, 32, 32)
+
+
+def test_masks_alone_are_learned_where_all_else_is_frozen(sam: Sam, batch: dict[str, Tensor]) -> None:
+    """Boxes and clicks are answered as before, bit for bit; the answer to a mask is another."""
+    sam = deepcopy(sam)
+    task = Finetuning(sam, "boxed", 16, masks=4)
+    with torch.no_grad():
+        before, beside = (logits.clone() for logits in _answers(task, batch))
+    frozen = ("image_encoder", "points_and_boxes", "mask_decoder")
+    freeze(sam, frozen)
+    learned = [name for name, weight in sam.named_parameters() if weight.requires_grad]
+    assert learned == [
+        f"prompt_encoder.mask_downscaling.{name}" for name in _names(sam.prompt_encoder.mask_downscaling)
+    ]
+    optimizer = torch.optim.SGD([weight for weight in sam.parameters() if weight.requires_grad], 0.1)
+    task(batch)["loss"].backward()
+    optimizer.step()
+    with torch.no_grad():
+        after, learned_beside = _answers(task, batch)
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+    assert not torch.allclose(learned_beside, beside)
+
+
+def _names(module: nn.Module) -> list[str]:
+    return [name for name, _ in module.named_parameters()]
+
+
+def _answers(task: Finetuning, batch: dict[str, Tensor]) -> list[Tensor]:
+    torch.manual_seed(3)
+    return list(task.answers(batch))

@@ -36,6 +36,8 @@ from zoo.data.dataset import (
 from zoo.errors import InputError
 from zoo.registry import create_sam
 from zoo.sam.model import Sam
+from zoo.weights import load_weights
+from zoo.weights.convert import convert
 
 ROOT = Path(__file__).parent.parent
 
@@ -221,6 +223,37 @@ def test_a_frozen_part_stays_bit_by_bit(tmp_path: Path, part: str) -> None:
         changed = {key for key, value in state.items() if not torch.equal(value, before[key])}
         assert changed
         assert not any(key.startswith(part) for key in changed)
+
+
+def test_weights_say_whether_they_were_trained_with_masks(tmp_path: Path) -> None:
+    """Through checkpoints, conversion, further training without any, and a model that held others before."""
+    arguments = "train --encoder light_repvit_m0_9 --size 64 --batch-size 2 --objects 2 --steps 1 --warmup-steps 0"
+    shared = [*arguments.split(), "--validation-count", "1", "--workers", "0"]
+
+    def trained(out: str, *options: str) -> Path:
+        result = CliRunner().invoke(main, [*shared, "-o", str(tmp_path / out), *options])
+        assert result.exit_code == 0, result.output
+        return tmp_path / out
+
+    masks = trained("masks", "--masks", "1")
+    again = trained("again", "--weights", str(masks / BEST))
+    none = trained("none")
+    convert(masks / LAST, tmp_path / "half.safetensors", half=True)
+    knowing = [masks / BEST, masks / LAST, again / BEST, tmp_path / "half.safetensors"]
+    assert [create_sam("light_repvit_m0_9", path).spec.mask_prompts for path in knowing] == [True] * 4
+    assert not create_sam("light_repvit_m0_9", none / BEST).spec.mask_prompts
+    sam = create_sam("light_repvit_m0_9", masks / BEST)
+    load_weights(sam, none / BEST)
+    assert not sam.spec.mask_prompts
+
+
+def test_what_prompts_without_masks_can_be_frozen_alone(tmp_path: Path) -> None:
+    config = replace(SMALL, steps=1, freeze=("image_encoder", "points_and_boxes"))
+    task, sam, data = small_task(config)
+    before = {key: value.clone() for key, value in sam.state_dict().items()}
+    fit(task, sam, data, lambda task: {"dsc": 0.5}, config, tmp_path, Fabric(accelerator="cpu", devices=1))
+    changed = {key.split(".")[0] for key, value in sam.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed == {"mask_decoder"}, "no mask prompted, so that nothing else had a gradient"
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from zoo.backends import Backend
 from zoo.data.case import Case
+from zoo.data.clicks import Click
 from zoo.errors import InputError
 from zoo.sam.predictor import SamPredictor
-from zoo.sam.rule import PROTOCOLS, Protocol3D, prompt_for
+from zoo.sam.rule import PROTOCOLS, Protocol3D, prompt_for, protocol_of
 from zoo.sam.volume import count_slices, segment_volume
 from zoo.stages import StageClock
-from zoo.transforms import fit_image
+from zoo.transforms import MASK_LOGIT, fit_image
 
 
 def volume(boxes: list[list[int]], depth: int = 8, side: int = 256) -> Case:
@@ -46,6 +47,57 @@ def test_a_mask_prompts_its_neighbour_dilated_by_three() -> None:
     assert backend.prompts[0] == [50, 60, 90, 100]
     # A mask of 55..85 x 65..95, dilated by 3; both neighbours of the middle slice get it.
     assert backend.prompts[1:] == [[52, 62, 88, 98]] * 2
+
+
+def masks_beside(protocol: Protocol3D, trained: bool, shrink_px: int = 5) -> list[list[int] | None]:
+    """For each prompt of a walk through five slices, bottom to top its size: the mask's box and area, or None."""
+    backend = BoxBackend(shrink_px=shrink_px)
+    backend.spec = replace(backend.spec, mask_prompts=trained)
+    segment_volume(volume([[50, 60, 0, 90, 100, 4]]), backend, protocol)
+    found: list[list[int] | None] = []
+    for mask in backend.beside:
+        if mask is None:
+            found.append(None)
+            continue
+        assert set(np.unique(mask)) == {np.float32(-MASK_LOGIT), np.float32(MASK_LOGIT)}
+        rows, columns = np.nonzero(mask > 0)
+        found.append([columns.min(), rows.min(), columns.max(), rows.max(), len(rows)])
+    return found
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_mask_itself_prompts_weights_that_were_trained_for_it(name: str) -> None:
+    """The middle slice has none; each other has its neighbour's, which loses 2 px a side and slice."""
+    first, second = [55, 65, 85, 95, 31 * 31], [57, 67, 83, 93, 27 * 27]
+    expected = [None, first, second, first, second]
+    none = [None] * 5
+    assert masks_beside(Protocol3D(name), trained=True) == expected
+    assert masks_beside(Protocol3D(name, mask_prompts=True), trained=False) == expected
+    assert masks_beside(Protocol3D(name), trained=False) == none
+    assert masks_beside(Protocol3D(name, mask_prompts=False), trained=True) == none
+    assert masks_beside(Protocol3D(name, propagate=False), trained=True) == none
+    assert masks_beside(Protocol3D(name), trained=True, shrink_px=200) == none, "nothing of a mask is left"
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_click_is_heard_without_the_neighbours_mask(name: str) -> None:
+    backend = BoxBackend()
+    backend.spec = replace(backend.spec, mask_prompts=True)
+    case = replace(volume([[50, 60, 0, 90, 100, 2]]), clicks=(Click(0, (70, 80, 2), True),))
+    segment_volume(case, backend, Protocol3D(name))
+    assert [mask is None for mask in backend.beside] == [True, True, False], "the middle, then the clicked slice"
+
+
+def test_what_a_record_tells_of_mask_prompts() -> None:
+    """Nothing where they are not in force, as in records of before; and a protocol goes whole into another process."""
+    spec = BoxBackend().spec
+    trained = replace(spec, mask_prompts=True)
+    assert "mask_prompts" not in Protocol3D().recorded(spec)
+    assert "mask_prompts" not in Protocol3D(mask_prompts=False).recorded(trained)
+    assert Protocol3D().recorded(trained)["mask_prompts"] is True
+    assert Protocol3D(mask_prompts=True).recorded(spec)["mask_prompts"] is True
+    for asked in (None, True, False):
+        assert protocol_of(Protocol3D(mask_prompts=asked).as_record()) == Protocol3D(mask_prompts=asked)
 
 
 def test_a_dead_mask_is_prompted_by_the_box() -> None:

@@ -39,7 +39,8 @@ class Graph:
 
     Attributes:
         name: `encoder`: image to embedding. `boxes`: embedding and boxes to one mask a box, by the fast path.
-            `windows`: the same, of which only the pixels of some positions of the embedding are read.
+            `windows`: the same, of which only the pixels of some positions of the embedding are read. `masks`: as
+            `windows`, of boxes that each have a mask beside them.
             `prompts`: embedding, points (boxes are two points of labels 2 and 3) and masks to all four masks a prompt.
         module: in eval mode.
         examples: inputs by name.
@@ -61,9 +62,11 @@ class WindowDecoder(nn.Module):
         super().__init__()
         self.decoder = FastDecoder(sam)
 
-    def forward(self, embedding: Tensor, boxes: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, embedding: Tensor, boxes: Tensor, positions: Tensor, masks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """As `FastDecoder.at_positions`."""
-        return self.decoder.at_positions(embedding, boxes, positions)
+        return self.decoder.at_positions(embedding, boxes, positions, masks)
 
 
 class PromptDecoder(nn.Module):
@@ -109,22 +112,24 @@ def graph_of(sam: Sam, name: GraphName) -> Graph:
             {"embedding": {}, "boxes": {0: Dim("B")}},
             ("logits", "iou"),
         )
-    if name == "windows":
+    batch, points = Dim("B"), Dim("P")
+    masks = torch.zeros(3, 1, LOGITS_SIZE, LOGITS_SIZE)
+    if name in ("windows", "masks"):
+        beside: dict[str, Tensor] = {"masks": masks} if name == "masks" else {}
         return Graph(
             name,
             WindowDecoder(sam).eval(),
-            {"embedding": embedding, "boxes": boxes, "positions": torch.arange(1000) * 12},
-            {"embedding": {}, "boxes": {0: Dim("B")}, "positions": {0: Dim("N")}},
+            {"embedding": embedding, "boxes": boxes, "positions": torch.arange(1000) * 12, **beside},
+            {"embedding": {}, "boxes": {0: batch}, "positions": {0: Dim("N")}, **{key: {0: batch} for key in beside}},
             ("pixels", "iou"),
         )
     examples = {
         "embedding": embedding,
         "points": boxes.reshape(3, 2, 2).repeat(1, 2, 1),
         "labels": torch.tensor([[1, 0, 2, 3]]).repeat(3, 1),
-        "mask": torch.zeros(3, 1, LOGITS_SIZE, LOGITS_SIZE),
+        "mask": masks,
         "has_mask": torch.zeros(1),
     }
-    batch, points = Dim("B"), Dim("P")
     dynamic = {"embedding": {}, "points": {0: batch, 1: points}, "labels": {0: batch, 1: points}, "mask": {0: batch}}
     return Graph(name, PromptDecoder(sam).eval(), examples, {**dynamic, "has_mask": {}}, ("logits", "iou"))
 
@@ -145,7 +150,8 @@ def write_onnx(graph: Graph, path: Path) -> None:
         InputError: it has an operator that ONNX lacks, or depends on values in a way that no graph can.
     """
     try:
-        with torch.no_grad(), _quiet():
+        # Under a caller's autocast the graph would be one of casts, and be kept as that of float32.
+        with torch.no_grad(), torch.autocast("cpu", enabled=False), _quiet():
             program = torch.onnx.export(
                 graph.module,
                 tuple(graph.examples.values()),

@@ -59,6 +59,7 @@ class EncoderSpec:
         weights_from: where users get the published weights.
         adaptable: whether `image_size` may be changed when building.
         decoder_norm_eps: epsilon of the layer normalisations in the decoder's transformer.
+        mask_prompts: whether the model's weights were trained to take the mask of a neighbouring slice for a prompt.
         reference_cost: of the published architecture at `image_size`; None for other sizes and backbones on demand.
     """
 
@@ -74,6 +75,7 @@ class EncoderSpec:
     weights_from: str
     adaptable: bool = False
     decoder_norm_eps: float = 1e-5
+    mask_prompts: bool = False
     reference_cost: Cost | None = None
 
 

@@ -25,6 +25,8 @@ IMAGENET_MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 IMAGENET_STD = np.array([58.395, 57.12, 57.375], np.float32)
 #: Side of the decoder's low-resolution logits in pixels.
 LOW_RES_PX = 256
+#: What a mask that prompts has as logits within, and without with a minus: about what models are sure with.
+MASK_LOGIT = 10.0
 
 
 @dataclass(frozen=True)

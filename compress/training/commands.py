@@ -88,7 +88,8 @@ def train(
     data = data or DEFAULT_DATA
     origin = {"weights": sam.weights.name, "weights_sha256": sam.weights.sha256, "data": list(data)}
     images = PromptedImages(open_source(data, prompting.spec.image_size, training_seed(config)), prompting)
-    task = Finetuning(sam, config.loss, side, config.own_boxes, config.clicks)
+    sam.spec = replace(sam.spec, mask_prompts=sam.spec.mask_prompts or config.masks > 0)
+    task = Finetuning(sam, config.loss, side, config.own_boxes, config.clicks, config.masks)
     _carry_out(task, sam, images, config, run_options, origin, find_lr)
 
 

@@ -9,6 +9,9 @@ from typing import Literal
 
 from zoo.errors import InputError
 
+#: Parts of a model that need not be trained. `points_and_boxes` is what the prompt encoder does without masks.
+FREEZABLE = ("image_encoder", "prompt_encoder", "points_and_boxes", "mask_decoder", "batch_norm")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -28,6 +31,7 @@ class TrainConfig:
         walk_share: of the boxes, that fit as badly as those from a volume's neighbouring slice.
         own_boxes: of an image's prompts, that are given the box of the model's own first mask, as in a volume.
         clicks: of an image's prompts, that are given a click where the model's own first mask is wrong.
+        masks: of an image's prompts, that are given a mask, such as a volume's neighbouring slice has, and its box.
         loss: one of `LOSSES`.
         optimizer: `adamw`; or `muon`, which learns faster from nothing.
         lr: highest learning rate.
@@ -38,7 +42,7 @@ class TrainConfig:
         ema_decay: of the averaged weights, which are those that are validated and kept; 0 for none.
         precision: of the arithmetic.
         channels_last: memory layout of images.
-        freeze: parts that are not trained: of `image_encoder`, `prompt_encoder`, `mask_decoder`, `batch_norm`.
+        freeze: parts that are not trained, of `FREEZABLE`.
         validate_every: steps between validations.
         patience: validations without improvement until the run stops; 0 for never.
         seed: of all that is drawn.
@@ -55,6 +59,7 @@ class TrainConfig:
     walk_share: float = 0
     own_boxes: int = 0
     clicks: int = 0
+    masks: int = 0
     loss: str = "squared_sum"
     optimizer: Literal["adamw", "muon"] = "adamw"
     lr: float = 6e-4
@@ -74,8 +79,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not (self.steps or self.minutes):
             raise InputError("--steps", "no limit of steps nor of time", "--steps, --minutes or both")
-        if self.own_boxes + self.clicks > self.objects:
-            found = f"{self.own_boxes} and --clicks {self.clicks} of {self.objects} prompts an image"
+        if self.own_boxes + self.clicks + self.masks > self.objects:
+            found = f"{self.own_boxes}, --clicks {self.clicks}, --masks {self.masks} of {self.objects} prompts an image"
             raise InputError("--own-boxes", found, "no more together than --objects")
 
     @property

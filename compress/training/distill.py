@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -92,9 +92,9 @@ class Distillation(nn.Module):
             clicks = torch.cat([clicks, drawn.unflatten(0, boxes.shape[:2])[:, :, None]], dim=2)
         return torch.stack(rounds).mean()
 
-    def predict(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Finetuning.predict`, by the student."""
-        return self.finetuning.predict(image, boxes)
+    def answers(self, batch: Mapping[str, Tensor]) -> Iterator[Tensor]:
+        """As `Finetuning.answers`, by the student."""
+        return self.finetuning.answers(batch)
 
 
 def reframe(embedding: Tensor, has: Tensor, wants: Tensor) -> Tensor:

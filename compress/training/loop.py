@@ -208,20 +208,25 @@ def _plain(settings: dict[str, Any]) -> dict[str, Any]:
 def validation_on(
     dataset: PromptedImages, indices: Sequence[int], batch_size: int, device: torch.device, picture: Path | None = None
 ) -> Validation:
-    """Mean Dice of the objects of some samples, drawn once and kept; the first of them are drawn into `picture`."""
+    """Mean Dice of the objects of some samples, drawn once and kept; the first of them are drawn into `picture`.
+
+    Of each way in which the task prompts, boxes alone or with masks, it is the same random prompts every time.
+    """
     samples = [dataset[i] for i in indices]
 
     @torch.no_grad()
     def validate(task: nn.Module) -> dict[str, float]:
         values: list[float] = []
-        for start in range(0, len(samples), batch_size):
-            part = samples[start : start + batch_size]
-            batch = {key: torch.stack([one[key] for one in part]).to(device) for key in part[0]}
-            logits, masks = task.predict(batch["image"], batch["boxes"])[0], batch["masks"]  # type: ignore[operator]
-            values += dice(logits, masks.flatten(0, 1)).tolist()
-            if picture and start == 0:
-                first = logits[:: masks.shape[1]]
-                save_predictions(picture, batch, first, dataset.prompting.spec.prompt_frame)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            for start in range(0, len(samples), batch_size):
+                part = samples[start : start + batch_size]
+                batch = {key: torch.stack([one[key] for one in part]).to(device) for key in part[0]}
+                answers, masks = list(task.answers(batch)), batch["masks"]  # type: ignore[operator]
+                values += [value for logits in answers for value in dice(logits, masks.flatten(0, 1)).tolist()]
+                if picture and start == 0:
+                    first = answers[0][:: masks.shape[1]]
+                    save_predictions(picture, batch, first, dataset.prompting.spec.prompt_frame)
         return {"dsc": float(np.mean(values))}
 
     return validate

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 
 import numpy as np
@@ -90,17 +90,25 @@ def copied(task: nn.Module, sam: Sam) -> tuple[nn.Module, Sam]:
     return copy, model
 
 
-def freeze(sam: nn.Module, parts: Iterable[str]) -> None:
-    """Stops training of whole parts of a model; `batch_norm` is no part, see `keep_statistics`."""
-    for part in parts:
-        if part != "batch_norm":
-            module: nn.Module = getattr(sam, part)
-            module.requires_grad_(False)
+def freeze(sam: Sam, parts: Iterable[str]) -> None:
+    """Stops training of parts of a model; `batch_norm` is no part, see `keep_statistics`."""
+    for module in _modules_of(sam, parts):
+        module.requires_grad_(False)
 
 
-def keep_statistics(sam: nn.Module, parts: Iterable[str]) -> None:
+def keep_statistics(sam: Sam, parts: Iterable[str]) -> None:
     """Puts frozen parts into eval mode, whatever mode the rest is in; `batch_norm` is every BatchNorm."""
+    parts = tuple(parts)
+    norms = (child for child in sam.modules() if isinstance(child, nn.BatchNorm2d)) if "batch_norm" in parts else ()
+    for module in (*_modules_of(sam, parts), *norms):
+        module.eval()
+
+
+def _modules_of(sam: Sam, parts: Iterable[str]) -> Iterator[nn.Module]:
+    """The modules of parts, by their names in `FREEZABLE`."""
+    prompts = sam.prompt_encoder
     for part in parts:
-        norms = (child for child in sam.modules() if isinstance(child, nn.BatchNorm2d))
-        for module in norms if part == "batch_norm" else (getattr(sam, part),):
-            module.eval()
+        if part == "points_and_boxes":
+            yield from (prompts.point_embeddings, prompts.not_a_point_embed, prompts.no_mask_embed)
+        elif part != "batch_norm":
+            yield getattr(sam, part)

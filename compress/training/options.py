@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from compress.options import options
-from compress.training.config import TrainConfig
+from compress.training.config import FREEZABLE, TrainConfig
 
 DEFAULTS = {field.name: field.default for field in fields(TrainConfig)}
 
@@ -69,7 +69,7 @@ with_settings = options(
         "freeze",
         "Part that is not trained; repeat for more.",
         multiple=True,
-        type=click.Choice(["image_encoder", "prompt_encoder", "mask_decoder", "batch_norm"]),
+        type=click.Choice(FREEZABLE),
     ),
     setting("validate_every", "Steps between validations, each with a checkpoint.", type=click.IntRange(min=1)),
     setting("patience", "Validations without gain until the run stops; 0 for never.", type=click.IntRange(min=0)),
@@ -99,6 +99,11 @@ with_prompting = options(
     setting(
         "clicks",
         "Of an image's prompts, that are given a click where the model's own first mask is wrong.",
+        type=click.IntRange(min=0),
+    ),
+    setting(
+        "masks",
+        "Of an image's prompts, that are given a mask such as a volume's neighbouring slice has, and its box.",
         type=click.IntRange(min=0),
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.transforms import LOW_RES_PX
@@ -11,6 +12,13 @@ from zoo.transforms import LOW_RES_PX
 MOST_MARGIN_PX = 6.0
 #: A mask whose box overlaps less with that of the right one shows another object: its box asks for that.
 LEAST_IOU = 0.5
+#: How far a slice's mask may be from that of the slice beside it, as parts of the object's extent; standard deviations,
+#: of which each object has a share drawn from 0 to 1. Real slices lie a millimetre apart, or ten.
+SHIFT, BEND = 0.12, 0.12
+#: The same of the logarithms of its size and of its proportions.
+GROWTH, STRETCH = 0.3, 0.08
+#: Nodes, along an axis, of the field that bends a mask; it spans the object's box and some of what is around it.
+BEND_NODES, BEND_SPAN = 6, 1.4
 
 
 def own_boxes(found: Tensor, wanted: Tensor, given: Tensor, frame: int) -> Tensor:
@@ -25,11 +33,53 @@ def own_boxes(found: Tensor, wanted: Tensor, given: Tensor, frame: int) -> Tenso
     Returns:
         (..., 4) xyxy in the prompt frame: around the found masks, with a margin.
     """
-    around, true = box_of(found), box_of(wanted)
+    return torch.where(_show_the_same(found, wanted)[..., None], loose_boxes(found, frame), given)
+
+
+def loose_boxes(masks: Tensor, frame: int) -> Tensor:
+    """Boxes (..., 4) xyxy in the prompt frame around masks (..., M, M), each side with a margin of its own."""
+    around = box_of(masks)
     margins = torch.rand(around.shape, device=around.device) * MOST_MARGIN_PX
     outward = margins * torch.tensor([-1, -1, 1, 1], device=around.device)
-    loose = (around * (frame / found.shape[-1]) + outward * (frame / LOW_RES_PX)).clamp(0, frame).trunc()
-    return torch.where((box_iou(around, true) >= LEAST_IOU)[..., None], loose, given)
+    return (around * (frame / masks.shape[-1]) + outward * (frame / LOW_RES_PX)).clamp(0, frame).trunc()
+
+
+def masks_beside(found: Tensor, wanted: Tensor) -> Tensor:
+    """The masks that a walk might have of the slice before: half of them a model's own, all of them a slice away.
+
+    Args:
+        found: bool (..., M, M), the model's, of this slice.
+        wanted: bool (..., M, M), the right ones, which take the place of those that show another object.
+
+    Returns:
+        bool (..., M, M), none empty where none of `wanted` is.
+    """
+    own = _show_the_same(found, wanted) & (torch.rand(found.shape[:-2], device=found.device) < 0.5)
+    return a_slice_away(torch.where(own[..., None, None], found, wanted).flatten(0, -3)).view_as(wanted)
+
+
+def a_slice_away(masks: Tensor) -> Tensor:
+    """Masks (N, M, M) moved, grown or shrunk and bent at random; those of which nothing is left stay as they are."""
+    count, side, device = len(masks), masks.shape[-1], masks.device
+    box = box_of(masks).float()
+    centre, extent = (box[:, :2] + box[:, 2:] + 1) / 2, box[:, 2:] - box[:, :2] + 1
+    share = torch.rand(count, 1, device=device)
+    shift = SHIFT * share * extent * torch.randn(count, 2, device=device)
+    log_scale = GROWTH * torch.randn(count, 1, device=device) + STRETCH * torch.randn(count, 2, device=device)
+    nodes = torch.randn(count, 2, BEND_NODES, BEND_NODES, device=device) * (BEND * share * extent)[..., None, None]
+    along = torch.arange(side, device=device) + 0.5
+    from_centre = torch.stack(torch.meshgrid(along, along, indexing="xy"), -1) - centre[:, None, None]
+    in_box = (BEND_SPAN * from_centre / extent[:, None, None]).clamp(-1, 1)
+    bend = F.grid_sample(nodes, in_box, padding_mode="border", align_corners=True).permute(0, 2, 3, 1)
+    shown = (from_centre - shift[:, None, None] - bend) * torch.exp(-share * log_scale)[:, None, None]
+    places = 2 * (shown + centre[:, None, None]) / side - 1
+    moved = F.grid_sample(masks[:, None].float(), places, mode="nearest", align_corners=False)[:, 0] > 0
+    return torch.where(moved.flatten(1).any(1)[:, None, None], moved, masks)
+
+
+def _show_the_same(found: Tensor, wanted: Tensor) -> Tensor:
+    """Whether masks (..., M, M) are likely to be of the same object: (...)."""
+    return box_iou(box_of(found), box_of(wanted)) >= LEAST_IOU
 
 
 def box_of(masks: Tensor) -> Tensor:

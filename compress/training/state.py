@@ -13,6 +13,7 @@ from torch import nn
 from zoo.errors import InputError
 from zoo.files import whole_file, writing
 from zoo.registry import EncoderSpec
+from zoo.sam.model import Sam
 from zoo.weights.convert import SAVE_FAILURES, write_state_dict
 
 LAST, BEST, LOG = "last.pth", "best.safetensors", "log.jsonl"
@@ -44,7 +45,7 @@ class Progress:
 def save_state(
     path: Path,
     average: nn.Module,
-    model: nn.Module,
+    model: Sam,
     optimizer: torch.optim.Optimizer,
     progress: Progress,
     identity: dict[str, Any],
@@ -66,6 +67,7 @@ def save_state(
         "progress": asdict(progress),
         "identity": json.dumps(identity, sort_keys=True),
         "encoder": identity["encoder"],
+        "spec": json.dumps(asdict(model.spec)),
     }
     with writing(path, SAVE_FAILURES), whole_file(path) as part:
         torch.save(state, part)

@@ -88,8 +88,10 @@ class Backend(Protocol):
         """Embedding (1, 256, 64, 64) and B prompts to logits (B, 1 or 3, 256, 256) and predicted IoU (B, 1 or 3)."""
         ...
 
-    def decode_boxes(self, embedding: Floats, boxes: Floats, windows: Windows | None = None) -> tuple[Floats, Floats]:
-        """As `decode` of boxes (B, 4) alone, one mask each, by the fastest equal path.
+    def decode_boxes(
+        self, embedding: Floats, boxes: Floats, windows: Windows | None = None, masks: Floats | None = None
+    ) -> tuple[Floats, Floats]:
+        """As `decode` of boxes (B, 4), and of masks if there are any, one mask each, by the fastest equal path.
 
         Outside a box's own window of `windows`, see `zoo.windows`, its logits may be anything; None wants them all.
         """

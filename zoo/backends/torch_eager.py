@@ -58,15 +58,18 @@ class TorchBackend:
             logits, iou = self._sam.mask_decoder(self._tensor(embedding), self._image_pe, sparse, dense, multimask)
         return _array(logits), _array(iou)
 
-    def decode_boxes(self, embedding: Floats, boxes: Floats, windows: Windows | None = None) -> tuple[Floats, Floats]:
+    def decode_boxes(
+        self, embedding: Floats, boxes: Floats, windows: Windows | None = None, masks: Floats | None = None
+    ) -> tuple[Floats, Floats]:
         """As `Backend.decode_boxes`."""
         inputs = self._tensor(embedding), self._tensor(boxes)
+        asked = None if masks is None else self._tensor(masks)
         with self._running():
             if windows is None:
-                logits, iou = self._fast_decoder(*inputs)
+                logits, iou = self._fast_decoder(*inputs, asked)
                 return _array(logits), _array(iou)
             positions = positions_in(windows)
-            pixels, iou = self._fast_decoder.at_positions(*inputs, self._tensor(positions))
+            pixels, iou = self._fast_decoder.at_positions(*inputs, self._tensor(positions), asked)
         return logits_of(_array(pixels), positions, len(boxes)), _array(iou)
 
     @contextmanager

@@ -19,8 +19,9 @@ def decode_objects(
     clicks: Sequence[Clicks | None],
     windows: Windows | None,
     clock: StageClock,
+    masks: Sequence[Floats | None] = (),
 ) -> Iterator[tuple[int, Floats]]:
-    """Objects by boxes alone a few together, then those with clicks one by one.
+    """Objects by boxes alone a few together, then those that a mask prompts for, then those with clicks one by one.
 
     Args:
         backend: the model in a runtime.
@@ -29,16 +30,27 @@ def decode_objects(
         clicks: of each object.
         windows: (N, 4), where alone masks are wanted; None wants all of them.
         clock: where to add up the time.
+        masks: logits (1, 256, 256) that prompt, too, for each object without clicks; none for none.
 
     Yields:
         An object's place in `boxes`, and its logits (256, 256).
     """
-    bare = np.array([place for place, own in enumerate(clicks) if own is None], np.int64)
-    for batch in box_batches(len(bare)):
-        places = bare[batch]
-        with clock.measure("decode"):
-            logits, _ = backend.decode_boxes(embedding, boxes[places], None if windows is None else windows[places])
-        yield from zip(places.tolist(), logits[:, 0], strict=True)
+    of_places = list(masks) or [None] * len(boxes)
+    unclicked = [place for place, own in enumerate(clicks) if own is None]
+    for alike in (
+        [place for place in unclicked if of_places[place] is None],
+        [place for place in unclicked if of_places[place] is not None],
+    ):
+        for batch in box_batches(len(alike)):
+            places = alike[batch]
+            within = None if windows is None else windows[places]
+            beside = [mask for place in places if (mask := of_places[place]) is not None]
+            with clock.measure("decode"):
+                if beside:
+                    logits, _ = backend.decode_boxes(embedding, boxes[places], within, np.stack(beside))
+                else:
+                    logits, _ = backend.decode_boxes(embedding, boxes[places], within)
+            yield from zip(places, logits[:, 0], strict=True)
     for place, own in enumerate(clicks):
         if own is not None:
             with clock.measure("decode"):
@@ -46,8 +58,11 @@ def decode_objects(
             yield place, logits
 
 
-def decode_one(backend: Backend, embedding: Floats, box: Floats, clicks: Clicks | None) -> Floats:
-    """An object by itself, by the plain path: its box (4,) and clicks to logits (256, 256)."""
+def decode_one(
+    backend: Backend, embedding: Floats, box: Floats, clicks: Clicks | None, mask: Floats | None = None
+) -> Floats:
+    """An object by itself, by the plain path: its box (4,), clicks and a mask's logits to logits (256, 256)."""
     points, labels = clicks or (None, None)
-    logits, _ = backend.decode(embedding, Prompts(boxes=box[None], points=points, point_labels=labels))
+    beside = None if mask is None else mask[None]
+    logits, _ = backend.decode(embedding, Prompts(boxes=box[None], points=points, point_labels=labels, masks=beside))
     return logits[0, 0]

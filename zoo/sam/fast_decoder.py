@@ -30,7 +30,7 @@ from zoo.sam.transformer import Attention, TwoWayAttentionBlock
 
 
 class FastDecoder(nn.Module):
-    """Prompt encoder and mask decoder for box prompts, with clicks if need be, one mask a box.
+    """Prompt encoder and mask decoder for box prompts, with clicks and masks if need be, one mask a box.
 
     Shares the parameters of `sam`; equal to its plain decoder up to rounding, and as good to train with.
 
@@ -47,45 +47,56 @@ class FastDecoder(nn.Module):
         self.prompt_encoder, self.decoder = sam.prompt_encoder, sam.mask_decoder
         self.register_buffer("image_pe", _positions_first(sam.prompt_encoder.pe_layer.grid(side)[None].detach()))
 
-    def forward(self, embedding: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, embedding: Tensor, boxes: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Masks of B boxes on one image, or on one image each.
 
         Args:
             embedding: (1 or B, 256, 64, 64).
             boxes: (B, 4) xyxy in the prompt frame.
+            masks: as in `decode`.
 
         Returns:
             Low-resolution logits (B, 1, 256, 256) and predicted IoU (B, 1).
         """
-        return self.decode(embedding, self.prompt_encoder.embed_boxes(boxes))
+        return self.decode(embedding, self.prompt_encoder.embed_boxes(boxes), masks)
 
-    def decode(self, embedding: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
-        """As `forward`, of sparse prompt embeddings (B, T, 256), whatever they are of."""
-        image, mask_token, iou = self._look(embedding, prompts)
+    def decode(self, embedding: Tensor, prompts: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As `forward`, of sparse prompt embeddings (B, T, 256), whatever they are of, and masks, if need be.
+
+        Args:
+            embedding: (1 or B, 256, side, side).
+            prompts: (B, T, 256).
+            masks: logits (B, 1, 4 * side, 4 * side) that prompt, too.
+        """
+        image, mask_token, iou = self._look(embedding, prompts, masks)
         batch, side = image.shape[0], self.side
         logits = self._upscale(image.flatten(0, 1)).view(batch, side * side * 16, -1) @ mask_token[:, :, None]
         pixels = _in_rows(logits).view(batch, side, side, 4, 4)
         return pixels.transpose(2, 3).reshape(batch, 1, 4 * side, 4 * side), iou
 
-    def at_positions(self, embedding: Tensor, boxes: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def at_positions(
+        self, embedding: Tensor, boxes: Tensor, positions: Tensor, masks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """As `forward`, of which only some positions of the embedding are wanted.
 
         Args:
             embedding: (1 or B, 256, 64, 64).
             boxes: (B, 4) xyxy in the prompt frame.
             positions: int64 (N,), counted through all rows of the first box's mask, then those of the next.
+            masks: as in `decode`.
 
         Returns:
             The 4x4 low-resolution logits of each position (N, 4, 4), and predicted IoU (B, 1).
         """
-        image, mask_token, iou = self._look(embedding, self.prompt_encoder.embed_boxes(boxes))
+        image, mask_token, iou = self._look(embedding, self.prompt_encoder.embed_boxes(boxes), masks)
         box = positions // self.side**2
         return _in_rows(self._upscale(image.flatten(0, 1)[positions]) @ mask_token[box][:, :, None]), iou
 
-    def _look(self, embedding: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _look(self, embedding: Tensor, prompts: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """The image (B, 4096, 256) as each prompt made it, the mask's token (B, 32) and predicted IoU (B, 1)."""
         no_mask: Tensor = self.prompt_encoder.no_mask_embed.weight
-        image = _positions_first(embedding) + no_mask
+        asked = no_mask if masks is None else _positions_first(self.prompt_encoder.mask_downscaling(masks))
+        image = _positions_first(embedding) + asked
         iou_and_mask, image = self._attend(self._tokens(prompts), image)
         iou = self.decoder.iou_prediction_head(iou_and_mask[:, 0])[:, :1]
         return image, self.decoder.output_hypernetworks_mlps[0](iou_and_mask[:, 1]), iou

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import nn
 
 from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE, EncoderSpec
 from zoo.sam.mask_decoder import MaskDecoder
 from zoo.sam.prompt_encoder import PromptEncoder
 from zoo.sam.transformer import TwoWayTransformer
-from zoo.weights import WeightsId
+
+if TYPE_CHECKING:
+    from zoo.weights import WeightsId
 
 
 class Sam(nn.Module):

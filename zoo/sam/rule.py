@@ -2,7 +2,8 @@
 
 In a volume, for each object the middle slice of its box is segmented with the box's own x and y; then every slice
 upwards, then every slice downwards, prompted by the box of its neighbour's mask, or by the object's own box where that
-mask is empty. All protocols follow this rule; they differ in what they compute again.
+mask is empty; weights that were trained for it get that mask, too. All protocols follow this rule; they differ in what
+they compute again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from zoo.data.case import Case
 from zoo.errors import InputError, unknown_name
 from zoo.registry import EncoderSpec
 from zoo.sam.overlap import Overlap
-from zoo.transforms import BoxRounding, Fit, mask_box, mask_in_frame, scale_boxes, scale_points
+from zoo.transforms import MASK_LOGIT, BoxRounding, Fit, mask_box, mask_in_frame, scale_boxes, scale_points
 
 #: `per_object` encodes every slice again for every object; `cached` encodes every slice once; `batched` encodes once
 #: and decodes all objects of a slice together, by the decoder's fast path.
@@ -47,8 +48,12 @@ class Protocol:
     within_box: bool = True
 
     def as_record(self) -> dict[str, Any]:
-        """All options by name, for a record."""
+        """All options by name, see `protocol_of`."""
         return asdict(self)
+
+    def recorded(self, spec: EncoderSpec) -> dict[str, Any]:
+        """The options by name as a record tells them: what a model of this spec makes of them."""
+        return self.as_record()
 
     def applied_to(self, spec: EncoderSpec) -> EncoderSpec:
         """An encoder's spec, with images resized as the protocol says."""
@@ -76,6 +81,8 @@ class Protocol3D(Protocol):
         z_range: whether a box's z_max belongs to the object (`inclusive`) or is one past it.
         box_dilation_px: margin around a mask before it prompts its neighbour, in pixels of the prompt frame.
         propagate: prompt with the neighbour's mask; without it every slice gets the object's own box.
+        mask_prompts: whether that mask prompts, too, and not its box alone; None where the weights were trained for it,
+            as the encoder's spec says. Rep-MedSAM: False.
         mask_value: what the neighbour's mask holds while it is resized: `binary`, or the object's number (`label`),
             which lets smaller coverage through the higher the number, as the published script does.
     """
@@ -84,11 +91,22 @@ class Protocol3D(Protocol):
     z_range: Literal["inclusive", "exclusive"] = "inclusive"
     box_dilation_px: int = 3
     propagate: bool = True
+    mask_prompts: bool | None = None
     mask_value: Literal["binary", "label"] = "binary"
 
     def __post_init__(self) -> None:
         if self.name not in PROTOCOLS:
             raise unknown_name("protocol", self.name, PROTOCOLS)
+
+    def recorded(self, spec: EncoderSpec) -> dict[str, Any]:
+        """As `Protocol.recorded`; `mask_prompts` is told of where it is true, as no record of before has it."""
+        options = self.as_record()
+        del options["mask_prompts"]
+        return options | ({"mask_prompts": True} if self.prompts_with_masks(spec) else {})
+
+    def prompts_with_masks(self, spec: EncoderSpec) -> bool:
+        """Whether masks prompt their neighbours, of a model of this spec."""
+        return self.propagate and (spec.mask_prompts if self.mask_prompts is None else self.mask_prompts)
 
 
 AnyProtocol = Protocol2D | Protocol3D
@@ -182,3 +200,19 @@ def prompt_for(case: Case, number: int, previous: NDArray[np.bool_] | None, fit:
     if protocol.within_box:
         around = np.clip(around, np.tile(own[:2], 2), np.tile(own[2:], 2))
     return around.astype(np.float32)
+
+
+def mask_prompt(previous: NDArray[np.bool_] | None, fit: Fit) -> Floats | None:
+    """The mask of a slice as what prompts the next, beside its box; None where there is nothing in it.
+
+    Args:
+        previous: (H, W).
+        fit: of a slice in a frame of `LOW_RES_PX`.
+
+    Returns:
+        Logits (1, 256, 256).
+    """
+    framed = None if previous is None else mask_in_frame(previous, fit)
+    if framed is None or not framed.any():
+        return None
+    return np.where(framed, np.float32(MASK_LOGIT), np.float32(-MASK_LOGIT))[None]

@@ -11,9 +11,9 @@ from zoo.backends import Backend, Floats
 from zoo.data.case import Case
 from zoo.sam.decode import decode_objects, decode_one
 from zoo.sam.overlap import Owners
-from zoo.sam.rule import Protocol3D, Walk, clicks_for, prompt_for, walks_of
+from zoo.sam.rule import Clicks, Protocol3D, Walk, clicks_for, mask_prompt, prompt_for, walks_of
 from zoo.stages import StageClock
-from zoo.transforms import Fit, fit_image, preprocess_image, restore_logits
+from zoo.transforms import LOW_RES_PX, Fit, fit_image, preprocess_image, restore_logits
 from zoo.windows import pixels_in, window_of
 
 #: Embeddings, 4 MiB each, that `batched` keeps for its second sweep unless told otherwise.
@@ -81,6 +81,9 @@ class _Segmenter:
         self.owners = Owners(case.image.shape, protocol.overlap)
         self._spec = protocol.applied_to(backend.spec)
         self._kept: dict[int, Floats] = {}
+        self._mask_fit: Fit | None = None
+        if protocol.prompts_with_masks(backend.spec):
+            self._mask_fit = fit_image((height, width), LOW_RES_PX, backend.spec.fit)
         self._boxes = case.boxes[:, [0, 1, 3, 4]]
         self._windows = [window_of(box, self.fit) for box in self._boxes if protocol.within_box]
 
@@ -90,14 +93,16 @@ class _Segmenter:
         for walk in walks:
             masks: dict[int, NDArray[np.bool_]] = {}
             for z, before in _steps(walk):
-                prompt = self._prompt(walk.number, None if before is None else masks[before])
+                previous = None if before is None else masks[before]
+                prompt = self._prompt(walk.number, previous)
                 embedding = self._embed(z)
                 asked_again = self.protocol.name == "cached" and last_user[z] > walk.number
                 if asked_again and len(self._kept) < kept_embeddings:
                     self._kept[z] = embedding
                 clicks = clicks_for(self.case, walk.number, self.fit, z)
+                mask = self._mask_prompt(previous, clicks)
                 with self.clock.measure("decode"):
-                    logits = decode_one(self.backend, embedding, prompt, clicks)
+                    logits = decode_one(self.backend, embedding, prompt, clicks, mask)
                 masks[z] = self._paint(z, walk.number, logits)
 
     def sweep(self, walks: list[Walk], kept_embeddings: int) -> None:
@@ -130,12 +135,20 @@ class _Segmenter:
         prompts = np.stack([self._prompt(number, before.get(number)) for number in numbers])
         clicks = [clicks_for(self.case, number, self.fit, z) for number in numbers]
         windows = np.stack([self._windows[number] for number in numbers]) if self._windows else None
-        decoded = decode_objects(self.backend, embedding, prompts, clicks, windows, self.clock)
+        beside = [self._mask_prompt(before.get(number), own) for number, own in zip(numbers, clicks, strict=True)]
+        decoded = decode_objects(self.backend, embedding, prompts, clicks, windows, self.clock, beside)
         return {numbers[place]: self._paint(z, numbers[place], low_res) for place, low_res in decoded}
 
     def _prompt(self, number: int, previous: NDArray[np.bool_] | None) -> Floats:
         with self.clock.measure("postprocess"):
             return prompt_for(self.case, number, previous, self.fit, self.protocol)
+
+    def _mask_prompt(self, previous: NDArray[np.bool_] | None, clicks: Clicks | None) -> Floats | None:
+        """The neighbour's mask as a prompt, where it is one: what a person clicks at, was not trained beside it."""
+        if self._mask_fit is None or clicks is not None:
+            return None
+        with self.clock.measure("postprocess"):
+            return mask_prompt(previous, self._mask_fit)
 
     def _embed(self, z: int) -> Floats:
         """Embedding (1, 256, 64, 64) of a slice: the kept one, which is let go of, or a new one."""

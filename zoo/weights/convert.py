@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -103,7 +103,7 @@ def _metadata(source: Path, checkpoint: Checkpoint, fit: Fit) -> dict[str, str]:
         "encoder": fit.encoder,
         "variant": fit.variant,
         "part": fit.part,
-        "spec": json.dumps(asdict(encoder_spec(fit.encoder))),
+        "spec": json.dumps(asdict(replace(encoder_spec(fit.encoder), mask_prompts=checkpoint.takes_mask_prompts))),
         "source": said.get("source", source.name),
         "source_sha256": said.get("source_sha256") or sha256_of(source),
         "training": said.get("training") or json.dumps(training),

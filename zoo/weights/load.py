@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from zoo.errors import InputError
 from zoo.files import sha256_of
+from zoo.sam.model import Sam
 from zoo.weights.cards import check_sha256, locate
 from zoo.weights.identity import WeightsId
 from zoo.weights.read import read_checkpoint
@@ -24,11 +26,14 @@ class MismatchError(InputError):
 def load_weights(module: nn.Module, path: Path) -> WeightsId:
     """Loads the checkpoint at `path` into a whole model, or its encoder's part into an encoder, strictly.
 
+    The spec of a whole model says from then on whether these weights take masks for prompts.
+
     Raises:
         MismatchError: keys, shapes or dtypes that do not fit, with the encoder that would; nothing is loaded then.
         InputError: unreadable file.
     """
-    state = read_checkpoint(path).state
+    checkpoint = read_checkpoint(path)
+    state = checkpoint.state
     expected = module.state_dict()
     if not any(key.startswith(ENCODER_PREFIX) for key in expected):
         state = encoder_part(state)
@@ -37,6 +42,8 @@ def load_weights(module: nn.Module, path: Path) -> WeightsId:
 
         raise MismatchError(path, problems, f"the {len(expected)} tensors of {_name(module)}{suggest(state)}")
     module.load_state_dict(state, strict=True)
+    if isinstance(module, Sam):
+        module.spec = replace(module.spec, mask_prompts=checkpoint.takes_mask_prompts)
     return WeightsId(path.name, sha256_of(path), trained=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -35,6 +36,14 @@ class Checkpoint:
     wrappers: tuple[str, ...] = ()
     scalars: dict[str, str] = field(default_factory=dict)
     beside: tuple[str, ...] = ()
+
+    @property
+    def takes_mask_prompts(self) -> bool:
+        """Whether it says, as `train` and `convert` write it, that it was trained with masks as prompts."""
+        try:
+            return json.loads(self.scalars["spec"])["mask_prompts"] is True
+        except (KeyError, TypeError, ValueError):
+            return False
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from zoo.sam.model import Sam
 
 #: Names of a model's graphs, see `zoo.graphs`.
-GraphName = Literal["encoder", "boxes", "windows", "prompts"]
+GraphName = Literal["encoder", "boxes", "windows", "masks", "prompts"]
 GRAPHS: tuple[GraphName, ...] = get_args(GraphName)
 #: Side of a mask prompt and of the low-resolution logits.
 LOGITS_SIZE = 4 * EMBEDDING_SIZE
@@ -61,8 +61,9 @@ class GraphFolder:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all graphs are there."""
-        return all((self.folder / f"{name}.onnx").is_file() for name in GRAPHS)
+        """Whether all graphs are there that a model's defaults ask for."""
+        names = (name for name in GRAPHS if name != "masks" or self.spec.mask_prompts)
+        return all((self.folder / f"{name}.onnx").is_file() for name in names)
 
     def path(self, name: GraphName) -> Path:
         """The file of one graph.
@@ -137,14 +138,19 @@ class GraphBackend:
         wanted = slice(1, None) if multimask else slice(0, 1)
         return np.ascontiguousarray(logits[:, wanted]), np.ascontiguousarray(iou[:, wanted])
 
-    def decode_boxes(self, embedding: Floats, boxes: Floats, windows: Windows | None = None) -> tuple[Floats, Floats]:
+    def decode_boxes(
+        self, embedding: Floats, boxes: Floats, windows: Windows | None = None, masks: Floats | None = None
+    ) -> tuple[Floats, Floats]:
         """As `Backend.decode_boxes`."""
         inputs: dict[str, NDArray[Any]] = {"embedding": embedding, "boxes": boxes}
-        if windows is None:
+        if windows is None and masks is None:
             logits, iou = self._graph("boxes")(inputs)
             return logits, iou
-        positions = positions_in(windows)
-        pixels, iou = self._graph("windows")(inputs | {"positions": positions})
+        positions = np.arange(len(boxes) * EMBEDDING_SIZE**2) if windows is None else positions_in(windows)
+        inputs |= {"positions": positions}
+        pixels, iou = (
+            self._graph("windows")(inputs) if masks is None else self._graph("masks")(inputs | {"masks": masks})
+        )
         return logits_of(pixels, positions, len(boxes)), iou
 
 
