@@ -16,7 +16,7 @@ from zoo.data.case import Case
 from zoo.data.modality import MODALITIES
 from zoo.data.npz import load_challenge_npz, save_challenge_npz
 from zoo.data.prepare import Preparation, load_pair
-from zoo.data.readers.dicom import holds_no_image
+from zoo.data.readers.dicom import holds_labels, holds_no_image
 from zoo.data.scan import SUFFIXES, are_single_images, files_of, is_dicom, stem
 from zoo.errors import InputError
 from zoo.ledger import SEGMENT_LEDGER
@@ -265,7 +265,8 @@ class _Shelves:
         """The labels of an image, or else files or folders of which any may be that.
 
         A file in its folder, or else in a folder of labels in or beside that, with the same name but for label tokens;
-        else all masks of such a folder whose names begin with the image's, and with no longer one; else,
+        else all masks of such a folder whose names begin with the image's, and with no longer one; else structures or
+        a segmentation among the files of a DICOM series; else,
         where the folder holds a single image, the label file in it, or all masks of the folder of labels in it.
         """
         own = self._of(image.parent)
@@ -281,6 +282,8 @@ class _Shelves:
                 return _one_or_rivals(same)
         if masks := [file for shelf in others for file in self._masks(shelf, own).get(stem(image), ())]:
             return tuple(masks), ()
+        if image.is_dir() and (drawn := [file for file in _listed(image) if is_dicom(file) and holds_labels(file)]):
+            return _one_or_rivals(drawn)
         if own.images != [image] and (own.images or not image.is_dir()):
             return (), ()
         filled = [folder for folder in within if self._of(folder).labels]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,28 +80,38 @@ class Objects:
         return boxes, values
 
 
-def paint(paths: Sequence[Path], masks: Iterable[NDArray[np.bool_]]) -> Objects:
-    """Objects with the labels 1 to N in the order of their files, the largest painted first; overlaps are told of.
+def paint(where: Path, masks: Iterable[tuple[int, str, NDArray[np.bool_]]], *, leave_covered: bool = False) -> Objects:
+    """A label map of objects, the largest painted first; overlaps are told of.
 
     Args:
-        paths: of the files.
-        masks: what they hold, of one shape.
+        where: the folder or file that the objects come from.
+        masks: the label, name and voxels of each, of one shape.
+        leave_covered: an object that others cover wholly is left out and told of.
 
     Raises:
-        InputError: masks of several shapes, or one that others cover wholly.
+        InputError: masks of several shapes, no mask, or one that others cover wholly.
     """
     found: dict[int, Mask] = {}
+    names: dict[int, str] = {}
     shapes = set()
-    for number, mask in enumerate(masks, start=1):
+    for number, name, mask in masks:
         shapes.add(mask.shape)
-        found[number] = Mask.of(mask)
-    if len(shapes) > 1:
-        raise InputError(paths[0].parent, "label files of different shapes", "one shape")
+        found[number], names[number] = Mask.of(mask), name
+    if len(shapes) != 1:
+        raise InputError(where, "label files of different shapes" if shapes else "no object", "masks of one shape")
     labels = np.zeros(shapes.pop(), np.uint16)
     for number in sorted(found, key=lambda number: -found[number].size):
         labels[found[number].region][found[number].inside] = number
     covers = {number: covers for number, mask in found.items() if (covers := _covers(labels, number, mask))}
-    _tell(paths, found, covers)
+    lost = [number for number, by in covers.items() if sum(by.values()) == found[number].size]
+    if lost and not leave_covered:
+        over = ", ".join(names[owner] for owner in covers[lost[0]])
+        expected = "masks that each have voxels of their own; IMAGE=LABELS names those to use"
+        raise InputError(where / names[lost[0]], f"a mask that lies wholly under {over}", expected)
+    for number in lost:
+        over = ", ".join(names[owner] for owner in covers.pop(number))
+        note(f"{where}: left out: {names[number]}, which lies wholly under {over}")
+    _tell(where, found, names, covers)
     return Objects(labels, {number: found[number] for number in covers})
 
 
@@ -111,23 +121,18 @@ def _covers(labels: Labels, number: int, mask: Mask) -> dict[int, int]:
     return {owner: count for owner, count in zip(owners.tolist(), counts.tolist(), strict=True) if owner != number}
 
 
-def _tell(paths: Sequence[Path], found: Mapping[int, Mask], covers: Mapping[int, Mapping[int, int]]) -> None:
-    """Notes overlaps.
-
-    Raises:
-        InputError: nothing is left of an object.
-    """
+def _tell(
+    where: Path, found: Mapping[int, Mask], names: Mapping[int, str], covers: Mapping[int, Mapping[int, int]]
+) -> None:
+    """Notes overlaps."""
     overlaps = []
     for number, by in covers.items():
-        path, names = paths[number - 1], ", ".join(paths[owner - 1].name for owner in by)
-        if sum(by.values()) == found[number].size:
-            expected = "masks that each have voxels of their own; IMAGE=LABELS names those to use"
-            raise InputError(path, f"a mask that lies wholly under {names}", expected)
-        overlaps.append(f"{sum(by.values())} of {found[number].size} voxels of {path.name} are {names}'s")
+        over = ", ".join(names[owner] for owner in by)
+        overlaps.append(f"{sum(by.values())} of {found[number].size} voxels of {names[number]} are {over}'s")
     if overlaps:
         more = f"; and {len(overlaps) - MOST_TOLD} more" if len(overlaps) > MOST_TOLD else ""
         told = "; ".join(overlaps[:MOST_TOLD]) + more
-        note(f"{paths[0].parent}: masks overlap, the smaller one has the voxel, boxes are of whole masks: {told}")
+        note(f"{where}: masks overlap, the smaller one has the voxel, boxes are of whole masks: {told}")
 
 
 def is_smoothed(pixels: NDArray[Any]) -> bool:

@@ -16,6 +16,7 @@ from zoo.data.intensity import CT_MINIMUM_HU
 from zoo.data.masks import Objects, is_smoothed, paint
 from zoo.data.modality import modality_from_name
 from zoo.data.readers import nifti, picture
+from zoo.data.readers.dicom import holds_labels
 from zoo.errors import InputError
 from zoo.ledger import is_told_of
 from zoo.notes import note
@@ -114,9 +115,11 @@ def read_labels(paths: Sequence[Path], image: Scan | None = None) -> NDArray[np.
 def read_objects(paths: Sequence[Path], image: Scan | None = None) -> Objects:
     """Labels of one file, or of several files with one object each, which get the labels 1 to N in order.
 
+    Of a DICOM file of structures or a segmentation, objects have the numbers that it gives them.
+
     Args:
         paths: of the files.
-        image: whose shape and geometry the labels must have.
+        image: whose shape and geometry the labels must have; DICOM's are drawn into its slices.
 
     Returns:
         Labels of the image's spatial shape, and where files overlap, what of whom lies below.
@@ -124,9 +127,35 @@ def read_objects(paths: Sequence[Path], image: Scan | None = None) -> Objects:
     Raises:
         InputError: no readable labels, or of another shape or geometry, or an object that others cover wholly.
     """
+    if drawn := [path for path in paths if is_dicom(path) and holds_labels(path)]:
+        return _read_drawn(drawn, paths, image)
     if len(paths) == 1:
         return Objects(_read_label_map(paths[0], image))
-    return paint(paths, (_read_label_map(path, image) > 0 for path in paths))
+    masks = ((number, path.name, _read_label_map(path, image) > 0) for number, path in enumerate(paths, start=1))
+    return paint(paths[0].parent, masks)
+
+
+def _read_drawn(drawn: Sequence[Path], paths: Sequence[Path], image: Scan | None) -> Objects:
+    """Objects of the one DICOM file of structures or a segmentation.
+
+    Raises:
+        InputError: other files beside it, no image or no volume that it was drawn on.
+    """
+    path = drawn[0]
+    if len(paths) > 1:
+        raise InputError(path, f"one of {len(paths)} label files", "a file of structures or a segmentation by itself")
+    if image is None or image.grid is None:
+        raise InputError(path, "structures or a segmentation without slices", "the DICOM series that it was drawn on")
+    try:
+        from zoo.data.readers.dicom_labels import read_dicom_labels
+    except ModuleNotFoundError as error:
+        raise InputError(
+            path, "labels that pydicom reads, which is not here", "pip install 'rep-medsam[dicom]'"
+        ) from error
+    to_slices = image.grid.to_slices
+    found = read_dicom_labels(path, image.grid)
+    masks = ((number, f"object {number}", to_slices(voxels)) for number, voxels in found)
+    return paint(path, masks, leave_covered=True)
 
 
 def _read_label_map(path: Path, image: Scan | None) -> NDArray[np.uint16]:
@@ -188,6 +217,9 @@ def _is_grey_mask(voxels: NDArray[Any]) -> bool:
 
 
 def _read(path: Path, *, labels: bool) -> Scan:
+    if is_dicom(path) and holds_labels(path):
+        expected = "IMAGE=LABELS with the series that they were drawn on; `prepare` makes an npz of both"
+        raise InputError(path, "structures or a segmentation, which have no image", expected)
     modality = modality_from_name(stem(path))
     if path.is_dir() or path.name.lower().endswith(_ITK_SUFFIXES) or is_dicom(path):
         return _read_by_itk(path, modality)

@@ -103,6 +103,7 @@ def dicom_files(folder: Path) -> list[str]:
     """
     read = sitk.ImageSeriesReader
     series = [list(read.GetGDCMSeriesFileNames(str(folder), uid)) for uid in read.GetGDCMSeriesIDs(str(folder))]
+    series = [files for files in series if not holds_no_image(Path(files[0]))]
     known = {Path(file).name for files in series for file in files}
     # GDCM passes over what it cannot read; a series without its last slice would look whole.
     for file in sorted(folder.iterdir()):

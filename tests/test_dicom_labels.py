@@ -1,0 +1,194 @@
+"""Structures and segmentations in DICOM: contours, frames, and files that cannot be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from pydicom import Dataset, FileDataset, FileMetaDataset, dcmread
+from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
+from test_dicom import write_dicom
+
+from cli import main
+from zoo.data.cases import find_cases
+from zoo.data.dicom_seg import write_dicom_seg
+from zoo.data.npz import load_challenge_npz
+from zoo.data.readers.dicom_labels import inside
+from zoo.data.scan import read_objects, read_scan
+from zoo.errors import InputError
+
+#: Of a slice in mm, (x, y): pixels of `write_dicom` are 1 mm wide and 2 mm high, the first at 0, slices 3 mm apart.
+Outline = list[tuple[float, float]]
+SQUARE: Outline = [(1.5, 3), (6.5, 3), (6.5, 17), (1.5, 17)]
+HOLE: Outline = [(2.5, 7), (5.5, 7), (5.5, 13), (2.5, 13)]
+
+
+def series(folder: Path, depth: int = 4) -> Path:
+    rng = np.random.default_rng(0)
+    return write_dicom(folder, rng.integers(0, 2000, (depth, 12, 10)))
+
+
+def write_structures(
+    path: Path, rois: dict[int, list[tuple[float, Outline]]], kinds: dict[int, str] | None = None
+) -> Path:
+    """An RTSTRUCT: for each structure its contours, each by its z in mm and its points."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = RTStructureSetStorage, ExplicitVRLittleEndian
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    file = FileDataset("", Dataset(), file_meta=meta, preamble=b"\0" * 128)
+    file.SOPClassUID, file.SOPInstanceUID = RTStructureSetStorage, meta.MediaStorageSOPInstanceUID
+    file.PatientName, file.Modality, file.SeriesInstanceUID = "Somebody^Secret", "RTSTRUCT", generate_uid()
+    file.ROIContourSequence, file.RTROIObservationsSequence = [], []
+    for number, contours in rois.items():
+        roi, told = Dataset(), Dataset()
+        roi.ReferencedROINumber = told.ReferencedROINumber = number
+        told.RTROIInterpretedType = (kinds or {}).get(number, "ORGAN")
+        roi.ContourSequence = []
+        for z_mm, outline in contours:
+            contour = Dataset()
+            contour.ContourGeometricType = "CLOSED_PLANAR" if len(outline) > 1 else "POINT"
+            contour.NumberOfContourPoints = len(outline)
+            contour.ContourData = [value for x, y in outline for value in (x, y, z_mm)]
+            roi.ContourSequence.append(contour)
+        file.ROIContourSequence.append(roi)
+        file.RTROIObservationsSequence.append(told)
+    file.save_as(path)
+    return path
+
+
+def labels_of(path: Path, folder: Path) -> NDArray[np.uint16]:
+    return read_objects([path], read_scan(folder)).labels
+
+
+def test_contours_by_hand(tmp_path: Path) -> None:
+    """A square with a hole in the second slice (from the feet), the whole square in the third, numbers as told."""
+    folder = series(tmp_path / "ct")
+    path = write_structures(tmp_path / "rs.dcm", {7: [(3, SQUARE), (3, HOLE), (6, SQUARE)], 9: [(0, [(1, 1)])]})
+    expected = np.zeros((4, 12, 10), np.uint16)
+    expected[1:3, 2:9, 2:7] = 7
+    expected[1, 4:7, 3:6] = 0
+    np.testing.assert_array_equal(labels_of(path, folder), expected)
+
+
+@given(st.lists(st.tuples(st.floats(-3, 15), st.floats(-3, 13)), min_size=3, max_size=12))
+def test_filling_is_that_of_another_library(points: list[tuple[float, float]]) -> None:
+    """But for what lies on an edge; of stars about their middle, which do not cross themselves."""
+    polygon = np.array(points, np.float32)
+    star = polygon[np.argsort(np.arctan2(*(polygon - polygon.mean(axis=0)).T))]
+    found = inside(star.astype(np.float64), (12, 10))
+    for point in np.ndindex(found.shape):
+        distance = cv2.pointPolygonTest(star, [float(value) for value in point], True)
+        assert abs(distance) < 1e-3 or found[point] == (distance > 0)
+
+
+def test_a_crossed_polygon_goes_by_even_and_odd() -> None:
+    """A star of five points, whose middle is wound around twice."""
+    angles = np.pi / 2 + np.arange(5) * 4 * np.pi / 5
+    star = 20 + 15 * np.stack([np.sin(angles), np.cos(angles)], axis=1)
+    found = inside(star, (41, 41))
+    assert not found[20, 20]
+    assert found[33, 20]
+
+
+def test_skin_and_table_are_no_objects_and_what_lies_elsewhere_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = series(tmp_path / "ct")
+    rois = {1: [(3.0, SQUARE)], 2: [(3.0, HOLE)], 3: [(3.0, HOLE)], 4: [(300.0, HOLE)]}
+    path = write_structures(tmp_path / "rs.dcm", rois, {1: "EXTERNAL", 2: "SUPPORT"})
+    assert set(np.unique(labels_of(path, folder))) == {0, 3}
+    assert caplog.messages == [f"{path}: structures without a voxel of the image are passed over: 4"]
+
+
+def test_a_structure_wholly_under_others_is_left_out_and_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both lungs as one structure, and each by itself."""
+    folder = series(tmp_path / "ct")
+    left: Outline = [(0.5, 3), (4.5, 3), (4.5, 17), (0.5, 17)]
+    right: Outline = [(4.5, 3), (8.5, 3), (8.5, 17), (4.5, 17)]
+    path = write_structures(tmp_path / "rs.dcm", {1: [(3, left), (3, right)], 2: [(3, left)], 3: [(3, right)]})
+    assert set(np.unique(labels_of(path, folder))) == {0, 2, 3}
+    assert caplog.messages == [f"{path}: left out: object 1, which lies wholly under object 2, object 3"]
+
+
+@pytest.mark.parametrize(
+    ("rois", "found"),
+    [
+        ({1: [(4.5, SQUARE)]}, "a contour of structure 1 that lies askew or between slices"),
+        ({70000: [(3.0, SQUARE)]}, "an object of number 70000"),
+        ({0: [(3.0, SQUARE)]}, "an object of number 0"),
+        ({1: [(3.0, [(1, 1)])]}, "no object"),
+        ({}, "no object"),
+    ],
+)
+def test_structures_that_cannot_be_used(
+    tmp_path: Path, rois: dict[int, list[tuple[float, Outline]]], found: str
+) -> None:
+    folder = series(tmp_path / "ct")
+    path = write_structures(tmp_path / "rs.dcm", rois)
+    with pytest.raises(InputError, match=f"rs.dcm: found {found}"):
+        labels_of(path, folder)
+
+
+def test_numbers_that_are_none_are_named_without_a_word_of_the_patient(tmp_path: Path) -> None:
+    folder = series(tmp_path / "ct")
+    path = write_structures(tmp_path / "rs.dcm", {1: [(3.0, SQUARE)]})
+    file = dcmread(path)
+    del file.ROIContourSequence[0].ContourSequence[0].ContourData
+    file.save_as(path)
+    with pytest.raises(InputError, match=r"rs\.dcm: found no readable labels") as raised:
+        labels_of(path, folder)
+    assert "ecret" not in str(raised.value)
+    path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(InputError, match=r"rs\.dcm"):
+        labels_of(path, folder)
+
+
+def test_a_segmentation_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    """By way of highdicom, which numbers the segments anew."""
+    folder = series(tmp_path / "ct")
+    scan = read_scan(folder)
+    labels = np.zeros(scan.spatial_shape, np.uint16)
+    labels[1:3, 2:9, 2:7] = 4
+    labels[1, 4:7, 3:6] = 8
+    assert scan.grid is not None
+    path = tmp_path / "seg.dcm"
+    write_dicom_seg(labels, scan.grid, folder, path)
+    expected = np.array([0, 1, 2], np.uint16)[np.searchsorted([0, 4, 8], labels)]
+    np.testing.assert_array_equal(labels_of(path, folder), expected)
+    with pytest.raises(InputError, match=r"seg\.dcm: found frames that do not lie on the image's voxels"):
+        labels_of(path, write_dicom(tmp_path / "other", np.zeros((4, 12, 10)), [0.0, 4.0, 8.0, 12.0]))
+
+
+def test_labels_among_the_slices_of_a_series_are_found(tmp_path: Path) -> None:
+    """Boxes and labels of a prepared case come from there; two files of them are rivals; others make no case."""
+    folder = series(tmp_path / "scans" / "p1")
+    path = write_structures(folder / "rs", {7: [(3, SQUARE), (6, SQUARE)]})
+    (source,) = find_cases(str(tmp_path / "scans"))
+    assert (source.image_path, source.labels_paths) == (folder, (path,))
+    result = CliRunner().invoke(main, ["prepare", "-i", str(tmp_path / "scans"), "-o", str(tmp_path / "npz")])
+    assert result.exit_code == 0, result.output
+    case = load_challenge_npz(next((tmp_path / "npz").glob("*.npz")))
+    assert case.boxes.tolist() == [[2, 2, 1, 6, 8, 2]]
+    write_structures(folder / "rs2.dcm", {7: [(3, SQUARE)]})
+    (source,) = find_cases(str(tmp_path / "scans"))
+    assert (source.labels_paths, len(source.rivals)) == ((), 2)
+    (source,) = find_cases(f"{folder}={path}")
+    assert source.load().boxes.tolist() == [[2, 2, 1, 6, 8, 2]]
+
+
+def test_labels_without_the_series_they_were_drawn_on(tmp_path: Path) -> None:
+    path = write_structures(tmp_path / "rs.dcm", {7: [(3, SQUARE)]})
+    with pytest.raises(InputError, match="which have no image; expected IMAGE=LABELS"):
+        read_scan(path)
+    with pytest.raises(InputError, match="expected the DICOM series that it was drawn on"):
+        read_objects([path])
+    with pytest.raises(InputError, match="one of 2 label files"):
+        read_objects([path, path], read_scan(series(tmp_path / "ct")))

@@ -1,0 +1,215 @@
+"""Labels in DICOM: structures of radiotherapy (RTSTRUCT) and segmentations (SEG), through pydicom (extra `dicom`).
+
+Objects are told by the numbers that the file gives them; no name or other value of a tag gets into a message.
+Source: DICOM PS3.3, sections C.8.8.6 (ROI contours) and C.8.20 (segmentations).
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.errors import InvalidDicomError
+
+from zoo.data.grid import Grid
+from zoo.errors import InputError
+from zoo.notes import note
+
+STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"
+#: What is no object of a patient: the skin around all of it, the table under it.
+_NO_OBJECT = ("EXTERNAL", "SUPPORT")
+#: How far, in voxels, the points of a contour may be from a slice, and the pixels of a frame from the voxels.
+TOLERANCE_VOXELS = 0.1
+#: A message lists no more numbers than this.
+MOST_TOLD = 8
+#: What a label map can hold.
+MOST_LABELS = np.iinfo(np.uint16).max
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+
+Voxels = NDArray[np.bool_]
+
+
+def read_dicom_labels(path: Path, grid: Grid) -> Iterator[tuple[int, Voxels]]:
+    """The objects of a file one after the other, each by its number and its voxels (I, J, K) in an image's own axes.
+
+    Contours are filled by the even-odd rule over all of an object's in a slice: one within another is a hole. Slices
+    between those that have contours stay empty. Skin and table are passed over.
+
+    Args:
+        path: of an RTSTRUCT, or a SEG of bits, fractions (cut at half) or labels.
+        grid: of the image that the objects were drawn on.
+
+    Raises:
+        InputError: no readable file, no object in it, or one that does not lie in the image's slices.
+    """
+    file = _read(path)
+    try:
+        drawn = file.file_meta.MediaStorageSOPClassUID == STRUCTURES
+        seen: set[int] = set()
+        for number, voxels in (_structures if drawn else _segments)(path, file, grid):
+            if number in seen or not 0 < number <= MOST_LABELS:
+                raise InputError(path, f"an object of number {number}", f"numbers 1 to {MOST_LABELS}, each once")
+            seen.add(number)
+            yield number, voxels
+    except InputError:
+        raise
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise InputError(path, f"no readable labels ({type(error).__name__})", "a whole RTSTRUCT or SEG") from error
+
+
+def _read(path: Path) -> Dataset:
+    try:
+        with _quiet():
+            return pydicom.dcmread(path)
+    except (InvalidDicomError, OSError, EOFError, ValueError, KeyError, NotImplementedError, AttributeError) as error:
+        raise InputError(path, "a file that cannot be read", "a whole RTSTRUCT or SEG") from error
+
+
+class _quiet(warnings.catch_warnings):  # noqa: N801  (used as a function)
+    """pydicom quotes odd values in its warnings, and those name patients."""
+
+    def __enter__(self) -> None:  # type: ignore[override]
+        super().__enter__()
+        warnings.simplefilter("ignore")
+        logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+
+
+def _to_voxels(grid: Grid, points_lps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points (N, 3) in the patient's LPS mm to voxel coordinates (N, 3) of the file's axes."""
+    ras = points_lps @ _LPS_TO_RAS
+    inverse = np.linalg.inv(grid.affine)
+    return ras @ inverse[:3, :3].T + inverse[:3, 3]
+
+
+def _structures(path: Path, file: Dataset, grid: Grid) -> Iterator[tuple[int, Voxels]]:
+    kinds = {
+        int(told.ReferencedROINumber): told.get("RTROIInterpretedType") for told in _items(file, "RTROIObservations")
+    }
+    outside: list[int] = []
+    for roi in _items(file, "ROIContour"):
+        number = int(roi.ReferencedROINumber)
+        if kinds.get(number) in _NO_OBJECT:
+            continue
+        closed = [one for one in _items(roi, "Contour") if str(one.ContourGeometricType).startswith("CLOSED")]
+        points = [np.array(one.ContourData, np.float64).reshape(-1, 3) for one in closed]
+        polygons = [_to_voxels(grid, one) for one in points if len(one) > 2]
+        voxels = _filled(path, number, polygons, grid.shape)
+        if polygons and not voxels.any():
+            outside.append(number)
+        elif polygons:
+            yield number, voxels
+    if outside:
+        note(f"{path}: structures without a voxel of the image are passed over: {_listed(outside)}")
+
+
+def _items(dataset: Dataset, name: str) -> Sequence[Dataset]:
+    """Items of a sequence; none where it is missing."""
+    found: Sequence[Dataset] = dataset.get(f"{name}Sequence") or ()
+    return found
+
+
+def _filled(path: Path, number: int, polygons: Sequence[NDArray[np.float64]], shape: tuple[int, ...]) -> Voxels:
+    """The voxels whose centres lie in an odd number of polygons (N, 3), each in a slice of the image."""
+    voxels = np.zeros(shape, bool)
+    for polygon in polygons:
+        axis = int(np.argmin(np.ptp(polygon, axis=0)))
+        place = round(float(polygon[:, axis].mean()))
+        if np.abs(polygon[:, axis] - place).max() > TOLERANCE_VOXELS:
+            found = f"a contour of structure {number} that lies askew or between slices"
+            raise InputError(path, found, "contours in the slices of the image")
+        if 0 <= place < shape[axis]:
+            in_slice = np.moveaxis(voxels, axis, 0)[place]
+            in_slice ^= inside(np.delete(polygon, axis, axis=1), (in_slice.shape[0], in_slice.shape[1]))
+    return voxels
+
+
+def inside(polygon: NDArray[np.float64], shape: tuple[int, int]) -> Voxels:
+    """Which points of a grid of whole numbers lie in a polygon, by the even-odd rule.
+
+    Args:
+        polygon: (N, 2), closed by an edge from the last point to the first.
+        shape: (A, B) of the grid.
+    """
+    a, b = polygon.T
+    next_a, next_b = np.roll(polygon, -1, axis=0).T
+    lines = np.arange(shape[0])[:, None]
+    # An end on a line counts for the edge above it alone, so that each line is crossed an even number of times.
+    line, edge = np.nonzero((np.minimum(a, next_a) <= lines) & (lines < np.maximum(a, next_a)))
+    share = (line - a[edge]) / (next_a[edge] - a[edge])
+    crossed = b[edge] + share * (next_b[edge] - b[edge])
+    turns = np.zeros((shape[0], shape[1] + 1), np.int64)
+    np.add.at(turns, (line, np.clip(np.ceil(crossed), 0, shape[1]).astype(np.int64)), 1)
+    return np.cumsum(turns, axis=1)[:, :-1] % 2 == 1
+
+
+def _segments(path: Path, file: Dataset, grid: Grid) -> Iterator[tuple[int, Voxels]]:
+    with _quiet():
+        frames = file.pixel_array
+    frames = frames[None] if frames.ndim == 2 else frames
+    places = [_place(path, file, own, frames.shape[1:], grid) for own in file.PerFrameFunctionalGroupsSequence]
+    for number, shown in sorted(_by_number(file, frames).items()):
+        voxels = np.zeros(grid.shape, bool)
+        for frame, mask in shown:
+            start, steps = places[frame]
+            voxels[tuple(np.round(start + np.argwhere(mask) @ steps).astype(np.int64).T)] = True
+        if voxels.any():
+            yield number, voxels
+
+
+def _by_number(file: Dataset, frames: NDArray[Any]) -> Mapping[int, list[tuple[int, Voxels]]]:
+    """For each segment's number its masks (H, W) and the numbers of their frames."""
+    found: dict[int, list[tuple[int, Voxels]]] = {}
+    kind = file.SegmentationType
+    half = int(file.MaximumFractionalValue) / 2 if kind == "FRACTIONAL" else 0
+    for number, (frame, own) in enumerate(zip(frames, file.PerFrameFunctionalGroupsSequence, strict=True)):
+        if kind == "LABELMAP":
+            background = int(file.get("PixelPaddingValue", 0))
+            for value in np.unique(frame[frame != background]).tolist():
+                found.setdefault(value, []).append((number, frame == value))
+        else:
+            (identity,) = _group(file, own, "SegmentIdentification")
+            found.setdefault(int(identity.ReferencedSegmentNumber), []).append((number, frame > half))
+    return found
+
+
+def _group(file: Dataset, own: Dataset, name: str) -> Sequence[Dataset]:
+    """What a frame is told by itself, or with all others."""
+    (shared,) = file.SharedFunctionalGroupsSequence
+    return _items(own, name) or _items(shared, name)
+
+
+def _place(
+    path: Path, file: Dataset, own: Dataset, shape: Sequence[int], grid: Grid
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where a frame (H, W) lies in voxels: its first pixel (3,), and a step down and a step to the right (2, 3).
+
+    Raises:
+        InputError: pixels between or beyond the voxels.
+    """
+    (position,), (orientation,), (measures,) = (
+        _group(file, own, name) for name in ("PlanePosition", "PlaneOrientation", "PixelMeasures")
+    )
+    first = np.array(position.ImagePositionPatient, np.float64)
+    cosines = np.array(orientation.ImageOrientationPatient, np.float64).reshape(2, 3)
+    row_mm, column_mm = map(float, measures.PixelSpacing)
+    along_row, along_column = cosines[0] * column_mm, cosines[1] * row_mm
+    last_row, last_column = shape[0] - 1, shape[1] - 1
+    corners = first + np.array([[0, 0], [last_row, 0], [0, last_column]]) @ np.stack([along_column, along_row])
+    start, down, right = _to_voxels(grid, corners)
+    off = max(np.abs(one - np.round(one)).max() for one in (start, down, right))
+    inside_image = all(((np.round(c) >= 0) & (np.round(c) < grid.shape)).all() for c in (start, down + right - start))
+    if off > TOLERANCE_VOXELS or not inside_image:
+        raise InputError(path, "frames that do not lie on the image's voxels", "a segmentation of this very image")
+    return start, np.stack([(down - start) / max(1, last_row), (right - start) / max(1, last_column)])
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    known = list(numbers)
+    return ", ".join(map(str, known[:MOST_TOLD])) + (f" and {len(known) - MOST_TOLD} more" if known[MOST_TOLD:] else "")
