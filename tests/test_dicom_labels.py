@@ -173,7 +173,8 @@ def test_labels_among_the_slices_of_a_series_are_found(tmp_path: Path) -> None:
     path = write_structures(folder / "rs", {7: [(3, SQUARE), (6, SQUARE)]})
     (source,) = find_cases(str(tmp_path / "scans"))
     assert (source.image_path, source.labels_paths) == (folder, (path,))
-    result = CliRunner().invoke(main, ["prepare", "-i", str(tmp_path / "scans"), "-o", str(tmp_path / "npz")])
+    command = ["prepare", "-i", str(tmp_path / "scans"), "-o", str(tmp_path / "npz"), "--workers", "1"]
+    result = CliRunner().invoke(main, [*command, "--min-voxels", "0", "--min-pixels", "0"])
     assert result.exit_code == 0, result.output
     case = load_challenge_npz(next((tmp_path / "npz").glob("*.npz")))
     assert case.boxes.tolist() == [[2, 2, 1, 6, 8, 2]]
