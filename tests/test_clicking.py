@@ -96,6 +96,43 @@ def test_protocols_with_and_without_clicks_have_names_of_their_own() -> None:
     assert label_protocols(records[:1]) == ({protocol_id(protocols[0]): "", "": ""}, "zoom True")
 
 
+def test_walks_with_and_without_mask_prompts_have_names_of_their_own() -> None:
+    """Records tell of mask prompts where there were any; of images never."""
+    with_masks = {"name": "batched", "zoom": True, "mask_prompts": True}
+    protocols = [{"zoom": True}, {"name": "batched", "zoom": True}, with_masks]
+    records: Any = [SimpleNamespace(protocol=one, protocol_id=protocol_id(one)) for one in protocols]
+    labels, _ = label_protocols(records)
+    assert [labels[record.protocol_id] for record in records] == ["", "batched", "batched, mask_prompts"]
+    labels, shared = label_protocols([records[0], records[2]])
+    assert [labels[record.protocol_id] for record in (records[0], records[2])] == ["", "batched"]
+    assert shared == "zoom True, mask_prompts True"
+    labels, _ = label_protocols([records[0], records[1], records[2], records[2]])
+    assert labels[records[1].protocol_id] == "batched, no mask_prompts"
+
+
+def test_bench_tells_of_mask_prompts_where_weights_know_them(tmp_path: Path) -> None:
+    out = tmp_path / "b.jsonl"
+    words = ["bench", "--encoder", "light_repvit_m0_9", "--backend", "torch", "--cases", "phantom:mr3d"]
+    words += [
+        "--rounds",
+        "0",
+        "--passes",
+        "1",
+        "--no-cold",
+        "--max-objects",
+        "1",
+        "--max-slices",
+        "2",
+        "--out",
+        str(out),
+    ]
+    for more in ((), ("--no-mask-prompts",)):
+        result = CliRunner().invoke(main, [*words, *more])
+        assert result.exit_code == 0, result.output
+    records = [one for one in written(out) if one["kind"] == "accuracy" and one["protocol"]]
+    assert [one["protocol"].get("mask_prompts") for one in records] == [True, None]
+
+
 def written(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
