@@ -13,11 +13,15 @@ The image stays (positions, channels), the layout in which each step is one matr
 convolutions of kernel and stride 2 are products too. Only the mask token that is asked for is read off,
 and of the last look at the image only it and the token of the predicted IoU have a use. Neither convolution sees beyond
 its own position, so a mask that is wanted within a window alone is read off at the positions of that window.
+
+A mask that prompts adds 16 features of each position to the image by one matrix. In the first layer, where objects
+still share the image, they stay 16, and no object needs an image of its own.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +31,48 @@ from zoo.layers import LayerNorm2d
 from zoo.registry import EMBEDDING_SIZE
 from zoo.sam.model import Sam
 from zoo.sam.transformer import Attention, TwoWayAttentionBlock
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image, and what masks add to it: `image + features @ matrix`, (B, P, C), which is never written out.
+
+    Attributes:
+        image: (B or 1, P, C).
+        features: (B, P, F) of masks; None where no mask prompts.
+        matrix: (F, C).
+    """
+
+    image: Tensor
+    features: Tensor | None = None
+    matrix: Tensor | None = None
+
+    def __add__(self, other: Tensor) -> _Image:
+        """The sum with (1, P, C)."""
+        return _Image(self.image + other, self.features, self.matrix)
+
+    def times(self, columns: Tensor) -> Tensor:
+        """Its product with (B, C, K): (B, P, K)."""
+        product = self.image @ columns
+        if self.features is None or self.matrix is None:
+            return product
+        return product + self.features @ (self.matrix @ columns)
+
+    def sums(self, weights: Tensor) -> Tensor:
+        """Weighted sums over positions, by weights (B, P, K): (B, K, C)."""
+        weights = weights.transpose(1, 2)
+        summed = weights @ self.image
+        if self.features is None or self.matrix is None:
+            return summed
+        return summed + (weights @ self.features) @ self.matrix
+
+    def plus_product(self, weights: Tensor, values: Tensor) -> Tensor:
+        """The sum, written out, with a product of weights (B, P, K) and values (B, K, C): (B, P, C)."""
+        if self.features is None or self.matrix is None:
+            return weights @ values + self.image
+        matrix = self.matrix.expand(values.shape[0], -1, -1).to(values.dtype)
+        weights = torch.cat([weights, self.features.to(weights.dtype)], dim=2)
+        return weights @ torch.cat([values, matrix], dim=1) + self.image
 
 
 class FastDecoder(nn.Module):
@@ -94,19 +140,29 @@ class FastDecoder(nn.Module):
 
     def _look(self, embedding: Tensor, prompts: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """The image (B, 4096, 256) as each prompt made it, the mask's token (B, 32) and predicted IoU (B, 1)."""
-        no_mask: Tensor = self.prompt_encoder.no_mask_embed.weight
-        asked = no_mask if masks is None else _positions_first(self.prompt_encoder.mask_downscaling(masks))
-        image = _positions_first(embedding) + asked
-        iou_and_mask, image = self._attend(self._tokens(prompts), image)
+        iou_and_mask, image = self._attend(self._tokens(prompts), self._prompted(embedding, masks))
         iou = self.decoder.iou_prediction_head(iou_and_mask[:, 0])[:, :1]
         return image, self.decoder.output_hypernetworks_mlps[0](iou_and_mask[:, 1]), iou
+
+    def _prompted(self, embedding: Tensor, masks: Tensor | None) -> _Image:
+        """The image with what is added to it where a mask prompts, or where none does."""
+        if masks is None:
+            no_mask: Tensor = self.prompt_encoder.no_mask_embed.weight
+            return _Image(_positions_first(embedding) + no_mask)
+        *layers, last = self.prompt_encoder.mask_downscaling
+        for layer in layers:
+            masks = layer(masks)
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
+        features = _positions_first(masks)
+        return _Image(_positions_first(embedding) + last.bias, features, last.weight.flatten(1).T)
 
     def _tokens(self, prompts: Tensor) -> Tensor:
         """The decoder's own tokens and the prompts': (B, 5 + T, 256)."""
         own = torch.cat([self.decoder.iou_token.weight, self.decoder.mask_tokens.weight])
         return torch.cat([own.expand(prompts.shape[0], -1, -1), prompts], dim=1)
 
-    def _attend(self, tokens: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+    def _attend(self, tokens: Tensor, image: _Image) -> tuple[Tensor, Tensor]:
         """The two-way transformer: tokens (B, T, 256) and image (B, 4096, 256) to two of the tokens and the image."""
         transformer, token_pe = self.decoder.transformer, tokens
         layer: TwoWayAttentionBlock
@@ -123,11 +179,11 @@ class FastDecoder(nn.Module):
             )
             tokens = layer.norm3(tokens + layer.mlp(tokens))
             told = _tell_image(layer.cross_attn_image_to_token, keys, tokens + token_pe, tokens, image)
-            image = layer.norm4(told)
+            image = _Image(layer.norm4(told))
         iou_and_mask = tokens[:, :2]
         queries = iou_and_mask + token_pe[:, :2]
         looked = _look_at_image(transformer.final_attn_token_to_image, queries, image + self.image_pe, image)
-        return transformer.norm_final_attn(iou_and_mask + looked), image
+        return transformer.norm_final_attn(iou_and_mask + looked), image.image
 
     def _upscale(self, image: Tensor) -> Tensor:
         """Positions (N, 256) by two transposed convolutions to their 4x4 pixels (N, 16, 32), see `_in_rows`."""
@@ -151,33 +207,33 @@ def _positions_first(image: Tensor) -> Tensor:
     return image.permute(0, 2, 3, 1).flatten(1, 2).contiguous()
 
 
-def _look_at_image(attention: Attention, queries: Tensor, keys: Tensor, image: Tensor) -> Tensor:
+def _look_at_image(attention: Attention, queries: Tensor, keys: _Image, image: _Image) -> Tensor:
     """Tokens (B, T, C) attend to the image (B or 1, P, C), whose keys carry its positions: (B, T, C)."""
     heads = attention.heads
     depth = attention.q_proj.out_features // heads
     q = attention.q_proj(queries).unflatten(2, (heads, depth)) / math.sqrt(depth)
     folded = torch.einsum("bthd,hdc->bthc", q, _by_head(attention.k_proj.weight, heads)).flatten(1, 2)
-    weights = torch.softmax(keys @ folded.transpose(1, 2), dim=1)
-    seen = (weights.transpose(1, 2) @ image).unflatten(1, (-1, heads))
+    weights = torch.softmax(keys.times(folded.transpose(1, 2)), dim=1)
+    seen = image.sums(weights).unflatten(1, (-1, heads))
     mixed = torch.einsum("bthc,hdc->bthd", seen, _by_head(attention.v_proj.weight, heads)).flatten(2)
     return attention.out_proj(mixed + attention.v_proj.bias)
 
 
-def _tell_image(attention: Attention, keys: Tensor, token_keys: Tensor, tokens: Tensor, image: Tensor) -> Tensor:
+def _tell_image(attention: Attention, keys: _Image, token_keys: Tensor, tokens: Tensor, image: _Image) -> Tensor:
     """The image (B or 1, P, C) attends to tokens (B, T, C) and adds what it gets to itself: (B, P, C)."""
     heads = attention.heads
     depth = attention.k_proj.out_features // heads
     k = attention.k_proj(token_keys).unflatten(2, (heads, depth)) / math.sqrt(depth)
     folded = torch.einsum("bthd,hdc->bthc", k, _by_head(attention.q_proj.weight, heads)).flatten(1, 2)
     offset = torch.einsum("bthd,hd->bth", k, _by_head(attention.q_proj.bias, heads)).flatten(1)
-    scores = keys @ folded.transpose(1, 2) + offset[:, None]
+    scores = keys.times(folded.transpose(1, 2)) + offset[:, None]
     # Tokens before heads: the softmax over seven tokens then runs over a row of eight neighbours in memory.
     weights = torch.softmax(scores.unflatten(2, (-1, heads)), dim=2).flatten(2)
     v = attention.v_proj(tokens).unflatten(2, (heads, depth))
     told = torch.einsum("bthd,chd->bthc", v, attention.out_proj.weight.unflatten(1, (heads, depth)))
     # The weights of each head sum to one, so the output's bias may ride on the first head's values.
     told[:, :, 0] += attention.out_proj.bias
-    return weights @ told.flatten(1, 2) + image
+    return image.plus_product(weights, told.flatten(1, 2))
 
 
 def _by_head(weight: Tensor, heads: int) -> Tensor:

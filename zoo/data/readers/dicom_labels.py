@@ -75,7 +75,7 @@ def _read(path: Path) -> Dataset:
 class _quiet(warnings.catch_warnings):  # noqa: N801  (used as a function)
     """pydicom quotes odd values in its warnings, and those name patients."""
 
-    def __enter__(self) -> None:  # type: ignore[override]
+    def __enter__(self) -> None:
         super().__enter__()
         warnings.simplefilter("ignore")
         logging.getLogger("pydicom").setLevel(logging.CRITICAL)
