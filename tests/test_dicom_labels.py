@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from highdicom.seg import SegmentationTypeValues
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_
 from test_dicom import write_dicom
 
 from cli import main
+from zoo.data import dicom_seg
 from zoo.data.cases import find_cases
 from zoo.data.dicom_seg import write_dicom_seg
 from zoo.data.npz import load_challenge_npz
@@ -151,8 +154,12 @@ def test_numbers_that_are_none_are_named_without_a_word_of_the_patient(tmp_path:
         labels_of(path, folder)
 
 
-def test_a_segmentation_comes_back_as_it_was_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", list(SegmentationTypeValues))
+def test_a_segmentation_comes_back_as_it_was_written(
+    tmp_path: Path, kind: SegmentationTypeValues, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By way of highdicom, which numbers the segments anew."""
+    monkeypatch.setattr(dicom_seg, "SegmentationTypeValues", SimpleNamespace(BINARY=kind))
     folder = series(tmp_path / "ct")
     scan = read_scan(folder)
     labels = np.zeros(scan.spatial_shape, np.uint16)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,18 @@ def _read(path: Path) -> Dataset:
         raise InputError(path, "a file that cannot be read", "a whole RTSTRUCT or SEG") from error
 
 
-class _quiet(warnings.catch_warnings):  # noqa: N801  (used as a function)
-    """pydicom quotes odd values in its warnings, and those name patients."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        warnings.simplefilter("ignore")
-        logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without pydicom's warnings: they quote odd values, and those name patients."""
+    log = logging.getLogger("pydicom")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def _to_voxels(grid: Grid, points_lps: NDArray[np.float64]) -> NDArray[np.float64]:
