@@ -136,11 +136,13 @@ def graph_of(sam: Sam, name: GraphName) -> Graph:
 
 def onnx_file(sam: Sam, name: GraphName) -> Path:
     """ONNX file of one of a model's graphs, exported once for these weights."""
-    graph, spec = graph_of(sam, name), sam.spec
-    # Constants of the graph that no weight of the module tells.
-    shapes = {key: tuple(example.shape) for key, example in graph.examples.items()}
-    facts = (OPSET, spec.image_size, spec.prompt_frame, shapes)
-    return cached_file(f"{name}.onnx", graph.module, lambda path: write_onnx(graph, path), *facts)
+    # Under a caller's autocast the graph would be one of casts, and be kept as that of float32.
+    with torch.autocast("cpu", enabled=False):
+        graph, spec = graph_of(sam, name), sam.spec
+        # Constants of the graph that no weight of the module tells.
+        shapes = {key: tuple(example.shape) for key, example in graph.examples.items()}
+        facts = (OPSET, spec.image_size, spec.prompt_frame, shapes)
+        return cached_file(f"{name}.onnx", graph.module, lambda path: write_onnx(graph, path), *facts)
 
 
 def write_onnx(graph: Graph, path: Path) -> None:
@@ -150,8 +152,7 @@ def write_onnx(graph: Graph, path: Path) -> None:
         InputError: it has an operator that ONNX lacks, or depends on values in a way that no graph can.
     """
     try:
-        # Under a caller's autocast the graph would be one of casts, and be kept as that of float32.
-        with torch.no_grad(), torch.autocast("cpu", enabled=False), _quiet():
+        with torch.no_grad(), _quiet():
             program = torch.onnx.export(
                 graph.module,
                 tuple(graph.examples.values()),
