@@ -192,6 +192,19 @@ def test_labels_among_the_slices_of_a_series_are_found(tmp_path: Path) -> None:
     assert source.load().boxes.tolist() == [[2, 2, 1, 6, 8, 2]]
 
 
+def test_a_segmentation_among_the_slices_is_no_other_series(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = series(tmp_path / "p1")
+    scan = read_scan(folder)
+    labels = np.zeros(scan.spatial_shape, np.uint16)
+    labels[1:3, 2:9, 2:7] = 1
+    assert scan.grid is not None
+    write_dicom_seg(labels, scan.grid, folder, folder / "seg.dcm")
+    (source,) = find_cases(str(tmp_path))
+    assert source.labels_paths == (folder / "seg.dcm",)
+    np.testing.assert_array_equal(read_objects(source.labels_paths, read_scan(folder)).labels, labels)
+    assert not caplog.messages
+
+
 def test_labels_without_the_series_they_were_drawn_on(tmp_path: Path) -> None:
     path = write_structures(tmp_path / "rs.dcm", {7: [(3, SQUARE)]})
     with pytest.raises(InputError, match="which have no image; expected IMAGE=LABELS"):
