@@ -215,13 +215,7 @@ class Sweep:
                 failed[recipe] = error
         for recipe, candidate, protocol in runs:
             if recipe in failed:
-                self._fail(
-                    "latency",
-                    failed[recipe],
-                    candidate.as_record(),
-                    described,
-                    protocol.recorded(candidate.backend.spec),
-                )
+                self._fail("latency", failed[recipe], candidate.as_record(), described, _options(candidate, protocol))
         return [run for run in runs if run[0] not in failed]
 
     def _warn(self, candidate: Candidate, modality: str) -> None:
@@ -253,7 +247,7 @@ class Sweep:
         protocol: AnyProtocol,
         title: str,
     ) -> None:
-        options = protocol.recorded(candidate.backend.spec)
+        options = _options(candidate, protocol)
         key = self._key("latency", candidate.as_record(), described, options, temperature="cold")
         if self._is_done(key):
             return
@@ -275,7 +269,7 @@ class Sweep:
         title: str,
         index: int,
     ) -> None:
-        options = protocol.recorded(candidate.backend.spec)
+        options = _options(candidate, protocol)
         key = self._key("latency", candidate.as_record(), described, options, temperature="warm", pass_index=index)
         if self._is_done(key):
             return
@@ -293,10 +287,7 @@ class Sweep:
         self, case: Case, described: dict[str, Any], candidate: Candidate, protocol: AnyProtocol, title: str
     ) -> None:
         """Scores what clicks make of a case's masks, one after the other; nothing of it is timed."""
-        asked = [
-            protocol.recorded(candidate.backend.spec) | {"clicks": count}
-            for count in range(1, self.settings.clicks + 1)
-        ]
+        asked = [_options(candidate, protocol) | {"clicks": n} for n in range(1, self.settings.clicks + 1)]
         if all(self._is_done(self._accuracy_key(candidate, described, options)) for options in asked):
             return
         try:
@@ -398,6 +389,11 @@ def describe_case(case: Case) -> dict[str, Any]:
         "source": Path(case.source).name,
         "sha256": digest.hexdigest(),
     }
+
+
+def _options(candidate: Candidate, protocol: AnyProtocol) -> dict[str, Any]:
+    """A protocol as a record tells it, of what this candidate makes of it."""
+    return protocol.recorded(candidate.backend.spec)
 
 
 def _name(candidate: Candidate, protocol: AnyProtocol) -> str:

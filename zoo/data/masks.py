@@ -17,6 +17,8 @@ from zoo.notes import note
 
 #: The edges of a mask that was resized smoothly have at least so many greys; of fewer one cannot be sure.
 LEAST_GREYS = 8
+#: What a label map can hold.
+MOST_LABELS = np.iinfo(np.uint16).max
 #: A note lists no more overlaps than this.
 MOST_TOLD = 5
 

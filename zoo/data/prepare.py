@@ -14,14 +14,12 @@ from scipy import ndimage
 
 from zoo.data.case import Case, boxes_from_labels, validate_boxes
 from zoo.data.intensity import PERCENTILES, SOFT_TISSUE, Window, to_uint8
-from zoo.data.masks import Mask, Objects
+from zoo.data.masks import MOST_LABELS, Mask, Objects
 from zoo.data.scan import Scan, read_objects, read_scan, stem
 from zoo.errors import InputError
 
 #: What the challenge dropped: smaller parts of a volume's label, and of its cut through a slice.
 CHALLENGE_MIN_VOXELS, CHALLENGE_MIN_PIXELS = 1000, 100
-#: What a label map can hold.
-MOST_LABELS = np.iinfo(np.uint16).max
 
 Labels = NDArray[np.uint16]
 

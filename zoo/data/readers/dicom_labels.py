@@ -20,6 +20,7 @@ from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 
 from zoo.data.grid import Grid
+from zoo.data.masks import MOST_LABELS
 from zoo.errors import InputError
 from zoo.notes import note
 
@@ -30,8 +31,12 @@ _NO_OBJECT = ("EXTERNAL", "SUPPORT")
 TOLERANCE_VOXELS = 0.1
 #: A message lists no more numbers than this.
 MOST_TOLD = 8
-#: What a label map can hold.
-MOST_LABELS = np.iinfo(np.uint16).max
+#: What pydicom, and who looks for values that are missing or of other types, raise of a damaged file;
+#: `NotImplementedError` is pydicom's of pixels in an encoding that it has no decoder for.
+UNREADABLE = (
+    *(AttributeError, EOFError, InvalidDicomError, LookupError, NotImplementedError, OSError),
+    *(RuntimeError, TypeError, ValueError),
+)
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 Voxels = NDArray[np.bool_]
@@ -61,7 +66,7 @@ def read_dicom_labels(path: Path, grid: Grid) -> Iterator[tuple[int, Voxels]]:
             yield number, voxels
     except InputError:
         raise
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError, NotImplementedError, RuntimeError) as error:
+    except UNREADABLE as error:
         raise InputError(path, f"no readable labels ({type(error).__name__})", "a whole RTSTRUCT or SEG") from error
 
 
@@ -69,7 +74,7 @@ def _read(path: Path) -> Dataset:
     try:
         with _quiet():
             return pydicom.dcmread(path)
-    except (InvalidDicomError, OSError, EOFError, ValueError, KeyError, NotImplementedError, AttributeError) as error:
+    except UNREADABLE as error:
         raise InputError(path, "a file that cannot be read", "a whole RTSTRUCT or SEG") from error
 
 
