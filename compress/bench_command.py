@@ -125,7 +125,7 @@ case_options = options(
         default=["phantom"],
         show_default=True,
         metavar="CASES",
-        help="File, folder, glob, IMAGE=LABELS, phantom[:NAME] or synthetic[:FIRST-LAST]; repeat for more.",
+        help="File, folder, glob, IMAGE=LABELS, phantom[:NAME] or synthetic[:3d][:FIRST-LAST]; repeat for more.",
     ),
     click.option("--max-objects", type=click.IntRange(min=1), help="Keep only the largest objects of a case."),
     click.option(

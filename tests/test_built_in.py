@@ -24,6 +24,9 @@ from zoo.segment import load_prompted
         ("synthetic:3", ["synthetic:3"]),
         ("synthetic:8-10", ["synthetic:8", "synthetic:9", "synthetic:10"]),
         ("synthetic", [f"synthetic:{number}" for number in range(24)]),
+        ("synthetic:3d:7", ["synthetic:3d:7"]),
+        ("synthetic:3d:8-9", ["synthetic:3d:8", "synthetic:3d:9"]),
+        ("synthetic:3d", [f"synthetic:3d:{number}" for number in range(8)]),
     ],
 )
 def test_a_reference_finds_exactly_its_case(spec: str, references: list[str]) -> None:
@@ -34,9 +37,11 @@ def test_a_reference_finds_exactly_its_case(spec: str, references: list[str]) ->
         assert source.case_id == source.reference.replace(":", "_")
 
 
-@pytest.mark.parametrize("name", ["3-2", "-1", "1-", "x", "1,2", "²", "1-2-3"])
+@pytest.mark.parametrize(
+    "name", ["3-2", "-1", "1-", "x", "1,2", "²", "1-2-3", "3d:x", "3d:3-2", "3d-1", "2d:1", "3d:1:2"]
+)
 def test_what_is_no_range_of_numbers_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match=r"synthetic images: found .*; expected FIRST-LAST such as 0-23"):
+    with pytest.raises(InputError, match=r"synthetic images or volumes: found .*; expected FIRST-LAST such as 0-23"):
         find_cases(f"synthetic:{name}")
 
 
@@ -59,6 +64,20 @@ def test_synthetic_images_are_the_same_each_time_and_show_all_looks_alike() -> N
         boxes, values = boxes_from_labels(case.labels)
         np.testing.assert_array_equal(case.boxes, boxes)
         np.testing.assert_array_equal(case.object_labels, values)
+        np.testing.assert_array_equal(again.load().image, case.image)
+
+
+def test_synthetic_volumes_are_the_same_each_time_and_take_turns_at_the_looks() -> None:
+    cases = [source.load() for source in find_cases("synthetic:3d:0-3")]
+    assert [case.modality for case in cases] == ["CT", "MR", "CT", "MR"]
+    for case, again in zip(cases, find_cases("synthetic:3d:0-3"), strict=True):
+        assert case.is_volume
+        assert case.labels is not None
+        assert case.labels.shape == case.image.shape == (24, 192, 192)
+        assert 1 <= case.spacing_mm[0] <= 4, "slices are as thick as pixels, or thicker"
+        assert case.spacing_mm[1:] == (1, 1)
+        validate_boxes(case.case_id, case.boxes, case.spatial_shape)
+        np.testing.assert_array_equal(case.boxes, boxes_from_labels(case.labels)[0])
         np.testing.assert_array_equal(again.load().image, case.image)
 
 

@@ -135,8 +135,8 @@ def find_cases(spec: str) -> list[CaseSource]:
     Args:
         spec: a file, a folder (searched with its subfolders; the DICOM files of a folder are one image), a glob,
             `IMAGE=LABELS` (LABELS may be a glob of masks, one an object), or what is built in: `phantom` or
-            `phantom:NAME`, `synthetic` or `synthetic:FIRST-LAST`. What is there by that very name goes first. Folders
-            in a folder that `segment` wrote are passed over.
+            `phantom:NAME`, `synthetic`, `synthetic:FIRST-LAST`, `synthetic:3d` or `synthetic:3d:FIRST-LAST`. What is
+            there by that very name goes first. Folders in a folder that `segment` wrote are passed over.
 
     Raises:
         InputError: nothing is found.

@@ -5,5 +5,15 @@ Domain randomisation in the spirit of SynthSeg (Billot et al., arXiv:2107.09559)
 
 from zoo.data.synthetic.generator import LOOK_NAMES, SyntheticSample, batches, sample
 from zoo.data.synthetic.sheet import contact_sheet
+from zoo.data.synthetic.volume import VOLUME_LOOK_NAMES, SyntheticVolume, volume
 
-__all__ = ["LOOK_NAMES", "SyntheticSample", "batches", "contact_sheet", "sample"]
+__all__ = [
+    "LOOK_NAMES",
+    "VOLUME_LOOK_NAMES",
+    "SyntheticSample",
+    "SyntheticVolume",
+    "batches",
+    "contact_sheet",
+    "sample",
+    "volume",
+]

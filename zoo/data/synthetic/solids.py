@@ -38,8 +38,14 @@ def rotation(rng: np.random.Generator) -> NDArray[np.float32]:
 class Plane:
     """A random plane through the scene, on which solids are cut."""
 
-    def __init__(self, rng: np.random.Generator, shape: tuple[int, int]) -> None:
-        """Lays the plane and warps the space; `shape` (h, w) is the size of the masks in pixels."""
+    def __init__(self, rng: np.random.Generator, shape: tuple[int, int], offset: float | None = None) -> None:
+        """Lays the plane and warps the space.
+
+        Args:
+            rng: of both; planes of one state lie parallel in one space.
+            shape: (h, w) of the masks in pixels.
+            offset: of the plane from the middle of the scene, in half image sides; drawn if None.
+        """
         self.shape = shape
         self.rows, self.columns = max(8, shape[0] // 2), max(8, shape[1] // 2)
         scale = max(shape)
@@ -47,7 +53,8 @@ class Plane:
         x = np.linspace(-shape[1] / scale, shape[1] / scale, self.columns, dtype=np.float32)
         frame = rotation(rng)
         grid = np.stack(np.meshgrid(y, x, indexing="ij")).reshape(2, -1)
-        self.flat = frame[:, :2] @ grid + frame[:, 2:] * np.float32(rng.uniform(-0.35, 0.35))
+        drawn = rng.uniform(-0.35, 0.35)
+        self.flat = frame[:, :2] @ grid + frame[:, 2:] * np.float32(drawn if offset is None else offset)
         waves = rng.normal(0, 3.0, (4, 3)).astype(np.float32)
         sines = np.sin(waves @ self.flat + rng.uniform(0, 6, (4, 1)).astype(np.float32))
         self.points: Points = self.flat + rng.normal(0, 0.05, (3, 4)).astype(np.float32) @ sines
@@ -73,6 +80,11 @@ class Plane:
             inside = solid(rng, (rotation(rng) @ local / axes).astype(np.float32))
             field[part] = np.maximum(inside, -1).reshape(field[part].shape)
         return np.asarray(cv2.resize(field, self.shape[::-1], interpolation=cv2.INTER_LINEAR) > 0)
+
+    def at(self, y: int, x: int) -> Points:
+        """The 3D point (3,) under a pixel."""
+        row, column = min(y // 2, self.rows - 1), min(x // 2, self.columns - 1)
+        return self.point(row * self.columns + column)
 
     def point(self, index: int) -> Points:
         """The 3D point (3,) under pixel `index` of the half-resolution grid."""
