@@ -78,6 +78,13 @@ rule_options = options(
         help="Whether that mask prompts, too, and not its box alone.  [default: where the weights were trained for it]",
     ),
     click.option(
+        "--own-box-share",
+        type=Between(0, 1),
+        default=0.5,
+        show_default=True,
+        help="Where the box beside such a mask lies: 0 is the mask's own, 1 that of the whole object.",
+    ),
+    click.option(
         "--mask-value",
         type=click.Choice(["binary", "label"]),
         default="binary",

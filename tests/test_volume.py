@@ -49,6 +49,10 @@ def test_a_mask_prompts_its_neighbour_dilated_by_three() -> None:
     assert backend.prompts[1:] == [[52, 62, 88, 98]] * 2
 
 
+#: An object's own box, without its slices.
+OWN = [50, 60, 90, 100]
+
+
 def masks_beside(protocol: Protocol3D, trained: bool, shrink_px: int = 5) -> list[list[int] | None]:
     """For each prompt of a walk through five slices, bottom to top its size: the mask's box and area, or None."""
     backend = BoxBackend(shrink_px=shrink_px)
@@ -71,12 +75,31 @@ def test_a_mask_itself_prompts_weights_that_were_trained_for_it(name: str) -> No
     first, second = [55, 65, 85, 95, 31 * 31], [57, 67, 83, 93, 27 * 27]
     expected = [None, first, second, first, second]
     none = [None] * 5
-    assert masks_beside(Protocol3D(name), trained=True) == expected
-    assert masks_beside(Protocol3D(name, mask_prompts=True), trained=False) == expected
+    assert masks_beside(Protocol3D(name, own_box_share=0), trained=True) == expected
+    assert masks_beside(Protocol3D(name, mask_prompts=True, own_box_share=0), trained=False) == expected
     assert masks_beside(Protocol3D(name), trained=False) == none
     assert masks_beside(Protocol3D(name, mask_prompts=False), trained=True) == none
     assert masks_beside(Protocol3D(name, propagate=False), trained=True) == none
     assert masks_beside(Protocol3D(name), trained=True, shrink_px=200) == none, "nothing of a mask is left"
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize(
+    ("share", "second", "third"),
+    # The box's mask is 55..85 x 65..95, and 52..88 x 62..98 with its margin of 3; the next mask follows from that.
+    [(0, [52, 62, 88, 98], [54, 64, 86, 96]), (0.5, [51, 61, 89, 99], [51.5, 61.5, 88.5, 98.5]), (1, OWN, OWN)],
+)
+def test_the_box_beside_a_mask_lies_between_its_own_and_the_objects(
+    name: str, share: float, second: list[float], third: list[float]
+) -> None:
+    backend = BoxBackend(shrink_px=5)
+    backend.spec = replace(backend.spec, mask_prompts=True)
+    case = volume([[*OWN[:2], 0, *OWN[2:], 4]])
+    segment_volume(case, backend, Protocol3D(name, own_box_share=share))
+    np.testing.assert_allclose(backend.prompts, [OWN, second, third, second, third], atol=0.5)
+    backend.prompts.clear()
+    segment_volume(case, backend, Protocol3D(name, own_box_share=share, mask_prompts=False))
+    assert backend.prompts[1] == [52, 62, 88, 98], "a box alone says which object is meant"
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -94,7 +117,9 @@ def test_what_a_record_tells_of_mask_prompts() -> None:
     trained = replace(spec, mask_prompts=True)
     assert "mask_prompts" not in Protocol3D().recorded(spec)
     assert "mask_prompts" not in Protocol3D(mask_prompts=False).recorded(trained)
+    assert "own_box_share" not in Protocol3D(own_box_share=0.7).recorded(spec)
     assert Protocol3D().recorded(trained)["mask_prompts"] is True
+    assert Protocol3D(own_box_share=0.7).recorded(trained)["own_box_share"] == 0.7
     assert Protocol3D(mask_prompts=True).recorded(spec)["mask_prompts"] is True
     for asked in (None, True, False):
         assert protocol_of(Protocol3D(mask_prompts=asked).as_record()) == Protocol3D(mask_prompts=asked)

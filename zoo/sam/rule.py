@@ -2,8 +2,8 @@
 
 In a volume, for each object the middle slice of its box is segmented with the box's own x and y; then every slice
 upwards, then every slice downwards, prompted by the box of its neighbour's mask, or by the object's own box where that
-mask is empty; weights that were trained for it get that mask, too. All protocols follow this rule; they differ in what
-they compute again.
+mask is empty; weights that were trained for it get that mask, too, and a box between the two. All protocols follow this
+rule; they differ in what they compute again.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from zoo.transforms import MASK_LOGIT, BoxRounding, Fit, mask_box, mask_in_frame
 #: `per_object` encodes every slice again for every object; `cached` encodes every slice once; `batched` encodes once
 #: and decodes all objects of a slice together, by the decoder's fast path.
 PROTOCOLS = ("per_object", "cached", "batched")
+#: Options of volumes that mean nothing where no mask prompts.
+OF_MASKS = ("mask_prompts", "own_box_share")
 #: Points (1, P, 2) in the prompt frame and their labels (1, P), of one object.
 Clicks = tuple[Floats, NDArray[np.int64]]
 
@@ -83,6 +85,8 @@ class Protocol3D(Protocol):
         propagate: prompt with the neighbour's mask; without it every slice gets the object's own box.
         mask_prompts: whether that mask prompts, too, and not its box alone; None where the weights were trained for it,
             as the encoder's spec says. Rep-MedSAM: False.
+        own_box_share: where the box beside such a mask lies, on the way from the mask's (0) to the object's own (1): as
+            the mask says which object is meant, its box may leave it room to grow.
         mask_value: what the neighbour's mask holds while it is resized: `binary`, or the object's number (`label`),
             which lets smaller coverage through the higher the number, as the published script does.
     """
@@ -92,6 +96,7 @@ class Protocol3D(Protocol):
     box_dilation_px: int = 3
     propagate: bool = True
     mask_prompts: bool | None = None
+    own_box_share: float = 0.5
     mask_value: Literal["binary", "label"] = "binary"
 
     def __post_init__(self) -> None:
@@ -99,10 +104,10 @@ class Protocol3D(Protocol):
             raise unknown_name("protocol", self.name, PROTOCOLS)
 
     def recorded(self, spec: EncoderSpec) -> dict[str, Any]:
-        """As `Protocol.recorded`; `mask_prompts` is told of where it is true, as no record of before has it."""
-        options = self.as_record()
-        del options["mask_prompts"]
-        return options | ({"mask_prompts": True} if self.prompts_with_masks(spec) else {})
+        """As `Protocol.recorded`; `OF_MASKS` are told of where masks prompt, as no record of before has them."""
+        options = self.as_record() | {"mask_prompts": True}
+        untold = () if self.prompts_with_masks(spec) else OF_MASKS
+        return {option: value for option, value in options.items() if option not in untold}
 
     def prompts_with_masks(self, spec: EncoderSpec) -> bool:
         """Whether masks prompt their neighbours, of a model of this spec."""
@@ -180,7 +185,15 @@ def clicks_for(
     return points[None], np.array([[int(click.belongs) for click in own]])
 
 
-def prompt_for(case: Case, number: int, previous: NDArray[np.bool_] | None, fit: Fit, protocol: Protocol3D) -> Floats:
+def prompt_for(
+    case: Case,
+    number: int,
+    previous: NDArray[np.bool_] | None,
+    fit: Fit,
+    protocol: Protocol3D,
+    *,
+    beside_mask: bool = False,
+) -> Floats:
     """The box (4,) in the prompt frame that asks for an object's slice.
 
     Args:
@@ -189,6 +202,7 @@ def prompt_for(case: Case, number: int, previous: NDArray[np.bool_] | None, fit:
         previous: the neighbouring slice's mask (H, W); None for the middle slice.
         fit: of a slice in the prompt frame.
         protocol: the options.
+        beside_mask: whether `previous` itself prompts, too.
     """
     own = scale_boxes(case.boxes[number : number + 1, [0, 1, 3, 4]], fit, protocol.box_rounding)[0]
     if previous is None or not protocol.propagate:
@@ -199,6 +213,8 @@ def prompt_for(case: Case, number: int, previous: NDArray[np.bool_] | None, fit:
         return own
     if protocol.within_box:
         around = np.clip(around, np.tile(own[:2], 2), np.tile(own[2:], 2))
+    if beside_mask:
+        around = around + protocol.own_box_share * (own - around)
     return around.astype(np.float32)
 
 

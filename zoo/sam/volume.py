@@ -94,13 +94,13 @@ class _Segmenter:
             masks: dict[int, NDArray[np.bool_]] = {}
             for z, before in _steps(walk):
                 previous = None if before is None else masks[before]
-                prompt = self._prompt(walk.number, previous)
                 embedding = self._embed(z)
                 asked_again = self.protocol.name == "cached" and last_user[z] > walk.number
                 if asked_again and len(self._kept) < kept_embeddings:
                     self._kept[z] = embedding
                 clicks = clicks_for(self.case, walk.number, self.fit, z)
                 mask = self._mask_prompt(previous, clicks)
+                prompt = self._prompt(walk.number, previous, mask)
                 with self.clock.measure("decode"):
                     logits = decode_one(self.backend, embedding, prompt, clicks, mask)
                 masks[z] = self._paint(z, walk.number, logits)
@@ -132,16 +132,17 @@ class _Segmenter:
         self, z: int, embedding: Floats, numbers: list[int], before: dict[int, NDArray[np.bool_]]
     ) -> dict[int, NDArray[np.bool_]]:
         """Masks of the objects `numbers` in slice `z`, prompted by their masks `before`."""
-        prompts = np.stack([self._prompt(number, before.get(number)) for number in numbers])
         clicks = [clicks_for(self.case, number, self.fit, z) for number in numbers]
         windows = np.stack([self._windows[number] for number in numbers]) if self._windows else None
         beside = [self._mask_prompt(before.get(number), own) for number, own in zip(numbers, clicks, strict=True)]
+        prompts = np.stack([self._prompt(n, before.get(n), mask) for n, mask in zip(numbers, beside, strict=True)])
         decoded = decode_objects(self.backend, embedding, prompts, clicks, windows, self.clock, beside)
         return {numbers[place]: self._paint(z, numbers[place], low_res) for place, low_res in decoded}
 
-    def _prompt(self, number: int, previous: NDArray[np.bool_] | None) -> Floats:
+    def _prompt(self, number: int, previous: NDArray[np.bool_] | None, mask: Floats | None) -> Floats:
+        """The box that prompts, beside the neighbour's mask if that does, too."""
         with self.clock.measure("postprocess"):
-            return prompt_for(self.case, number, previous, self.fit, self.protocol)
+            return prompt_for(self.case, number, previous, self.fit, self.protocol, beside_mask=mask is not None)
 
     def _mask_prompt(self, previous: NDArray[np.bool_] | None, clicks: Clicks | None) -> Floats | None:
         """The neighbour's mask as a prompt, where it is one: what a person clicks at, was not trained beside it."""
