@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from zoo.data.case import Case
-from zoo.overlay import COLOURS, draw, write_animation, write_montage
+from zoo.data.clicks import Click
+from zoo.overlay import COLOURS, TILE_PX, _region, draw, write_animation, write_montage
 
 
 def test_a_mask_is_tinted_in_its_colour_and_framed() -> None:
@@ -37,3 +40,40 @@ def test_millimetres_are_square_and_a_volume_is_shown_around_its_boxes(small_vol
     write_animation(small_volume, segmentation, tmp_path / "m.gif")
     with Image.open(tmp_path / "m.gif") as animation:
         assert animation.n_frames == 6
+
+
+def picture_of(case: Case, path: Path) -> NDArray[np.int64]:
+    write_montage(case, np.zeros(case.spatial_shape, np.uint16), path)
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB")).astype(np.int64)
+
+
+def test_clicks_are_marked_where_they_are(tmp_path: Path) -> None:
+    """An image of 64 px is shown at 768: the arms of a cross at (20, 40) meet at 12 * 20.5 and 12 * 40.5."""
+    boxes = np.array([[4, 4, 60, 60]])
+    case = Case("c", "US", np.full((64, 64, 3), 100, np.uint8), boxes, np.array([1], np.uint16), (1.0, 1.0))
+    plain = picture_of(case, tmp_path / "plain.png")
+    for belongs, arm in ((True, (0, 5)), (False, (5, 5))):
+        marked = picture_of(replace(case, clicks=(Click(0, (20, 40), belongs),)), tmp_path / "marked.png")
+        rows, columns = np.nonzero((marked != plain).any(2))
+        assert abs(rows.mean() - 12 * 40.5) < 1
+        assert abs(columns.mean() - (768 + 12 * 20.5)) < 1
+        assert (marked[int(12 * 40.5) + arm[0], 768 + int(12 * 20.5) + arm[1]] == 255).all()
+
+
+def test_a_clicked_slice_of_a_volume_is_shown(small_volume: Case, tmp_path: Path) -> None:
+    box = small_volume.boxes[0]
+    deep = np.repeat(small_volume.image[:1], 40, axis=0)
+    boxes = np.array([[*box[:2], 0, *box[3:5], 39]])
+    case = replace(small_volume, image=deep, boxes=boxes, object_labels=np.array([1], np.uint16), labels=None)
+    clicked = replace(case, clicks=(Click(0, (int(box[0]), int(box[1]), 5), True),))
+    assert picture_of(case, tmp_path / "a.png").shape[0] == 3 * picture_height(case)
+    shown = picture_of(clicked, tmp_path / "b.png")
+    assert shown.shape[0] == 4 * picture_height(case), "a thirteenth slice"
+
+
+def picture_height(case: Case) -> int:
+    """Of one slice in a montage of four columns."""
+    rows, columns = _region(case)
+    extent = np.array([rows.stop - rows.start, columns.stop - columns.start]) * case.spacing_mm[1:]
+    return round(extent[0] * TILE_PX / extent.max())

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoo.data.synthetic import VOLUME_LOOK_NAMES, volume
+from zoo.data.synthetic import VOLUME_LOOK_NAMES, volume, volume_sheet
 from zoo.data.synthetic.solids import Plane
 from zoo.data.synthetic.volume import MIN_VOXELS, THICKNESS
 from zoo.errors import InputError
@@ -92,3 +92,14 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         volume(-1)
     with pytest.raises(InputError, match="us"):
         volume(0, look="us")
+
+
+def test_a_sheet_shows_slices_of_a_volume_a_row() -> None:
+    sheet = volume_sheet(3, rows=2, columns=4, size=64)
+    assert sheet.shape == (2 * 64, 4 * 64, 3)
+    drawn = volume(4, size=64)
+    tile, z = sheet[64:, 64 : 2 * 64], 9
+    plain = (tile == drawn.image[z, :, :, None]).all(2)
+    inside = drawn.labels[z] > 0
+    assert plain[~inside].all(), "contours lie on their objects"
+    assert 0 < (~plain).sum() < inside.sum()

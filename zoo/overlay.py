@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zoo.data.case import Case
+from zoo.data.clicks import Click
 from zoo.files import whole_file
 
 #: Side in pixels that slices are enlarged or reduced to.
@@ -30,6 +32,8 @@ COLOURS = np.array(
 NUMBERED_PX = 250
 #: Of more objects in a picture, frames would hide what is in them.
 MOST_FRAMED = 10
+#: Length of the arms of a click's cross.
+MARK_PX = 14
 #: What is shown of a volume around its boxes, as a share of their extent.
 MARGIN = 0.08
 
@@ -43,7 +47,7 @@ def write_montage(case: Case, segmentation: NDArray[np.uint16], path: Path) -> N
     """Writes a PNG: an image beside its segmentation, or evenly spaced slices of a volume's boxes.
 
     Args:
-        case: what was segmented; its boxes are drawn.
+        case: what was segmented; its boxes and clicks are drawn.
         segmentation: uint16 of the case's spatial shape.
         path: of the PNG.
     """
@@ -53,6 +57,7 @@ def write_montage(case: Case, segmentation: NDArray[np.uint16], path: Path) -> N
     else:
         plain = _resized(case.image, PICTURE_PX, (1.0, 1.0))
         drawn = draw(case.image, segmentation, case.boxes, case.object_labels, PICTURE_PX, (1.0, 1.0))
+        _mark(drawn, case.clicks, (0, 0), case.spatial_shape)
         picture = np.concatenate([plain, drawn], axis=1)
     with whole_file(path) as part:
         Image.fromarray(picture).save(part, format="PNG")
@@ -121,6 +126,23 @@ def _write(picture: Pixels, text: str, at: tuple[int, int], size: float) -> None
         cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, ink, thickness, cv2.LINE_AA)
 
 
+def _mark(picture: Pixels, clicks: Iterable[Click], corner: tuple[int, int], shape: tuple[int, ...]) -> None:
+    """Marks clicks: an upright cross where something belongs to its object, a tilted one where it does not.
+
+    Args:
+        picture: drawn on.
+        clicks: what is marked, whatever its slice.
+        corner: (x, y) of the first pixel of the image that the picture shows.
+        shape: (h, w) of what it shows, in pixels of the image.
+    """
+    scale = np.array(picture.shape[1::-1]) / shape[::-1]
+    for click in clicks:
+        x, y = ((np.array(click.voxel[:2]) - corner + 0.5) * scale).astype(int).tolist()
+        kind = cv2.MARKER_CROSS if click.belongs else cv2.MARKER_TILTED_CROSS
+        for ink, thickness in (((0, 0, 0), 4), ((255, 255, 255), 2)):
+            cv2.drawMarker(picture, (x, y), ink, kind, MARK_PX, thickness)
+
+
 def _slice(case: Case, segmentation: NDArray[np.uint16], z: int, side: int) -> Pixels:
     reached = (case.boxes[:, 2] <= z) & (z <= case.boxes[:, 5])
     rows, columns = _region(case)
@@ -128,6 +150,8 @@ def _slice(case: Case, segmentation: NDArray[np.uint16], z: int, side: int) -> P
     spacing = (case.spacing_mm[1], case.spacing_mm[2])
     image, masks = case.image[z, rows, columns], segmentation[z, rows, columns]
     picture = draw(image, masks, boxes, case.object_labels[reached], side, spacing)
+    here = [click for click in case.clicks if click.voxel[2] == z]
+    _mark(picture, here, (columns.start, rows.start), image.shape)
     _write(picture, f"z {z}", (6, 18), 0.5)
     return picture
 
@@ -141,8 +165,9 @@ def _region(case: Case) -> tuple[slice, slice]:
 
 
 def _shown_slices(case: Case, most: int) -> list[int]:
+    """Slices at even distances, and those with clicks."""
     first, last = int(case.boxes[:, 2].min()), int(case.boxes[:, 5].max())
-    return sorted({int(z) for z in np.linspace(first, last, most).round()})
+    return sorted({int(z) for z in np.linspace(first, last, most).round()} | {click.voxel[2] for click in case.clicks})
 
 
 def _resized(image: Pixels, side: int, spacing: tuple[float, float]) -> Pixels:

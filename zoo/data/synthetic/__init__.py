@@ -4,7 +4,7 @@ Domain randomisation in the spirit of SynthSeg (Billot et al., arXiv:2107.09559)
 """
 
 from zoo.data.synthetic.generator import LOOK_NAMES, SyntheticSample, batches, sample
-from zoo.data.synthetic.sheet import contact_sheet
+from zoo.data.synthetic.sheet import contact_sheet, volume_sheet
 from zoo.data.synthetic.volume import VOLUME_LOOK_NAMES, SyntheticVolume, volume
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "contact_sheet",
     "sample",
     "volume",
+    "volume_sheet",
 ]

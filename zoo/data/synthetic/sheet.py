@@ -1,4 +1,4 @@
-"""A contact sheet: samples side by side, their labels outlined."""
+"""Contact sheets: samples side by side, or slices of volumes, their labels outlined."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.data.synthetic.generator import SyntheticSample, sample
+from zoo.data.synthetic.generator import sample
+from zoo.data.synthetic.volume import volume
 
 
 def contact_sheet(
@@ -26,15 +27,26 @@ def contact_sheet(
     for i in range(rows * columns):
         drawn = sample(seed + i, size, look)
         top, left = i // columns * size, i % columns * size
-        sheet[top : top + size, left : left + size] = outline(drawn) if outlined else drawn.image
+        sheet[top : top + size, left : left + size] = outline(drawn.image, drawn.labels) if outlined else drawn.image
     return sheet
 
 
-def outline(drawn: SyntheticSample) -> NDArray[np.uint8]:
-    """The image with the contours of its labels drawn over it, uint8 (H, W, 3) RGB."""
-    picture = drawn.image.copy()
-    for value in range(1, int(drawn.labels.max()) + 1):
-        mask = (drawn.labels == value).astype(np.uint8)
+def volume_sheet(seed: int, rows: int, columns: int, size: int = 128, look: str | None = None) -> NDArray[np.uint8]:
+    """Volumes of consecutive seeds from `seed`, a row each, evenly spaced slices side by side, as `contact_sheet`."""
+    strips = []
+    for number in range(rows):
+        drawn = volume(seed + number, size=size, look=look)
+        shown = np.linspace(0, len(drawn.image) - 1, columns + 2).round().astype(int)[1:-1]
+        images = np.repeat(drawn.image[shown, :, :, None], 3, axis=-1)
+        strips.append(np.concatenate(list(map(outline, images, drawn.labels[shown])), axis=1))
+    return np.concatenate(strips)
+
+
+def outline(image: NDArray[np.uint8], labels: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """The image (H, W, 3) with the contours of its labels (H, W) drawn over it, uint8 RGB."""
+    picture = image.copy()
+    for value in range(1, int(labels.max()) + 1):
+        mask = (labels == value).astype(np.uint8)
         contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         hue = np.array([[[value * 67 % 180, 230, 255]]], np.uint8)
         colour = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0].tolist()
