@@ -20,8 +20,8 @@ from bench.metrics import hd95_mm, score_labels
 from bench.record import Record, append_record, finite, record_key
 from zoo.data.cases import LABEL_TOKENS, CaseSource, find_cases, is_npz
 from zoo.data.modality import modality_from_name
-from zoo.data.npz import load_label_map, load_label_values, load_spacing, original_labels
-from zoo.data.scan import SUFFIXES, Scan, read_labels, read_scan, stem
+from zoo.data.npz import load_label_map, load_label_names, load_label_values, load_spacing, original_labels
+from zoo.data.scan import SUFFIXES, Scan, object_names, read_labels, read_scan, stem
 from zoo.errors import InputError
 from zoo.files import sha256_of
 
@@ -239,12 +239,14 @@ def score_pair(pair: Pair, rules: Rules = "plain", tolerance_mm: float = 2.0) ->
 
 
 def _originals(pair: Pair) -> Callable[[int], int | str | None]:
-    """What a label of a reference was in the scan's labels: itself, what an npz says, or of several masks its name."""
+    """What a label of a reference was in the scan's labels: the name of its mask, what an npz says, or itself."""
     if len(pair.references) > 1:
-        names = (stem(path).removeprefix(pair.case_id).strip("_-. ") for path in pair.references)
-        return dict(enumerate(names, start=1)).get
+        return object_names(pair.references, pair.segmentation).get
     (reference,) = pair.references
-    return original_labels(reference).get if is_npz(reference) else lambda label: label
+    if not is_npz(reference):
+        return lambda label: label
+    known: dict[int, int | str] = {**original_labels(reference), **load_label_names(reference)}
+    return known.get
 
 
 def _relative(found: int, expected: int) -> float:

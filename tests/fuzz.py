@@ -29,6 +29,7 @@ from pydicom.uid import RLELossless
 from test_dicom import write_dicom
 
 from zoo.data.boxes import read_boxes, read_clicks
+from zoo.data.masks import Objects
 from zoo.data.npz import load_challenge_npz, load_label_map
 from zoo.data.prepare import Preparation, prepare_case
 from zoo.data.scan import read_labels, read_scan
@@ -41,7 +42,7 @@ MEMORY_BYTES, SECONDS = 6 * 2**30, 60
 def read_volume(path: Path) -> None:
     scan = read_scan(path)
     labels = read_labels([path], scan)
-    prepare_case(scan, labels, Preparation(), "x")
+    prepare_case(scan, Objects(labels), Preparation(), "x")
 
 
 def read_dicom(path: Path) -> None:

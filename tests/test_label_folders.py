@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_cli import invoke
 from test_dicom import write_dicom
 from test_nifti import pairs, save, touch
 
 from zoo.data.cases import find_cases
+from zoo.data.npz import load_challenge_npz, load_label_map, load_label_names, save_segmentation
+from zoo.data.prepare import Preparation
 from zoo.errors import InputError
 
 
@@ -57,6 +60,64 @@ def test_each_mask_of_the_folder_is_an_object(tmp_path: Path) -> None:
     assert (case.case_id, case.modality) == ("s0001_mri", "MR")
     assert np.array_equal(case.labels, masks[0] + 2 * masks[1])
     assert find_cases(source.reference)[0].labels_paths == source.labels_paths
+    assert case.label_names == {1: "liver", 2: "spleen"}
+
+
+def write_masks(folder: Path, **masks: np.ndarray) -> None:
+    """TotalSegmentator's layout, of one image and a mask an object."""
+    (folder / "segmentations").mkdir(parents=True)
+    shape = next(iter(masks.values())).shape
+    save(folder / "mri.nii.gz", np.random.default_rng(0).integers(1, 400, shape).astype(np.int16))
+    for name, mask in masks.items():
+        save(folder / "segmentations" / f"{name}.nii.gz", mask.astype(np.uint8))
+
+
+def cube(start: int, side: int = 4) -> np.ndarray:
+    mask = np.zeros((8, 8, 8), np.uint8)
+    mask[start : start + side, start : start + side, start : start + side] = 1
+    return mask
+
+
+def test_names_of_masks_go_through_npz_to_the_scores(tmp_path: Path) -> None:
+    """The second case lacks the first one's first mask: its label 1 is another organ."""
+    write_masks(tmp_path / "scans" / "s1", kidney=cube(0), liver=cube(4))
+    write_masks(tmp_path / "scans" / "s2", liver=cube(1), spleen=cube(5, 3))
+    small = ("--min-voxels", "0", "--min-pixels", "0")
+    assert invoke("prepare", "-i", tmp_path / "scans", "-o", tmp_path / "npz", *small).exit_code == 0
+    files = sorted((tmp_path / "npz").glob("*.npz"))
+    assert [load_label_names(file) for file in files] == [{1: "kidney", 2: "liver"}, {1: "liver", 2: "spleen"}]
+    assert load_challenge_npz(files[1]).label_names == {1: "liver", 2: "spleen"}
+    (tmp_path / "segs").mkdir()
+    for file in files:
+        save_segmentation(load_label_map(file), tmp_path / "segs" / file.name, label_names=load_label_names(file))
+    done = invoke("score", "-s", tmp_path / "segs", "-g", tmp_path / "npz", "-o", tmp_path / "scores")
+    assert done.exit_code == 0, done.output
+    rows = (tmp_path / "scores" / "scores.csv").read_text().splitlines()
+    assert [row.split(",")[4] for row in rows[1:]] == ["kidney", "liver", "liver", "spleen"]
+    assert load_label_names(tmp_path / "segs" / files[0].name) == {1: "kidney", 2: "liver"}
+    assert invoke("prepare", "-i", tmp_path / "npz", "-o", tmp_path / "again").exit_code == 0
+    assert [load_label_names(file) for file in sorted((tmp_path / "again").glob("*.npz"))] == [
+        {1: "kidney", 2: "liver"},
+        {1: "liver", 2: "spleen"},
+    ]
+
+
+def test_names_follow_their_objects(tmp_path: Path) -> None:
+    """Of three masks the first is too small to be kept; parts told apart have no names."""
+    write_masks(tmp_path / "s", adrenal=cube(7, 1), kidney=cube(0), liver=cube(4, 3))
+    (source,) = find_cases(str(tmp_path / "s"))
+    case, values = source.load(Preparation(min_voxels=2)).renumbered()
+    assert (case.label_names, values) == ({1: "kidney", 2: "liver"}, (2, 3))
+    assert source.load(Preparation(instances=True)).label_names == {}
+    (one,) = find_cases(f"{tmp_path}/s/mri.nii.gz={tmp_path}/s/segmentations/liver.nii.gz")
+    assert one.load().label_names == {}, "a single file is a label map, whatever it is called"
+
+
+@pytest.mark.parametrize("names", [np.array([1, 2]), np.array("liver"), np.array([b"liver"])])
+def test_names_that_are_none_are_refused(names: np.ndarray, tmp_path: Path) -> None:
+    np.savez(tmp_path / "2D_x.npz", imgs=np.zeros((8, 8), np.uint8), boxes=[[1, 1, 3, 3]], label_names=names)
+    with pytest.raises(InputError, match=r"label_names: found .*; expected a text for each label"):
+        load_challenge_npz(tmp_path / "2D_x.npz")
 
 
 @pytest.mark.parametrize("place", ["p1/segmentations", "p1/dicom/segmentations"])

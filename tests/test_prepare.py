@@ -19,6 +19,7 @@ from cli import main
 from zoo.data.cases import find_cases
 from zoo.data.dataset import open_source
 from zoo.data.grid import Grid
+from zoo.data.masks import Objects
 from zoo.data.npz import load_challenge_npz, load_label_values
 from zoo.data.prepare import Preparation, drop_small, jitter_boxes, prepare_case, prepare_labels, split_instances
 from zoo.data.scan import Scan, read_scan
@@ -80,12 +81,12 @@ def test_only_labelled_slices_are_kept_where_they_are() -> None:
     labels = np.zeros((6, 8, 8), np.uint16)
     labels[2, 1:4, 1:4] = labels[4, 2:5, 2:5] = 5
     voxels = np.arange(6 * 64.0).reshape(6, 8, 8)
-    case = prepare_case(scan(voxels), labels, Preparation(labelled_slices=True), "x")
+    case = prepare_case(scan(voxels), Objects(labels), Preparation(labelled_slices=True), "x")
     assert case.image.shape == (3, 8, 8)
     assert case.boxes.tolist() == [[1, 1, 0, 4, 4, 2]]
     assert case.affine is not None
     assert case.affine[2, 3] == 4.0  # two slices of 2 mm
-    whole = prepare_case(scan(voxels), labels, Preparation(), "x")
+    whole = prepare_case(scan(voxels), Objects(labels), Preparation(), "x")
     np.testing.assert_array_equal(case.image, whole.image[2:5])
 
 

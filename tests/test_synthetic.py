@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from zoo.data.synthetic import LOOK_NAMES, batches, contact_sheet, sample
+from zoo.data.synthetic.appearance import part_rinds
+from zoo.data.synthetic.canvas import Canvas
 from zoo.data.synthetic.generator import MIN_AREA_PX
 from zoo.errors import InputError
 
@@ -65,6 +67,16 @@ def test_objects_differ_from_what_is_around_them() -> None:
             around = ~inside[box]
             told.append(abs(grey[box][inside[box]].mean() - grey[box][around].mean()) > 2 if around.any() else True)
     assert np.mean(told) > 0.85
+
+
+def test_an_image_without_a_border_has_rinds_without_end() -> None:
+    """One part all over: its brightness is lost as far from a border as can be, which is no overflow."""
+    canvas = Canvas((16, 24))
+    canvas.paint(np.ones((16, 24), np.bool_), "bone", True)
+    drawn = [part_rinds(canvas, np.random.default_rng(seed)) for seed in range(20)]
+    assert np.isfinite(drawn).all()
+    assert np.ptp(drawn, axis=(1, 2)).max() == 0
+    assert np.max(drawn) > 0.3
 
 
 def test_batches_resume_anywhere() -> None:

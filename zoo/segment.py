@@ -140,7 +140,7 @@ def write_segmentation(segmentation: Labels, prompted: Prompted, path: Path) -> 
 
 def _write(segmentation: Labels, prompted: Prompted, path: Path) -> None:
     if path.suffix == ".npz":
-        save_segmentation(segmentation, path, prompted.label_values)
+        save_segmentation(segmentation, path, prompted.label_values, prompted.case.label_names)
     elif path.suffix == ".png":
         narrow = segmentation.astype(np.uint8) if segmentation.max() <= np.iinfo(np.uint8).max else segmentation
         with whole_file(path) as part:

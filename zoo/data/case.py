@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,7 @@ class Case:
         affine: float64 (4, 4): voxel (x, y, z) of a volume to RAS coordinates in mm, where the file says.
         left_out: label values of the file that no box asks for, being smaller than what was to be kept.
         clicks: beside the boxes.
+        label_names: what a label value stands for, where that is known.
     """
 
     case_id: str
@@ -50,6 +51,7 @@ class Case:
     affine: NDArray[np.float64] | None = None
     left_out: tuple[int, ...] = ()
     clicks: tuple[Click, ...] = ()
+    label_names: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def is_volume(self) -> bool:
@@ -75,7 +77,8 @@ class Case:
         numbers = np.zeros(int(max(self.labels.max(), self.object_labels.max())) + 1, np.uint16)
         numbers[self.object_labels] = wanted
         values = tuple(self.object_labels.tolist())
-        return replace(self, labels=numbers[self.labels], object_labels=wanted), values
+        names = {new: self.label_names[old] for new, old in enumerate(values, start=1) if old in self.label_names}
+        return replace(self, labels=numbers[self.labels], object_labels=wanted, label_names=names), values
 
     def keep_objects(self, count: int) -> Case:
         """The same case with its `count` largest objects by box volume, in their original order."""

@@ -68,10 +68,12 @@ class Objects:
     Attributes:
         labels: uint16 (H, W) or (D, H, W).
         covered: by label, the whole masks of objects that have not all their voxels in `labels`.
+        names: by label, where files of one object each say what it is.
     """
 
     labels: Labels
     covered: Mapping[int, Mask] = field(default_factory=dict)
+    names: Mapping[int, str] = field(default_factory=dict)
 
     def boxes(self) -> tuple[NDArray[np.int64], Labels]:
         """Tight inclusive boxes of the whole objects, and their labels, as `boxes_from_labels` has them."""

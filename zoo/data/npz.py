@@ -1,7 +1,8 @@
 """The challenge's npz: `imgs`, `gts`, `boxes`, `spacing` (CVPR 2024 "Segment Anything in Medical Images on Laptop").
 
 Boxes are `x_min y_min x_max y_max` or `x_min y_min z_min x_max y_max z_max`, spacing is (x, y, z) in mm. `gts` are 1 to
-N, whatever they are of; `label_values`, a key of ours, has what they were in the file that the case was made of.
+N, whatever they are of; keys of ours say what they were in the file that the case was made of (`label_values`), and,
+where each was a file of its own, what it was called (`label_names`, empty where nobody says).
 Headers are read before anything is inflated, so that a huge or pickled array is refused at no cost.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def load_challenge_npz(
     Raises:
         InputError: a file, key, type, shape or value that cannot be used.
     """
-    arrays = _read_arrays(path, ("imgs", "boxes", "spacing", "affine"))
+    arrays = _read_arrays(path, ("imgs", "boxes", "spacing", "affine", "label_names"))
     if labels or (prompts is None and "boxes" not in arrays):
         arrays |= _read_arrays(path, ("gts",))
     if "imgs" not in arrays:
@@ -59,8 +60,19 @@ def load_challenge_npz(
     spacing_mm = _spacing(f"{path}:spacing", arrays.get("spacing"), len(shape))
     kept = label_map if labels else None
     affine = _affine(f"{path}:affine", arrays["affine"]) if "affine" in arrays else None
-    modality = modality_from_name(path.stem)
-    return Case(path.stem, modality, image, boxes, object_labels, spacing_mm, kept, path, affine)
+    names = _names(f"{path}:label_names", arrays["label_names"]) if "label_names" in arrays and prompts is None else {}
+    return Case(
+        case_id=path.stem,
+        modality=modality_from_name(path.stem),
+        image=image,
+        boxes=boxes,
+        object_labels=object_labels,
+        spacing_mm=spacing_mm,
+        labels=kept,
+        source=path,
+        affine=affine,
+        label_names=names,
+    )
 
 
 def save_challenge_npz(case: Case, path: Path, label_values: Sequence[int] | None = None) -> None:
@@ -83,6 +95,8 @@ def save_challenge_npz(case: Case, path: Path, label_values: Sequence[int] | Non
         arrays["affine"] = case.affine
     if label_values is not None:
         arrays["label_values"] = np.array(label_values, np.uint16)
+    if case.label_names:
+        arrays["label_names"] = _array_of(case.label_names)
     with whole_file(path) as part, part.open("wb") as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
@@ -92,7 +106,10 @@ def _listed(labels: NDArray[np.uint16], most: int = 5) -> str:
 
 
 def save_segmentation(
-    segmentation: NDArray[np.uint16], path: Path, label_values: NDArray[np.uint16] | None = None
+    segmentation: NDArray[np.uint16],
+    path: Path,
+    label_values: NDArray[np.uint16] | None = None,
+    label_names: Mapping[int, str] | None = None,
 ) -> None:
     """Writes a label map as the challenge asks for it, under the key `segs`, whole or not at all.
 
@@ -100,8 +117,10 @@ def save_segmentation(
         segmentation: with labels 1 to N.
         path: of the file.
         label_values: what they were in the scan's labels, where that is known.
+        label_names: what they stand for, where that is known.
     """
-    known = {} if label_values is None else {"label_values": label_values}
+    known: dict[str, NDArray[Any]] = {} if label_values is None else {"label_values": label_values}
+    known |= {"label_names": _array_of(label_names)} if label_names else {}
     with whole_file(path) as part, part.open("wb") as stream:
         np.savez_compressed(stream, segs=segmentation, **known)  # type: ignore[arg-type]
 
@@ -137,6 +156,16 @@ def original_labels(path: Path) -> dict[int, int]:
     """
     values = load_label_values(path)
     return {} if values is None else dict(enumerate(values.tolist(), start=1))
+
+
+def load_label_names(path: Path) -> dict[int, str]:
+    """What labels of a challenge npz are called; empty where the file does not say.
+
+    Raises:
+        InputError: no names.
+    """
+    names = _read_arrays(path, ("label_names",)).get("label_names")
+    return {} if names is None else _names(f"{path}:label_names", names)
 
 
 def load_spacing(path: Path, dimensions: int) -> tuple[float, ...]:
@@ -209,6 +238,17 @@ def _labels(where: str, gts: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np
     if gts.dtype.kind != "b" and (gts.min() < 0 or gts.max() > np.iinfo(np.uint16).max):
         raise InputError(where, f"values {gts.min()} to {gts.max()}", "0 to 65535")
     return gts.astype(np.uint16, copy=False)
+
+
+def _array_of(names: Mapping[int, str]) -> NDArray[np.str_]:
+    """Names of the labels 1 to N, empty where one has none."""
+    return np.array([names.get(label, "") for label in range(1, max(names) + 1)], np.str_)
+
+
+def _names(where: str, names: NDArray[Any]) -> dict[int, str]:
+    if names.ndim != 1 or names.dtype.kind != "U":
+        raise InputError(where, f"{names.dtype} {names.shape}", "a text for each label")
+    return {label: name for label, name in enumerate(names.tolist(), start=1) if name}
 
 
 def _affine(where: str, affine: NDArray[Any]) -> NDArray[np.float64]:

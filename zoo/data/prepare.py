@@ -62,30 +62,27 @@ def load_pair(
         InputError: a file, type, shape, geometry or value that cannot be used, or no object.
     """
     scan = read_scan(image_path)
-    objects = read_objects(labels_paths, scan)
     return prepare_case(
-        scan, objects.labels, preparation or Preparation(), case_id or stem(image_path), objects.covered
+        scan, read_objects(labels_paths, scan), preparation or Preparation(), case_id or stem(image_path)
     )
 
 
-def prepare_case(
-    scan: Scan, labels: Labels, preparation: Preparation, case_id: str, covered: Mapping[int, Mask] | None = None
-) -> Case:
-    """The case of a scan and its label map.
+def prepare_case(scan: Scan, objects: Objects, preparation: Preparation, case_id: str) -> Case:
+    """The case of a scan and its labels.
 
     Args:
         scan: of the image.
-        labels: of its spatial shape.
+        objects: of its spatial shape. Instances are told apart, and have their boxes, by the label map alone, and they
+            have no names.
         preparation: how.
         case_id: of the case.
-        covered: whole masks, see `Objects`. Instances are told apart, and have their boxes, by the label map alone.
 
     Raises:
         InputError: no object is left.
     """
-    _, drawn = boxes_from_labels(labels)
-    labels = prepare_labels(labels, preparation)
-    boxes, object_labels = Objects(labels, _prepare_masks(covered or {}, preparation)).boxes()
+    _, drawn = boxes_from_labels(objects.labels)
+    labels = prepare_labels(objects.labels, preparation)
+    boxes, object_labels = Objects(labels, _prepare_masks(objects.covered, preparation)).boxes()
     left_out = np.setdiff1d(drawn, [*object_labels, *preparation.remove_labels])
     if preparation.instances:
         labels = split_instances(labels)
@@ -94,7 +91,8 @@ def prepare_case(
         raise InputError(scan.path, "no labelled object that is kept", "labels; see the least sizes that are asked for")
     boxes = jitter_boxes(boxes, labels.shape, preparation, case_id)
     case = case_of_boxes(scan, boxes, object_labels, preparation, case_id)
-    case = replace(case, labels=labels, left_out=tuple(left_out.tolist()))
+    names = {} if preparation.instances else objects.names
+    case = replace(case, labels=labels, left_out=tuple(left_out.tolist()), label_names=names)
     if preparation.labelled_slices and case.is_volume:
         labelled = np.flatnonzero(labels.any(axis=(1, 2)))
         case = case.cut_slices(int(labelled[0]), int(labelled[-1]))

@@ -132,7 +132,13 @@ def read_objects(paths: Sequence[Path], image: Scan | None = None) -> Objects:
     if len(paths) == 1:
         return Objects(_read_label_map(paths[0], image))
     masks = ((number, path.name, _read_label_map(path, image) > 0) for number, path in enumerate(paths, start=1))
-    return paint(paths[0].parent, masks)
+    return replace(paint(paths[0].parent, masks), names=object_names(paths, image.path if image else None))
+
+
+def object_names(paths: Sequence[Path], image: Path | None = None) -> dict[int, str]:
+    """What files of one object each are called, by label: their stems, without the image's where they begin with it."""
+    before = stem(image) if image else ""
+    return {number: stem(path).removeprefix(before).strip("_-. ") for number, path in enumerate(paths, start=1)}
 
 
 def _read_drawn(drawn: Sequence[Path], paths: Sequence[Path], image: Scan | None) -> Objects:

@@ -87,10 +87,10 @@ def part_rinds(canvas: Canvas, rng: np.random.Generator) -> Field:
     inside = np.ones(canvas.shape, np.uint8)
     inside[:, 1:] &= canvas.region[:, 1:] == canvas.region[:, :-1]
     inside[1:] &= canvas.region[1:] == canvas.region[:-1]
-    depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3) * np.float32(
-        -1 / (canvas.side * log_uniform(rng, 0.005, 0.03))
-    )
-    return np.take(loss.astype(np.float32), canvas.region) * (1 - np.exp(depth))
+    # Where there is no border at all, OpenCV's distance is the largest number that there is.
+    depth = np.minimum(cv2.distanceTransform(inside, cv2.DIST_L2, 3), canvas.side)
+    rind = np.float32(-1 / (canvas.side * log_uniform(rng, 0.005, 0.03)))
+    return np.take(loss.astype(np.float32), canvas.region) * (1 - np.exp(depth * rind))
 
 
 def tissue_image(
