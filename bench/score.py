@@ -21,7 +21,8 @@ from bench.record import Record, append_record, finite, record_key
 from zoo.data.cases import LABEL_TOKENS, CaseSource, find_cases, is_npz
 from zoo.data.modality import modality_from_name
 from zoo.data.npz import load_label_map, load_label_names, load_label_values, load_spacing, original_labels
-from zoo.data.scan import SUFFIXES, Scan, object_names, read_labels, read_scan, stem
+from zoo.data.readers.dicom import holds_labels
+from zoo.data.scan import SUFFIXES, Scan, is_dicom, object_names, read_labels, read_scan, stem
 from zoo.errors import InputError
 from zoo.files import sha256_of
 
@@ -42,11 +43,13 @@ class Pair:
         case_id: name of the segmentation without its suffix.
         segmentation: file.
         references: one label map, or one mask an object; none where no labels were found.
+        image: that the references belong to, if any: labels of DICOM are drawn into its slices.
     """
 
     case_id: str
     segmentation: Path
     references: tuple[Path, ...]
+    image: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -122,13 +125,16 @@ def find_pairs(segmentations: Path, references: str) -> list[Pair]:
     if not known:
         found = "no label map" if Path(references).exists() else "no such file or folder"
         raise InputError(references, found, "label maps, or images with their labels")
+    images = found_there.images
     if len(files) == 1 and len(known) == 1:
-        return [Pair(stem(files[0]), files[0], next(iter(known.values())))]
+        (labels,) = known.values()
+        return [Pair(stem(files[0]), files[0], labels, images.get(labels))]
     for file in files:
         if several := found_there.rivals.get(_plain(file)):
             found = f"{' and '.join(map(str, several))} for {file.name}"
             raise InputError(references, found, "one label map a case, or a folder with the right one alone")
-    return [Pair(stem(file), file, known.get(_plain(file), ())) for file in files]
+    own = [known.get(_plain(file), ()) for file in files]
+    return [Pair(stem(file), file, labels, images.get(labels)) for file, labels in zip(files, own, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -139,11 +145,13 @@ class _References:
         labelled: of images that have labels.
         alone: files that may be label maps by themselves.
         rivals: where several files may hold the labels of a case, those.
+        images: of labels the image.
     """
 
     labelled: dict[str, tuple[Path, ...]]
     alone: dict[str, tuple[Path, ...]]
     rivals: dict[str, tuple[Path, ...]]
+    images: dict[tuple[Path, ...], Path]
 
     @property
     def known(self) -> dict[str, tuple[Path, ...]]:
@@ -159,7 +167,8 @@ def _references(references: str) -> _References:
     labelled = {source.case_id: source.labels_paths for source in sources if source.labels_paths}
     alone = _label_maps(Path(references), sources)
     several = {name: files for name, files in alone.items() if len(files) > 1 and name not in labelled}
-    return _References(labelled, alone, several | {one.case_id: one.rivals for one in sources if one.rivals})
+    rivals = several | {one.case_id: one.rivals for one in sources if one.rivals}
+    return _References(labelled, alone, rivals, {one.labels_paths: one.image_path for one in sources if one.image_path})
 
 
 def _label_maps(root: Path, sources: Sequence[CaseSource]) -> dict[str, tuple[Path, ...]]:
@@ -260,6 +269,9 @@ def _read_reference(pair: Pair) -> tuple[Labels, tuple[float, ...], Scan | None]
     if is_npz(first):
         labels = load_label_map(first)
         return labels, load_spacing(first, labels.ndim), None
+    if is_dicom(first) and holds_labels(first) and pair.image:
+        scan = read_scan(pair.image)
+        return read_labels(pair.references, scan), scan.spacing_mm, scan
     scan = read_scan(first)
     return read_labels(pair.references), scan.spacing_mm, scan
 

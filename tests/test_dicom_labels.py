@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
+import nibabel
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -23,6 +24,7 @@ from zoo.data.cases import find_cases
 from zoo.data.dicom_seg import write_dicom_seg
 from zoo.data.npz import load_challenge_npz
 from zoo.data.readers.dicom_labels import inside
+from zoo.data.readers.nifti import nifti_of
 from zoo.data.scan import read_objects, read_scan
 from zoo.errors import InputError
 
@@ -203,6 +205,28 @@ def test_a_segmentation_among_the_slices_is_no_other_series(tmp_path: Path, capl
     assert source.labels_paths == (folder / "seg.dcm",)
     np.testing.assert_array_equal(read_objects(source.labels_paths, read_scan(folder)).labels, labels)
     assert not caplog.messages
+
+
+@pytest.mark.parametrize("references", ["{}", "{}/p1={}/rs.dcm"])
+def test_structures_are_scored_against_as_they_are(references: str, tmp_path: Path) -> None:
+    """Half of an object was found, and another that nobody drew."""
+    folder = series(tmp_path / "g" / "p1")
+    where = tmp_path / "g" if "=" in references else folder
+    path = write_structures(where / "rs.dcm", {7: [(3, SQUARE), (6, SQUARE)]})
+    scan = read_scan(folder)
+    labels = read_objects([path], scan).labels
+    assert set(np.unique(labels)) == {0, 7}
+    labels[2][labels[2] == 7] = 0
+    labels[3, 0, 0] = 9
+    assert scan.grid is not None
+    (tmp_path / "s").mkdir()
+    nibabel.save(nifti_of(scan.grid.to_file(labels), scan.grid), tmp_path / "s" / "p1.nii.gz")
+    named = references.replace("{}", str(tmp_path / "g"))
+    arguments = ["score", "-s", tmp_path / "s", "-g", named, "-o", tmp_path / "scores"]
+    done = CliRunner().invoke(main, list(map(str, arguments)))
+    assert done.exit_code == 0, done.output
+    rows = [row.split(",") for row in (tmp_path / "scores" / "scores.csv").read_text().splitlines()[1:]]
+    assert [(row[3], round(float(row[5]), 3)) for row in rows] == [("7", 0.667), ("9", 0)]
 
 
 def test_labels_without_the_series_they_were_drawn_on(tmp_path: Path) -> None:
