@@ -55,6 +55,13 @@ rule_options = options(
         help="Margin around a mask before it prompts its neighbour.",
     ),
     click.option(
+        "--starts",
+        type=click.IntRange(min=1),
+        default=3,
+        show_default=True,
+        help="Slices of an object that are looked at for the one to begin at; 1 is the middle one, as published.",
+    ),
+    click.option(
         "--box-rounding",
         type=click.Choice(["truncate", "float"]),
         default="truncate",

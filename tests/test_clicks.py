@@ -141,9 +141,9 @@ def test_a_walk_goes_on_from_the_mask_that_a_click_has_changed() -> None:
     """An edge that is taken away in the middle slice is gone from the prompts of its neighbours."""
     case = volume([[50, 60, 0, 90, 63, 2]])
     plain, clicked = ClickBackend(), ClickBackend()
-    segment_volume(case, plain, Protocol3D(box_dilation_px=0))
+    segment_volume(case, plain, Protocol3D(starts=1, box_dilation_px=0))
     corrected = replace(case, clicks=(Click(0, (52, 62, 1), False),))
-    segment_volume(corrected, clicked, Protocol3D(box_dilation_px=0))
+    segment_volume(corrected, clicked, Protocol3D(starts=1, box_dilation_px=0))
     assert plain.prompts == [[50, 60, 90, 63]] * 3
     assert clicked.prompts == [[50, 60, 90, 63], [55, 60, 90, 63], [55, 60, 90, 63]]
 

@@ -18,11 +18,9 @@ from compress.training.optim import freeze
 from compress.training.second_look import (
     LEAST_IOU,
     MOST_MARGIN_PX,
-    OWN_OUTWARD,
     a_slice_away,
     box_iou,
     box_of,
-    boxes_beside,
     masks_beside,
     own_boxes,
 )
@@ -196,25 +194,6 @@ def test_masks_beside_are_the_models_own_unless_of_another_object() -> None:
     middles = (box_of(masks_beside(lost, wanted)).float() @ torch.tensor([0.5, 0, 0.5, 0])).numpy()
     assert np.quantile(middles, 0.95) < 15
     assert masks_beside(found.view(50, 4, 32, 32), wanted.view(50, 4, 32, 32)).shape == (50, 4, 32, 32)
-
-
-def test_boxes_beside_masks_lie_between_the_masks_and_the_objects() -> None:
-    """In a frame of 256 px, where the mask of the slice before spans 64..144 and the right one 64..160."""
-    torch.manual_seed(0)
-    beside, wanted = square(8, 8, 11).expand(500, 32, 32), square(8, 8, 13).expand(500, 32, 32)
-    boxes = boxes_beside(beside, wanted, 256)
-    assert boxes.shape == (500, 4)
-    outward = (boxes - torch.tensor([8.0, 8, 18, 18]) * 8) * torch.tensor([-1, -1, 1, 1])
-    assert outward.min() >= -1, "never smaller than the mask that it stands beside"
-    farthest = MOST_MARGIN_PX + OWN_OUTWARD * (12 * 8 + 2 * MOST_MARGIN_PX)
-    assert outward.max() <= 2 * 8 + farthest + 1
-    tight, loose = outward.amax(1) <= MOST_MARGIN_PX + 1, outward.amax(1) > MOST_MARGIN_PX + 2 * 8 + 1
-    assert tight.float().mean() > 0.05, "some as a walk alone has them"
-    assert loose.float().mean() > 0.3, "others as a whole volume's"
-    assert (outward[:, 2:].mean() - outward[:, :2].mean()) > 3, "towards where the right mask goes on"
-    edges = boxes_beside(square(0, 0, 32).expand(50, 32, 32), square(0, 0, 32).expand(50, 32, 32), 256)
-    assert edges.min() >= 0
-    assert edges.max() <= 256
 
 
 def test_each_object_is_prompted_by_its_own_first_mask(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,12 @@ from box_backend import BoxBackend
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo.backends import Backend
+from zoo.backends import Backend, Floats, Prompts
 from zoo.data.case import Case
 from zoo.data.clicks import Click
 from zoo.errors import InputError
 from zoo.sam.predictor import SamPredictor
-from zoo.sam.rule import PROTOCOLS, Protocol3D, prompt_for, protocol_of
+from zoo.sam.rule import PROTOCOLS, START_GAIN, Protocol3D, prompt_for, protocol_of, starts_of, walks_of
 from zoo.sam.volume import count_slices, segment_volume
 from zoo.stages import StageClock
 from zoo.transforms import MASK_LOGIT, fit_image
@@ -29,6 +29,11 @@ def volume(boxes: list[list[int]], depth: int = 8, side: int = 256) -> Case:
     return Case("walk", "CT", image, np.array(boxes), np.arange(1, count + 1, dtype=np.uint16), (1.0, 1.0, 1.0))
 
 
+def from_the_middle(name: str = "batched", **options: Any) -> Protocol3D:
+    """A protocol whose walks begin in the middle, without a look at other slices."""
+    return Protocol3D(name, starts=1, **options)
+
+
 def slices_of(backend: BoxBackend) -> list[int]:
     """Which slices were decoded, from their brightness."""
     order = {mean: rank for rank, mean in enumerate(sorted(set(backend.means)))}
@@ -37,13 +42,13 @@ def slices_of(backend: BoxBackend) -> list[int]:
 
 def test_walks_from_the_middle_up_then_down() -> None:
     backend = BoxBackend()
-    segment_volume(volume([[50, 60, 1, 90, 100, 6]]), backend, Protocol3D("cached"))
+    segment_volume(volume([[50, 60, 1, 90, 100, 6]]), backend, from_the_middle("cached"))
     assert slices_of(backend) == [rank - 1 for rank in (3, 4, 5, 6, 2, 1)]
 
 
 def test_a_mask_prompts_its_neighbour_dilated_by_three() -> None:
     backend = BoxBackend(shrink_px=5)
-    segment_volume(volume([[50, 60, 0, 90, 100, 2]]), backend)
+    segment_volume(volume([[50, 60, 0, 90, 100, 2]]), backend, from_the_middle())
     assert backend.prompts[0] == [50, 60, 90, 100]
     # A mask of 55..85 x 65..95, dilated by 3; both neighbours of the middle slice get it.
     assert backend.prompts[1:] == [[52, 62, 88, 98]] * 2
@@ -75,12 +80,12 @@ def test_a_mask_itself_prompts_weights_that_were_trained_for_it(name: str) -> No
     first, second = [55, 65, 85, 95, 31 * 31], [57, 67, 83, 93, 27 * 27]
     expected = [None, first, second, first, second]
     none = [None] * 5
-    assert masks_beside(Protocol3D(name, own_box_share=0), trained=True) == expected
-    assert masks_beside(Protocol3D(name, mask_prompts=True, own_box_share=0), trained=False) == expected
-    assert masks_beside(Protocol3D(name), trained=False) == none
-    assert masks_beside(Protocol3D(name, mask_prompts=False), trained=True) == none
-    assert masks_beside(Protocol3D(name, propagate=False), trained=True) == none
-    assert masks_beside(Protocol3D(name), trained=True, shrink_px=200) == none, "nothing of a mask is left"
+    assert masks_beside(from_the_middle(name, own_box_share=0), trained=True) == expected
+    assert masks_beside(from_the_middle(name, mask_prompts=True, own_box_share=0), trained=False) == expected
+    assert masks_beside(from_the_middle(name), trained=False) == none
+    assert masks_beside(from_the_middle(name, mask_prompts=False), trained=True) == none
+    assert masks_beside(from_the_middle(name, propagate=False), trained=True) == none
+    assert masks_beside(from_the_middle(name), trained=True, shrink_px=200) == none, "nothing of a mask is left"
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -95,10 +100,10 @@ def test_the_box_beside_a_mask_lies_between_its_own_and_the_objects(
     backend = BoxBackend(shrink_px=5)
     backend.spec = replace(backend.spec, mask_prompts=True)
     case = volume([[*OWN[:2], 0, *OWN[2:], 4]])
-    segment_volume(case, backend, Protocol3D(name, own_box_share=share))
+    segment_volume(case, backend, from_the_middle(name, own_box_share=share))
     np.testing.assert_allclose(backend.prompts, [OWN, second, third, second, third], atol=0.5)
     backend.prompts.clear()
-    segment_volume(case, backend, Protocol3D(name, own_box_share=share, mask_prompts=False))
+    segment_volume(case, backend, from_the_middle(name, own_box_share=share, mask_prompts=False))
     assert backend.prompts[1] == [52, 62, 88, 98], "a box alone says which object is meant"
 
 
@@ -107,7 +112,7 @@ def test_a_click_is_heard_without_the_neighbours_mask(name: str) -> None:
     backend = BoxBackend()
     backend.spec = replace(backend.spec, mask_prompts=True)
     case = replace(volume([[50, 60, 0, 90, 100, 2]]), clicks=(Click(0, (70, 80, 2), True),))
-    segment_volume(case, backend, Protocol3D(name))
+    segment_volume(case, backend, from_the_middle(name))
     assert [mask is None for mask in backend.beside] == [True, True, False], "the middle, then the clicked slice"
 
 
@@ -121,13 +126,15 @@ def test_what_a_record_tells_of_mask_prompts() -> None:
     assert Protocol3D().recorded(trained)["mask_prompts"] is True
     assert Protocol3D(own_box_share=0.7).recorded(trained)["own_box_share"] == 0.7
     assert Protocol3D(mask_prompts=True).recorded(spec)["mask_prompts"] is True
+    assert "starts" not in from_the_middle().recorded(spec)
+    assert Protocol3D().recorded(spec)["starts"] == 3
     for asked in (None, True, False):
         assert protocol_of(Protocol3D(mask_prompts=asked).as_record()) == Protocol3D(mask_prompts=asked)
 
 
 def test_a_dead_mask_is_prompted_by_the_box() -> None:
     backend = BoxBackend(shrink_px=200)
-    segmentation = segment_volume(volume([[50, 60, 0, 90, 100, 2]]), backend)
+    segmentation = segment_volume(volume([[50, 60, 0, 90, 100, 2]]), backend, from_the_middle())
     assert backend.prompts == [[50, 60, 90, 100]] * 3
     assert not segmentation.any()
 
@@ -166,7 +173,7 @@ def test_a_walk_that_loses_its_way_stays_within_the_objects_box(name: str) -> No
     found, prompts = {}, {}
     for within_box in (True, False):
         backend = BoxBackend(shrink_px=-6)
-        found[within_box] = segment_volume(case, backend, Protocol3D(name, within_box=within_box))
+        found[within_box] = segment_volume(case, backend, from_the_middle(name, within_box=within_box))
         prompts[within_box] = backend.prompts
     rows, columns = (np.flatnonzero(found[True].any(axis=axes)) for axes in ((0, 2), (0, 1)))
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (60, 100, 50, 90)
@@ -219,9 +226,10 @@ def test_protocols_agree(light_backend: Backend, small_volume: Case) -> None:
     np.testing.assert_array_equal(results["per_object"], results["cached"])
     assert (results["batched"] == results["cached"]).mean() >= 0.999
     assert results["cached"].any()
-    assert counts["per_object"]["encoded_slices"] == 9
-    assert counts["cached"]["encoded_slices"] == counts["batched"]["encoded_slices"] == 6
-    assert all(count["decoded_prompts"] == 9 for count in counts.values())
+    looks = counts["batched"]["decoded_prompts"]
+    assert looks > 9, "a mask for each slice of each object, and looks at where to begin"
+    assert counts["per_object"] == {"encoded_slices": looks, "decoded_prompts": looks}
+    assert counts["cached"] == counts["batched"] == {"encoded_slices": 6, "decoded_prompts": looks}
 
 
 def random_boxes(rng: np.random.Generator, depth: int, side: int, count: int) -> list[list[int]]:
@@ -234,6 +242,8 @@ OPTIONS: list[dict[str, Any]] = [
     {"mask_value": "label"},
     {"box_rounding": "float", "box_dilation_px": 0, "resize": "cubic"},
     {"propagate": False},
+    {"starts": 5},
+    {"starts": 1},
 ]
 
 
@@ -257,16 +267,104 @@ def test_protocols_agree_exactly_where_arithmetic_does(seed: int, kept: int, opt
 def test_cached_keeps_no_more_embeddings_than_it_may(kept: int | None, encoded: int) -> None:
     clock = StageClock()
     case = volume([[50, 60, 0, 90, 100, 8]] * 2, depth=9)
-    segment_volume(case, BoxBackend(), Protocol3D("cached"), clock, kept_embeddings=kept)
+    segment_volume(case, BoxBackend(), from_the_middle("cached"), clock, kept_embeddings=kept)
     assert clock.counts["encoded_slices"] == encoded
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_no_slice_is_encoded_that_no_box_reaches(name: str) -> None:
-    clock = StageClock()
+    clock, backend = StageClock(), BoxBackend()
     case = volume([[50, 60, 1, 90, 100, 2], [50, 60, 6, 90, 100, 6]])
-    segment_volume(case, BoxBackend(), Protocol3D(name), clock)
-    assert clock.counts["encoded_slices"] == 3
+    segment_volume(case, backend, Protocol3D(name), clock)
+    assert len(set(backend.means)) == 3
+    assert clock.counts["encoded_slices"] == (4 if name == "per_object" else 3)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "starts", "looks"),
+    [
+        (0, 10, 1, [5]),
+        (0, 10, 3, [2, 5, 8]),
+        (0, 10, 5, [2, 3, 5, 7, 8]),  # 0.6 and 0.3 of five slices, to whole ones: 3 and 1.5
+        (0, 3, 3, [0, 1, 2]),  # the middle is slice 1: one below it, two above
+        (4, 5, 3, [4, 5]),
+        (7, 7, 5, [7]),
+    ],
+)
+def test_slices_that_a_walk_may_begin_at(first: int, last: int, starts: int, looks: list[int]) -> None:
+    (walk,) = walks_of(volume([[50, 60, first, 90, 100, last]], depth=11), Protocol3D())
+    assert starts_of(walk, Protocol3D(starts=starts)) == looks
+    assert starts_of(walk, Protocol3D(starts=starts, propagate=False)) == [walk.start]
+    for start in looks:
+        begun = walk.begun_at(start)
+        assert len(begun) == last - first + 1
+        assert [*reversed(begun.down), begun.start, *begun.up] == list(range(first, last + 1))
+
+
+#: Of three channels of one brightness from 0 to 1, the mean that ImageNet's normalisation makes of it.
+SLOPE, OFFSET = np.mean(1 / np.array([0.229, 0.224, 0.225])), np.mean([-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225])
+
+
+@dataclass
+class SureBackend(BoxBackend):
+    """Predicts an IoU for each slice of `volume`, 0.5 where none is given."""
+
+    ious: dict[int, float] = field(default_factory=dict)
+    looked_at: list[int] = field(default_factory=list)
+
+    def decode(self, embedding: Floats, prompts: Prompts, multimask: bool = False) -> tuple[Floats, Floats]:
+        logits, _ = super().decode(embedding, prompts, multimask)
+        z = round(float((embedding[0, 0, 0, 0] - OFFSET) / SLOPE * 255 / 20))
+        self.looked_at.append(z)
+        return logits, np.full((len(logits), 1), self.ious.get(z, 0.5), np.float32)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize(
+    ("ious", "start"),
+    [
+        ({}, 4),
+        ({6: 0.6}, 6),
+        ({2: 0.7, 6: 0.6}, 2),
+        ({6: 0.5 + START_GAIN / 2}, 4),  # hardly better than the middle
+        ({2: 0.6, 6: 0.6}, 2),  # of equal ones the first
+        ({3: 0.9}, 4),  # is not looked at
+    ],
+)
+def test_a_walk_begins_where_the_model_is_surest(name: str, ious: dict[int, float], start: int) -> None:
+    """Nine slices, of which 2, 4 and 6 are looked at; each mask is a pixel smaller than the one before."""
+    case = volume([[50, 60, 0, 90, 100, 8]], depth=9)
+    backend, clock, painted = SureBackend(shrink_px=4, ious=ious), StageClock(), []
+    found = segment_volume(case, backend, Protocol3D(name), clock, lambda: painted.append(1))
+    assert sorted(backend.looked_at[:3]) == [2, 4, 6]
+    assert sorted(backend.looked_at) == sorted([*range(9), *({2, 4, 6} - {start})]), "the start is not decoded again"
+    widths = [int((found[z] > 0).any(0).sum()) for z in range(9)]
+    assert widths == [33 - 2 * abs(z - start) for z in range(9)]
+    assert len(painted) == count_slices(case) == 9
+    assert clock.counts["decoded_prompts"] == 11
+
+
+def test_objects_begin_each_where_they_are_surest() -> None:
+    """Of two objects through the same slices, each begins by itself; what `batched` keeps does not matter."""
+    case = volume([[50, 60, 0, 90, 100, 8], [120, 60, 2, 160, 100, 8]], depth=9)
+    for kept in (None, 0, 1):
+        found = [
+            segment_volume(
+                case, SureBackend(shrink_px=4, ious={2: 0.6, 7: 0.8}), Protocol3D(name), kept_embeddings=kept
+            )
+            for name in PROTOCOLS
+        ]
+        np.testing.assert_array_equal(found[0], found[1])
+        np.testing.assert_array_equal(found[0], found[2])
+        first, second = ([int((found[0][z] == label).any(0).sum()) for z in range(9)] for label in (1, 2))
+        assert np.argmax(first) == 2, "of slices 2, 4 and 6"
+        assert np.argmax(second) == 7, "of slices 3, 5 and 7"
+
+
+@pytest.mark.parametrize("starts", [0, 2, -1])
+def test_an_odd_number_of_slices_is_looked_at(starts: int) -> None:
+    with pytest.raises(InputError, match=f"--starts: found {starts}; expected an odd number from 1 up"):
+        Protocol3D(starts=starts)
 
 
 def test_resize_is_the_encoders_own_unless_named(small_volume: Case) -> None:

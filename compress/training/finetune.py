@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compress.training.config import TrainConfig
 from compress.training.losses import LOSSES, parts_of_loss
-from compress.training.second_look import boxes_beside, content_mask, draw_clicks, masks_beside, own_boxes
+from compress.training.second_look import content_mask, draw_clicks, loose_boxes, masks_beside, own_boxes
 from zoo.data.dataset import Prompting
 from zoo.errors import InputError, unknown_name
 from zoo.registry import EMBEDDING_SIZE
@@ -140,7 +140,7 @@ class Finetuning(nn.Module):
     def _beside(self, found: Tensor, wanted: Tensor) -> Look:
         """Prompts by masks, and by their boxes, of the slice beside one in which the model found `found`."""
         beside = masks_beside(found, wanted)
-        return Look(boxes_beside(beside, wanted, self.sam.spec.prompt_frame), wanted, beside=beside)
+        return Look(loose_boxes(beside, self.sam.spec.prompt_frame), wanted, beside=beside)
 
     def _parts(self, embeddings: Tensor, look: Look) -> dict[str, Tensor]:
         """Parts of the loss, one value an object."""

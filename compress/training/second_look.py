@@ -17,9 +17,6 @@ LEAST_IOU = 0.5
 SHIFT, BEND = 0.12, 0.12
 #: The same of the logarithms of its size and of its proportions.
 GROWTH, STRETCH = 0.3, 0.08
-#: An object's own box in a volume spans all of its slices: each of its sides lies by up to so many extents of a slice's
-#: mask farther out.
-OWN_OUTWARD = 1.0
 #: Nodes, along an axis, of the field that bends a mask; it spans the object's box and some of what is around it.
 BEND_NODES, BEND_SPAN = 6, 1.4
 
@@ -45,24 +42,6 @@ def loose_boxes(masks: Tensor, frame: int) -> Tensor:
     margins = torch.rand(around.shape, device=around.device) * MOST_MARGIN_PX
     outward = margins * torch.tensor([-1, -1, 1, 1], device=around.device)
     return (around * (frame / masks.shape[-1]) + outward * (frame / LOW_RES_PX)).clamp(0, frame).trunc()
-
-
-def boxes_beside(beside: Tensor, wanted: Tensor, frame: int) -> Tensor:
-    """The boxes of prompts by masks: anywhere between that of the mask and that of the object in its volume.
-
-    Args:
-        beside: bool (..., M, M), masks of the slice before, none empty.
-        wanted: bool (..., M, M), the right ones, none empty.
-        frame: side in pixels of the prompt frame.
-
-    Returns:
-        (..., 4) xyxy in the prompt frame.
-    """
-    around, spanned = loose_boxes(beside, frame), loose_boxes(beside | wanted, frame)
-    extent = torch.cat([spanned[..., 2:] - spanned[..., :2]] * 2, dim=-1)
-    reach = OWN_OUTWARD * torch.rand_like(around[..., :1]) * torch.rand_like(around)
-    own = spanned + reach * extent * torch.tensor([-1, -1, 1, 1], device=around.device)
-    return torch.lerp(around, own.clamp(0, frame), torch.rand_like(around[..., :1])).trunc()
 
 
 def masks_beside(found: Tensor, wanted: Tensor) -> Tensor:

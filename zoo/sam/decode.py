@@ -20,7 +20,7 @@ def decode_objects(
     windows: Windows | None,
     clock: StageClock,
     masks: Sequence[Floats | None] = (),
-) -> Iterator[tuple[int, Floats]]:
+) -> Iterator[tuple[int, Floats, float]]:
     """Objects by boxes alone a few together, then those that a mask prompts for, then those with clicks one by one.
 
     Args:
@@ -33,7 +33,7 @@ def decode_objects(
         masks: logits (1, 256, 256) that prompt, too, for each object without clicks; none for none.
 
     Yields:
-        An object's place in `boxes`, and its logits (256, 256).
+        An object's place in `boxes`, its logits (256, 256), and the IoU that is predicted of its mask.
     """
     of_places = list(masks) or [None] * len(boxes)
     unclicked = [place for place, own in enumerate(clicks) if own is None]
@@ -47,22 +47,22 @@ def decode_objects(
             beside = [mask for place in places if (mask := of_places[place]) is not None]
             with clock.measure("decode"):
                 if beside:
-                    logits, _ = backend.decode_boxes(embedding, boxes[places], within, np.stack(beside))
+                    logits, iou = backend.decode_boxes(embedding, boxes[places], within, np.stack(beside))
                 else:
-                    logits, _ = backend.decode_boxes(embedding, boxes[places], within)
-            yield from zip(places, logits[:, 0], strict=True)
+                    logits, iou = backend.decode_boxes(embedding, boxes[places], within)
+            yield from zip(places, logits[:, 0], iou[:, 0].tolist(), strict=True)
     for place, own in enumerate(clicks):
         if own is not None:
             with clock.measure("decode"):
-                logits = decode_one(backend, embedding, boxes[place], own)
-            yield place, logits
+                alone = decode_one(backend, embedding, boxes[place], own)
+            yield place, *alone
 
 
 def decode_one(
     backend: Backend, embedding: Floats, box: Floats, clicks: Clicks | None, mask: Floats | None = None
-) -> Floats:
-    """An object by itself, by the plain path: its box (4,), clicks and a mask's logits to logits (256, 256)."""
+) -> tuple[Floats, float]:
+    """An object by itself, by the plain path: its box (4,), clicks and a mask's logits to logits (256, 256) and IoU."""
     points, labels = clicks or (None, None)
     beside = None if mask is None else mask[None]
-    logits, _ = backend.decode(embedding, Prompts(boxes=box[None], points=points, point_labels=labels, masks=beside))
-    return logits[0, 0]
+    logits, iou = backend.decode(embedding, Prompts(boxes=box[None], points=points, point_labels=labels, masks=beside))
+    return logits[0, 0], float(iou[0, 0])

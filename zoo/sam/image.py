@@ -59,7 +59,7 @@ def segment_image(
         prompts = scale_boxes(boxes, fit, protocol.box_rounding)
         windows = np.stack([window_of(box, fit) for box in boxes]) if protocol.within_box else None
         clicks = [clicks_for(case, number, fit, corner=tile[:2]) for number in numbers]
-        for place, low_res in decode_objects(backend, embedding, prompts, clicks, windows, clock):
+        for place, low_res, _ in decode_objects(backend, embedding, prompts, clicks, windows, clock):
             number = numbers[place]
             clock.counts["decoded_prompts"] += 1
             with clock.measure("postprocess"):

@@ -1,9 +1,9 @@
 """The rules by which images and volumes are segmented from one box an object: Rep-MedSAM's and LiteMedSAM's scripts'.
 
-In a volume, for each object the middle slice of its box is segmented with the box's own x and y; then every slice
-upwards, then every slice downwards, prompted by the box of its neighbour's mask, or by the object's own box where that
-mask is empty; weights that were trained for it get that mask, too, and a box between the two. All protocols follow this
-rule; they differ in what they compute again.
+In a volume, for each object the middle slice of its box, or the one of a few about it whose mask the model itself
+thinks best, is segmented with the box's own x and y; then every slice upwards, then every slice downwards, prompted by
+the box of its neighbour's mask, or by the object's own box where that mask is empty; weights that were trained for it
+get that mask, too, and a box between the two. All protocols follow this rule; they differ in what they compute again.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ from zoo.transforms import MASK_LOGIT, BoxRounding, Fit, mask_box, mask_in_frame
 #: `per_object` encodes every slice again for every object; `cached` encodes every slice once; `batched` encodes once
 #: and decodes all objects of a slice together, by the decoder's fast path.
 PROTOCOLS = ("per_object", "cached", "batched")
+#: How far from an object's middle slice the others lie that it may begin at, as a share of the way to its ends.
+START_REACH = 0.6
+#: By how much the predicted IoU of another slice must be higher than the middle one's.
+START_GAIN = 0.02
 #: Options of volumes that mean nothing where no mask prompts.
 OF_MASKS = ("mask_prompts", "own_box_share")
 #: Points (1, P, 2) in the prompt frame and their labels (1, P), of one object.
@@ -82,6 +86,8 @@ class Protocol3D(Protocol):
         name: one of `PROTOCOLS`.
         z_range: whether a box's z_max belongs to the object (`inclusive`) or is one past it.
         box_dilation_px: margin around a mask before it prompts its neighbour, in pixels of the prompt frame.
+        starts: slices that are looked at for the one that a walk begins at, an odd number, see `starts_of`: what begins
+            at another object stays there. Rep-MedSAM: 1, the middle one.
         propagate: prompt with the neighbour's mask; without it every slice gets the object's own box.
         mask_prompts: whether that mask prompts, too, and not its box alone; None where the weights were trained for it,
             as the encoder's spec says. Rep-MedSAM: False.
@@ -94,6 +100,7 @@ class Protocol3D(Protocol):
     name: str = "batched"
     z_range: Literal["inclusive", "exclusive"] = "inclusive"
     box_dilation_px: int = 3
+    starts: int = 3
     propagate: bool = True
     mask_prompts: bool | None = None
     own_box_share: float = 0.5
@@ -102,11 +109,15 @@ class Protocol3D(Protocol):
     def __post_init__(self) -> None:
         if self.name not in PROTOCOLS:
             raise unknown_name("protocol", self.name, PROTOCOLS)
+        if self.starts < 1 or self.starts % 2 == 0:
+            raise InputError("--starts", str(self.starts), "an odd number from 1 up")
 
     def recorded(self, spec: EncoderSpec) -> dict[str, Any]:
-        """As `Protocol.recorded`; `OF_MASKS` are told of where masks prompt, as no record of before has them."""
+        """As `Protocol.recorded`; `OF_MASKS` are told of where masks prompt, `starts` where there are several: records
+        of before have none of them.
+        """
         options = self.as_record() | {"mask_prompts": True}
-        untold = () if self.prompts_with_masks(spec) else OF_MASKS
+        untold = (() if self.prompts_with_masks(spec) else OF_MASKS) + (("starts",) if self.starts == 1 else ())
         return {option: value for option, value in options.items() if option not in untold}
 
     def prompts_with_masks(self, spec: EncoderSpec) -> bool:
@@ -128,18 +139,23 @@ class Walk:
 
     Attributes:
         number: of the object in its case, from 0.
-        middle: the slice it starts from.
-        up: slices after the middle, ascending.
-        down: slices before the middle, descending.
+        start: the slice it starts from.
+        up: slices after that, ascending.
+        down: slices before that, descending.
     """
 
     number: int
-    middle: int
+    start: int
     up: range
     down: range
 
     def __len__(self) -> int:
         return 1 + len(self.up) + len(self.down)
+
+    def begun_at(self, start: int) -> Walk:
+        """The same slices from another one."""
+        first, last = self.start - len(self.down), self.start + len(self.up)
+        return Walk(self.number, start, range(start + 1, last + 1), range(start - 1, first - 1, -1))
 
 
 def walks_of(case: Case, protocol: Protocol3D) -> list[Walk]:
@@ -161,6 +177,15 @@ def _walk(number: int, z_min: int, z_max: int, case: Case, protocol: Protocol3D)
         raise InputError(case.source, f"a box with z {z_min}..{z_max} in {depth} slices", expected)
     middle = int((z_max - z_min) / 2 + z_min)
     return Walk(number, middle, range(middle + 1, last + 1), range(middle - 1, z_min - 1, -1))
+
+
+def starts_of(walk: Walk, protocol: Protocol3D) -> list[int]:
+    """Slices that a walk may begin at, ascending: its own start, and `starts` - 1 others evenly on both sides of it."""
+    if protocol.starts == 1 or not protocol.propagate:
+        return [walk.start]
+    sides = np.linspace(-START_REACH, START_REACH, protocol.starts)
+    ends = np.where(sides < 0, len(walk.down), len(walk.up))
+    return sorted({walk.start + int(offset) for offset in np.round(sides * ends)})
 
 
 def clicks_for(
