@@ -285,14 +285,14 @@ def test_no_slice_is_encoded_that_no_box_reaches(name: str) -> None:
     [
         (0, 10, 1, [5]),
         (0, 10, 3, [2, 5, 8]),
-        (0, 10, 5, [2, 3, 5, 7, 8]),  # 0.6 and 0.3 of five slices, to whole ones: 3 and 1.5
+        (0, 12, 5, [2, 4, 6, 8, 10]),  # 0.6 and 0.3 of six slices, to whole ones
         (0, 3, 3, [0, 1, 2]),  # the middle is slice 1: one below it, two above
         (4, 5, 3, [4, 5]),
         (7, 7, 5, [7]),
     ],
 )
 def test_slices_that_a_walk_may_begin_at(first: int, last: int, starts: int, looks: list[int]) -> None:
-    (walk,) = walks_of(volume([[50, 60, first, 90, 100, last]], depth=11), Protocol3D())
+    (walk,) = walks_of(volume([[50, 60, first, 90, 100, last]], depth=13), Protocol3D())
     assert starts_of(walk, Protocol3D(starts=starts)) == looks
     assert starts_of(walk, Protocol3D(starts=starts, propagate=False)) == [walk.start]
     for start in looks:
