@@ -154,7 +154,7 @@ class _Segmenter:
             for number, low_res, iou in self._decode_together(z, embedding, numbers, {}):
                 ious[number][z] = iou
                 if _best(walks[number].start, ious[number]) == z:
-                    best[number] = low_res
+                    best[number] = low_res.copy()  # a view would hold what was decoded with it
         begun = [walk.begun_at(_best(walk.start, ious[walk.number])) for walk in walks]
         return begun, {walk.number: self._paint(walk.start, walk.number, best[walk.number]) for walk in begun}
 
