@@ -156,16 +156,22 @@ def accuracy_rows(scored: Sequence[Scored], group_by: Callable[[CaseInfo], str])
 def under_one_protocol(scored: Iterable[Scored]) -> list[Scored]:
     """Of each candidate what it scored under one protocol of images and one of volumes, so that candidates compare.
 
-    It is the protocol with most labels; of equal ones that of most candidates, and of those the first.
+    It is the protocol with most labels; of equal ones that of most candidates of the same weights, which may walk
+    volumes in a way of their own; of those that of most candidates, and then the first.
     """
     members: dict[tuple[bool, Candidate], dict[str, list[Scored]]] = {}
     for one in scored:
         by_protocol = members.setdefault((one.case.is_volume, one.candidate), {})
         by_protocol.setdefault(one.protocol_options, []).append(one)
-    users = Counter((volumes, options) for (volumes, _), by_protocol in members.items() for options in by_protocol)
+    each = [(volumes, who, options) for (volumes, who), by_protocol in members.items() for options in by_protocol]
+    users = Counter((volumes, options) for volumes, _, options in each)
+    alike = Counter((volumes, who.encoder, who.sha256, options) for volumes, who, options in each)
     kept: list[Scored] = []
-    for (volumes, _), by_protocol in members.items():
-        rank = {options: (len(_keys(found)), users[volumes, options]) for options, found in by_protocol.items()}
+    for (volumes, who), by_protocol in members.items():
+        rank = {
+            options: (len(_keys(found)), alike[volumes, who.encoder, who.sha256, options], users[volumes, options])
+            for options, found in by_protocol.items()
+        }
         kept += by_protocol[max(rank, key=lambda options: rank[options])]
     return kept
 

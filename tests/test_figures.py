@@ -270,6 +270,24 @@ def test_candidates_are_compared_under_the_protocol_that_most_of_them_have(book:
     assert [list(xs) for xs in dots] == [[0.5] * 2] + [[0.8] * 2] * 3
 
 
+def test_weights_that_have_a_protocol_of_their_own_are_shown_under_it(book: Book) -> None:
+    """Two runtimes of one encoder walk by masks, one of them also without, as three other encoders do."""
+    volume = {**CT_0860, "case_id": "a", "sha256": "a"}
+    own = [{**candidate("own", trained=True), "backend": runtime} for runtime in ("torch", "openvino")]
+    others = [candidate(name, trained=True) for name in ("first", "second", "third")]
+    book.scores(FLOOR, [0.5], volume)
+    book.scores(own[0], [0.1], volume, protocol=protocol("batched"))
+    for who in own:
+        book.scores(who, [0.9], volume, protocol={**protocol("batched"), "mask_prompts": True})
+    for who in others:
+        book.scores(who, [0.7], volume, protocol=protocol("batched"))
+    for who in (*own, *others):
+        book.parts(who, [0.01, 0.011])
+    (report,) = machine_reports(load_records([book.path]))
+    means = {row.candidate.backend: row.dsc.mean for row in report.compared if row.candidate.encoder == "own"}
+    assert {runtime: round(mean, 6) for runtime, mean in means.items()} == {"torch": 0.9, "openvino": 0.9}
+
+
 def test_figures_of_scaling_take_several_sizes(book: Book) -> None:
     out = book.path.parent / "report"
     book.one_pass(REPVIT, 10.0, protocol("cached"))
