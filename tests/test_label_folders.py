@@ -13,6 +13,7 @@ from test_nifti import pairs, save, touch
 from zoo.data.cases import find_cases
 from zoo.data.npz import load_challenge_npz, load_label_map, load_label_names, save_segmentation
 from zoo.data.prepare import Preparation
+from zoo.data.scan import object_names
 from zoo.errors import InputError
 
 
@@ -111,6 +112,12 @@ def test_names_follow_their_objects(tmp_path: Path) -> None:
     assert source.load(Preparation(instances=True)).label_names == {}
     (one,) = find_cases(f"{tmp_path}/s/mri.nii.gz={tmp_path}/s/segmentations/liver.nii.gz")
     assert one.load().label_names == {}, "a single file is a label map, whatever it is called"
+
+
+def test_a_mask_is_called_what_its_name_has_beside_the_images() -> None:
+    masks = [Path("masks/p1_aorta.nii.gz"), Path("masks/p1-left lung.png"), Path("masks/liver.nii")]
+    assert object_names(masks, Path("scans/p1.nii.gz")) == {1: "aorta", 2: "left lung", 3: "liver"}
+    assert object_names(masks)[1] == "p1_aorta"
 
 
 @pytest.mark.parametrize("names", [np.array([1, 2]), np.array("liver"), np.array([b"liver"])])

@@ -72,6 +72,23 @@ def test_a_clicked_slice_of_a_volume_is_shown(small_volume: Case, tmp_path: Path
     assert shown.shape[0] == 4 * picture_height(case), "a thirteenth slice"
 
 
+def tiles_of(picture: NDArray[np.int64], case: Case) -> list[tuple[int, int]]:
+    """(y, x) of the first pixel of each slice in a montage."""
+    rows, columns = range(0, len(picture), picture_height(case)), range(0, picture.shape[1], TILE_PX)
+    return [(y, x) for y in rows for x in columns]
+
+
+def test_a_click_is_marked_in_its_slice_alone(small_volume: Case, tmp_path: Path) -> None:
+    middle = ((small_volume.boxes[0, :3] + small_volume.boxes[0, 3:]) // 2).tolist()
+    clicked = replace(small_volume, clicks=(Click(0, tuple(middle), True),))
+    plain, marked = picture_of(small_volume, tmp_path / "a.png"), picture_of(clicked, tmp_path / "b.png")
+    assert plain.shape == marked.shape, "the slice is shown anyway"
+    high = picture_height(small_volume)
+    changed = (plain != marked).any(2)
+    differ = [changed[y : y + high, x : x + TILE_PX].any() for y, x in tiles_of(plain, small_volume)]
+    assert sum(differ) == 1
+
+
 def picture_height(case: Case) -> int:
     """Of one slice in a montage of four columns."""
     rows, columns = _region(case)
