@@ -110,6 +110,15 @@ def test_walks_with_and_without_mask_prompts_have_names_of_their_own() -> None:
     assert labels[records[1].protocol_id] == "batched, no mask_prompts"
 
 
+def test_walks_from_the_middle_are_told_from_those_that_look_for_a_start() -> None:
+    """Records of before have no `starts`: they began in the middle."""
+    protocols = [{"name": "batched"}, {"name": "batched", "starts": 3}]
+    records: Any = [SimpleNamespace(protocol=one, protocol_id=protocol_id(one)) for one in protocols]
+    labels, shared = label_protocols([records[0], *records])
+    assert [labels[record.protocol_id] for record in records] == ["batched", "batched, starts 3"]
+    assert shared == "starts 1 where not said"
+
+
 def test_bench_tells_of_mask_prompts_where_weights_know_them(tmp_path: Path) -> None:
     out = tmp_path / "b.jsonl"
     words = ["bench", "--encoder", "light_repvit_m0_9", "--backend", "torch", "--cases", "phantom:mr3d"]
