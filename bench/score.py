@@ -21,8 +21,7 @@ from bench.record import Record, append_record, finite, record_key
 from zoo.data.cases import LABEL_TOKENS, CaseSource, find_cases, is_npz
 from zoo.data.modality import modality_from_name
 from zoo.data.npz import load_label_map, load_label_names, load_label_values, load_spacing, original_labels
-from zoo.data.readers.dicom import holds_labels
-from zoo.data.scan import SUFFIXES, Scan, is_dicom, object_names, read_labels, read_scan, stem
+from zoo.data.scan import SUFFIXES, Scan, is_drawn, object_names, read_labels, read_scan, stem
 from zoo.errors import InputError
 from zoo.files import sha256_of
 
@@ -164,11 +163,13 @@ def _references(references: str) -> _References:
         sources = find_cases(references)
     except InputError:
         sources = []
-    labelled = {source.case_id: source.labels_paths for source in sources if source.labels_paths}
+    with_labels = [source for source in sources if source.labels_paths]
+    labelled = {source.case_id: source.labels_paths for source in with_labels}
     alone = _label_maps(Path(references), sources)
     several = {name: files for name, files in alone.items() if len(files) > 1 and name not in labelled}
     rivals = several | {one.case_id: one.rivals for one in sources if one.rivals}
-    return _References(labelled, alone, rivals, {one.labels_paths: one.image_path for one in sources if one.image_path})
+    images = {source.labels_paths: source.image_path for source in with_labels if source.image_path}
+    return _References(labelled, alone, rivals, images)
 
 
 def _label_maps(root: Path, sources: Sequence[CaseSource]) -> dict[str, tuple[Path, ...]]:
@@ -269,7 +270,7 @@ def _read_reference(pair: Pair) -> tuple[Labels, tuple[float, ...], Scan | None]
     if is_npz(first):
         labels = load_label_map(first)
         return labels, load_spacing(first, labels.ndim), None
-    if is_dicom(first) and holds_labels(first) and pair.image:
+    if pair.image and is_drawn(first):
         scan = read_scan(pair.image)
         return read_labels(pair.references, scan), scan.spacing_mm, scan
     scan = read_scan(first)

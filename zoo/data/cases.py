@@ -16,8 +16,8 @@ from zoo.data.case import Case
 from zoo.data.modality import MODALITIES
 from zoo.data.npz import load_challenge_npz, save_challenge_npz
 from zoo.data.prepare import Preparation, load_pair
-from zoo.data.readers.dicom import holds_labels, holds_no_image
-from zoo.data.scan import SUFFIXES, are_single_images, files_of, is_dicom, stem
+from zoo.data.readers.dicom import holds_no_image
+from zoo.data.scan import SUFFIXES, are_single_images, files_of, is_dicom, is_drawn, stem
 from zoo.errors import InputError
 from zoo.ledger import SEGMENT_LEDGER
 
@@ -282,7 +282,7 @@ class _Shelves:
                 return _one_or_rivals(same)
         if masks := [file for shelf in others for file in self._masks(shelf, own).get(stem(image), ())]:
             return tuple(masks), ()
-        if image.is_dir() and (drawn := [file for file in _listed(image) if is_dicom(file) and holds_labels(file)]):
+        if image.is_dir() and (drawn := [file for file in _listed(image) if is_drawn(file)]):
             return _one_or_rivals(drawn)
         if own.images != [image] and (own.images or not image.is_dir()):
             return (), ()

@@ -83,6 +83,11 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
+def is_drawn(path: Path) -> bool:
+    """Whether a file is a DICOM file of structures or a segmentation, which is drawn into the slices of its image."""
+    return is_dicom(path) and holds_labels(path)
+
+
 def are_single_images(files: Sequence[Path]) -> bool:
     """Whether DICOM files, two or more, belong to a series each, as X-rays do, and are no slices of one."""
     try:
@@ -127,7 +132,7 @@ def read_objects(paths: Sequence[Path], image: Scan | None = None) -> Objects:
     Raises:
         InputError: no readable labels, or of another shape or geometry, or an object that others cover wholly.
     """
-    if drawn := [path for path in paths if is_dicom(path) and holds_labels(path)]:
+    if drawn := [path for path in paths if is_drawn(path)]:
         return _read_drawn(drawn, paths, image)
     if len(paths) == 1:
         return Objects(_read_label_map(paths[0], image))
@@ -223,7 +228,7 @@ def _is_grey_mask(voxels: NDArray[Any]) -> bool:
 
 
 def _read(path: Path, *, labels: bool) -> Scan:
-    if is_dicom(path) and holds_labels(path):
+    if is_drawn(path):
         expected = "IMAGE=LABELS with the series that they were drawn on; `prepare` makes an npz of both"
         raise InputError(path, "structures or a segmentation, which have no image", expected)
     modality = modality_from_name(stem(path))
