@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.data.case import Case
+from zoo.sam.box_prior import box_prior
+from zoo.sam.overlap import box_pixels
 
 
 def ellipse_segmentation(case: Case) -> NDArray[np.uint16]:
@@ -18,21 +20,13 @@ def ellipse_segmentation(case: Case) -> NDArray[np.uint16]:
         case: boxes within the image, as `zoo.data.case.validate_boxes` has it.
 
     Returns:
-        uint16 label map of `case.spatial_shape`, holding `case.object_labels`; where boxes overlap, the later object
-        lies over the earlier. Every object is painted on at least one pixel before that.
+        uint16 label map of `case.spatial_shape`, holding `case.object_labels`; the ellipse of a smaller box lies over
+        that of a larger one, as `density` of `zoo.sam.overlap` has it. Before that every object has a pixel at least.
     """
     labels = np.zeros(case.spatial_shape, np.uint16)
-    for box, value in zip(case.boxes, case.object_labels, strict=True):
+    for number in np.argsort(-box_pixels(case.boxes), kind="stable"):
         # Boxes are in the order x, y(, z), axes in the order (z,) y, x.
-        first, last = np.split(box, 2)
+        first, last = np.split(case.boxes[number], 2)
         region = labels[tuple(slice(low, high + 1) for low, high in zip(first[::-1], last[::-1], strict=True))]
-        region[_inscribed_ellipsoid(region.shape)] = value
+        region[box_prior(case.boxes[number]) >= 0] = case.object_labels[number]
     return labels
-
-
-def _inscribed_ellipsoid(shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Bool array of `shape`: the ellipsoid that touches all its sides."""
-    squares = [
-        ((2 * index + 1) / extent - 1) ** 2 for index, extent in zip(np.ogrid[*map(slice, shape)], shape, strict=True)
-    ]
-    return np.asarray(sum(squares) <= 1)

@@ -100,16 +100,24 @@ rule_options = options(
     ),
     click.option(
         "--overlap",
-        type=click.Choice(["logit", "last"]),
-        default="logit",
+        type=click.Choice(["density", "logit", "last"]),
+        default="density",
         show_default=True,
-        help="Who owns a pixel that several objects cover: the highest logit, or the last, as published.",
+        help="Who owns a pixel that several objects cover: the highest odds over the size of the box, the highest "
+        "logit, or the last, as published.",
     ),
     click.option(
         "--within-box/--no-within-box",
         default=True,
         show_default=True,
         help="Whether masks end where the object's own box does in x and y; published systems let them go.",
+    ),
+    click.option(
+        "--box-prior",
+        type=Between(0, 10),
+        default=0.5,
+        show_default=True,
+        help="Weight of what a box alone says: that its object is in its middle more often than in its corners.",
     ),
     click.option(
         "--zoom/--no-zoom",

@@ -52,10 +52,11 @@ def test_the_last_object_owns_what_several_cover_if_asked_for() -> None:
     case = image([[50, 50, 90, 90], [40, 40, 120, 120]])
     by_overlap = {
         overlap: segment_image(case, Unequal(shrink_px=0), Protocol2D(overlap=overlap))  # type: ignore[arg-type]
-        for overlap in ("logit", "last")
+        for overlap in ("density", "logit", "last")
     }
     assert by_overlap["logit"][70, 70] == 1
     assert by_overlap["last"][70, 70] == 2
+    assert by_overlap["density"][70, 70] == 1
     assert by_overlap["logit"][110, 110] == by_overlap["last"][110, 110] == 2
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from zoo.backends import Backend
 from zoo.data.case import Case
 from zoo.errors import InputError
+from zoo.sam.box_prior import add_box_prior
 from zoo.sam.decode import decode_objects
 from zoo.sam.overlap import Owners
 from zoo.sam.rule import Protocol2D, clicks_for
@@ -46,7 +47,7 @@ def segment_image(
     protocol, clock = protocol or Protocol2D(), clock or StageClock()
     spec = protocol.applied_to(backend.spec)
     height, width = case.spatial_shape
-    owners = Owners((height, width), protocol.overlap)
+    owners = Owners((height, width), case.boxes, protocol.overlap)
     for tile, numbers in _by_tile(case, spec.image_size if protocol.zoom else max(height, width)).items():
         rows, columns = pixels_in(np.array(tile))
         with clock.measure("preprocess"):
@@ -64,6 +65,7 @@ def segment_image(
             clock.counts["decoded_prompts"] += 1
             with clock.measure("postprocess"):
                 seen = restore_logits(low_res, fit)
+                add_box_prior(seen, case.boxes[number], protocol.box_prior, corner=tile[:2])
                 if protocol.within_box:
                     owners.enter(number, seen[pixels_in(boxes[place])], pixels_in(case.boxes[number]))
                 else:

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from zoo.backends import Floats
 
-#: `logit`: the object whose logit is highest. `last`: the last one, as the published scripts have it.
-Overlap = Literal["logit", "last"]
+#: `density`: the object whose odds, spread over its box, are highest: of two that are as certain, the one that was
+#: asked for in less space. `logit`: the one whose odds are. `last`: the last one, as the published scripts have it.
+Overlap = Literal["density", "logit", "last"]
 
 _MOST = np.float32(np.finfo(np.float16).max)
 
@@ -20,15 +21,18 @@ class Owners:
 
     Args:
         shape: (H, W) or (D, H, W).
+        boxes: (N, 4) or (N, 6) of the objects, as in a `Case`.
         overlap: who owns a pixel that several objects cover; of equal ones, the later.
 
     Attributes:
         numbers: uint16, the owner's number from 1, 0 for none.
     """
 
-    def __init__(self, shape: tuple[int, ...], overlap: Overlap = "logit") -> None:
+    def __init__(self, shape: tuple[int, ...], boxes: NDArray[np.integer], overlap: Overlap = "density") -> None:
         self.numbers = np.zeros(shape, np.uint16)
-        self._highest = np.zeros(shape, np.float16) if overlap == "logit" else None
+        self._highest = None if overlap == "last" else np.full(shape, -_MOST, np.float16)
+        # As logits: odds / pixels are exp(logit - ln(pixels)).
+        self._spread = np.log(box_pixels(boxes)) if overlap == "density" else np.zeros(len(boxes))
 
     def enter(self, number: int, logits: Floats, where: Any = ...) -> NDArray[np.bool_]:
         """Enters an object's logits (h, w) in a part of an image or a volume.
@@ -47,9 +51,9 @@ class Owners:
             np.maximum(owners, number + 1, out=owners, where=mask)
             return mask
         highest = self._highest[where]
-        rounded = np.clip(logits, 0, _MOST).astype(np.float16)
-        wins = mask & ((rounded > highest) | ((rounded == highest) & (owners <= number)))
-        np.copyto(highest, rounded, where=wins)
+        claims = np.clip(logits - np.float32(self._spread[number]), -_MOST, _MOST).astype(np.float16)
+        wins = mask & ((claims > highest) | ((claims == highest) & (owners <= number)))
+        np.copyto(highest, claims, where=wins)
         np.copyto(owners, np.uint16(number + 1), where=wins)
         return mask
 
@@ -60,3 +64,9 @@ class Owners:
         for part in self.numbers if self.numbers.ndim == 3 else [self.numbers]:
             part[:] = by_number.take(part, mode="clip")
         return self.numbers
+
+
+def box_pixels(boxes: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Pixels or voxels (N,) in boxes (N, 4) or (N, 6), ends included."""
+    first, last = np.split(boxes.astype(np.int64), 2, axis=1)
+    return np.asarray(np.prod(last - first + 1, axis=1))

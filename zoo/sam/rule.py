@@ -37,7 +37,7 @@ Clicks = tuple[Floats, NDArray[np.int64]]
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What images and volumes have alike. Defaults are Rep-MedSAM's, but for the last two.
+    """What images and volumes have alike. Defaults are Rep-MedSAM's, but for the last three.
 
     Attributes:
         box_rounding: of the object's own box, scaled to the prompt frame.
@@ -46,20 +46,26 @@ class Protocol:
             objects that touch much of each other.
         within_box: whether an object's masks, and the boxes that prompt for them, end where its own box does in x and
             y; in a volume, a walk that has lost its way comes back. Rep-MedSAM: False.
+        box_prior: what a box alone says about its pixels is added to their logits, so many times, see
+            `zoo.sam.box_prior`. Rep-MedSAM: 0.
     """
 
     box_rounding: BoxRounding = "truncate"
     resize: Literal["area", "linear", "cubic"] | None = None
-    overlap: Overlap = "logit"
+    overlap: Overlap = "density"
     within_box: bool = True
+    box_prior: float = 0.5
 
     def as_record(self) -> dict[str, Any]:
         """All options by name, see `protocol_of`."""
         return asdict(self)
 
     def recorded(self, spec: EncoderSpec) -> dict[str, Any]:
-        """The options by name as a record tells them: what a model of this spec makes of them."""
-        return self.as_record()
+        """The options by name as a record tells them: what a model of this spec makes of them.
+
+        `box_prior` is told of where there is one: records of before have none.
+        """
+        return {option: value for option, value in self.as_record().items() if option != "box_prior" or value}
 
     def applied_to(self, spec: EncoderSpec) -> EncoderSpec:
         """An encoder's spec, with images resized as the protocol says."""
@@ -113,10 +119,8 @@ class Protocol3D(Protocol):
             raise InputError("--starts", str(self.starts), "an odd number from 1 up")
 
     def recorded(self, spec: EncoderSpec) -> dict[str, Any]:
-        """As `Protocol.recorded`; `OF_MASKS` are told of where masks prompt, `starts` where there are several: records
-        of before have none of them.
-        """
-        options = self.as_record() | {"mask_prompts": True}
+        """As `Protocol.recorded`; likewise `OF_MASKS` where masks prompt, and `starts` where there are several."""
+        options = super().recorded(spec) | {"mask_prompts": True}
         untold = (() if self.prompts_with_masks(spec) else OF_MASKS) + (("starts",) if self.starts == 1 else ())
         return {option: value for option, value in options.items() if option not in untold}
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from zoo.backends import Backend, Floats
 from zoo.data.case import Case
+from zoo.sam.box_prior import add_box_prior
 from zoo.sam.decode import decode_objects, decode_one
 from zoo.sam.overlap import Owners
 from zoo.sam.rule import START_GAIN, Clicks, Protocol3D, Walk, clicks_for, mask_prompt, prompt_for, starts_of, walks_of
@@ -87,7 +88,7 @@ class _Segmenter:
         self.clock, self.on_slice = clock, on_slice
         height, width = case.image.shape[1:]
         self.fit: Fit = fit_image((height, width), backend.spec.prompt_frame, backend.spec.fit)
-        self.owners = Owners(case.image.shape, protocol.overlap)
+        self.owners = Owners(case.image.shape, case.boxes, protocol.overlap)
         self._spec = protocol.applied_to(backend.spec)
         self._kept: dict[int, Floats] = {}
         self._most_kept = kept_embeddings
@@ -201,6 +202,7 @@ class _Segmenter:
         """The mask (H, W) of an object's slice, also entered into `owners`."""
         with self.clock.measure("postprocess"):
             logits = restore_logits(low_res, self.fit)
+            add_box_prior(logits, self.case.boxes[number], self.protocol.box_prior, z)
             inside = pixels_in(self._boxes[number]) if self.protocol.within_box else np.s_[:, :]
             mask = np.zeros(logits.shape, bool)
             mask[inside] = self.owners.enter(number, logits[inside], (z, *inside))
