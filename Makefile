@@ -17,7 +17,7 @@ $(VENV)/.installed-%: setup.cfg pyproject.toml
 
 # The main job on the built-in phantom: measure, then report.
 demo: $(VENV)/.installed-run
-	$(BIN)/python cli.py bench --protocol per_object --protocol batched \
+	$(BIN)/python cli.py bench --protocol litemedsam --protocol batched \
 		--max-slices 6 --rounds 10 --passes 1 --out $(OUT)/bench.jsonl
 	$(BIN)/python cli.py report $(OUT)/bench.jsonl -o $(OUT)/report
 

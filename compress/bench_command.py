@@ -209,7 +209,7 @@ def bench(
     \b
     Examples:
       repmedsam bench --encoder repvit --encoder tinyvit
-      repmedsam bench --cases scans/ --protocol per_object --protocol cached --max-objects 6
+      repmedsam bench --cases scans/ --protocol litemedsam --protocol batched --max-objects 6
       repmedsam bench --encoder repvit --weights rep_medsam.pth --cases 'validation/*.npz'
       repmedsam bench --encoder repvit --sweep --candidate runs/repvit-int8
       repmedsam bench --cases photos/ --rounds 0 --clicks 3

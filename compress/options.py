@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from zoo.sam.rule import Protocol2D, Protocol3D
@@ -36,8 +37,13 @@ class Between(click.FloatRange):
 
 
 CANDIDATE_HELP = "Folder that `export` or `quantize` wrote"
-PROTOCOLS = click.Choice(["per_object", "cached", "batched"])
-PROTOCOL_HELP = "Volumes: encode slices again for every object, once, or once and decode objects together."
+#: Published scripts, and how they encode and decode.
+SCRIPTS = {"litemedsam": "per_object", "rep_medsam": "cached"}
+PROTOCOLS = click.Choice(["per_object", "cached", "batched", *SCRIPTS])
+PROTOCOL_HELP = (
+    "Volumes: encode slices again for every object, once, or once and decode objects together; or all as LiteMedSAM's "
+    "script does (per_object), or Rep-MedSAM's updated one (cached), but for the options below that are given."
+)
 
 rule_options = options(
     click.option(
@@ -129,8 +135,28 @@ rule_options = options(
 
 
 def protocols_of(names: Sequence[str], *, zoom: bool, **rule: Any) -> tuple[tuple[Protocol3D, ...], Protocol2D]:
-    """What `--protocol` and `rule_options` ask for: protocols of volumes, and that of images."""
-    from zoo.sam.rule import Protocol, Protocol2D, Protocol3D
+    """What `--protocol` and `rule_options` ask for: protocols of volumes, and that of images.
 
-    alike = {field.name: rule[field.name] for field in fields(Protocol)}
-    return tuple(Protocol3D(name, **rule) for name in dict.fromkeys(names)), Protocol2D(zoom=zoom, **alike)
+    Images go by a published rule where all of `names` are `SCRIPTS`.
+    """
+    from zoo.sam.rule import PUBLISHED_2D, PUBLISHED_3D, Protocol, Protocol2D, Protocol3D
+
+    def volumes(name: str) -> Protocol3D:
+        if name in SCRIPTS:
+            return Protocol3D(SCRIPTS[name], **rule | _not_given(PUBLISHED_3D))
+        return Protocol3D(name, **rule)
+
+    images = {field.name: rule[field.name] for field in fields(Protocol)} | {"zoom": zoom}
+    if SCRIPTS.keys() >= set(names):
+        images |= _not_given(PUBLISHED_2D)
+    return tuple(map(volumes, dict.fromkeys(names))), Protocol2D(**images)
+
+
+def _not_given(defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Those for which the command line has no option."""
+    context = click.get_current_context()
+    return {
+        name: value
+        for name, value in defaults.items()
+        if context.get_parameter_source(name) in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    }

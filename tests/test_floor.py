@@ -57,7 +57,15 @@ def test_axes_of_a_volume_are_z_y_x() -> None:
     np.testing.assert_array_equal(labels, expected)
 
 
-def test_later_objects_lie_over_earlier_ones() -> None:
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_smaller_boxes_lie_over_larger_ones(order: list[int]) -> None:
+    """A box of 5x5 px within one of 9x9, whichever comes first."""
+    boxes, values = np.array([[0, 0, 8, 8], [2, 2, 6, 6]])[order], np.array([9, 3])[order]
+    labels = ellipse_segmentation(case_with((9, 9), boxes.tolist(), values.tolist()))
+    assert labels[4].tolist() == [9, 9, 3, 3, 3, 3, 3, 9, 9]
+
+
+def test_of_equal_boxes_the_later_lies_over_the_earlier() -> None:
     boxes = [[0, 0, 8, 8], [4, 0, 12, 8]]
     labels = ellipse_segmentation(case_with((9, 13), boxes, [9, 3]))
     assert (labels[4] == [9] * 4 + [3] * 9).all()

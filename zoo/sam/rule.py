@@ -29,6 +29,15 @@ PROTOCOLS = ("per_object", "cached", "batched")
 START_REACH = 0.6
 #: By how much the predicted IoU of another slice must be higher than the middle one's.
 START_GAIN = 0.02
+#: Where the published scripts' rule differs from the defaults: for images, and for volumes.
+PUBLISHED_2D: Mapping[str, Any] = {"overlap": "last", "within_box": False, "box_prior": 0.0, "zoom": False}
+PUBLISHED_3D: Mapping[str, Any] = {
+    "overlap": "last",
+    "within_box": False,
+    "box_prior": 0.0,
+    "starts": 1,
+    "mask_prompts": False,
+}
 #: Options of volumes that mean nothing where no mask prompts.
 OF_MASKS = ("mask_prompts", "own_box_share")
 #: Points (1, P, 2) in the prompt frame and their labels (1, P), of one object.

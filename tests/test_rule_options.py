@@ -1,0 +1,62 @@
+"""What `--protocol` and the options of the rule make of each other: published scripts, and what is given beside."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from compress.options import PROTOCOLS, SCRIPTS, protocols_of, rule_options
+from zoo.sam import rule
+from zoo.sam.rule import Protocol2D, Protocol3D
+
+
+def protocols(*arguments: str) -> tuple[tuple[Protocol3D, ...], Protocol2D]:
+    """What a command with these options would run."""
+    made = []
+
+    @click.command()
+    @click.option("--protocol", "names", type=PROTOCOLS, multiple=True, default=["batched"])
+    @rule_options
+    def command(names: tuple[str, ...], **options: Any) -> None:
+        made.append(protocols_of(names, **options))
+
+    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return made[0]
+
+
+def test_defaults_of_options_are_those_of_protocols() -> None:
+    assert protocols() == ((Protocol3D(),), Protocol2D())
+    assert protocols("--protocol", "cached", "--protocol", "cached") == ((Protocol3D("cached"),), Protocol2D())
+
+
+@pytest.mark.parametrize(("script", "name"), [("litemedsam", "per_object"), ("rep_medsam", "cached")])
+def test_a_published_script_has_its_own_rule(script: str, name: str) -> None:
+    published = Protocol3D(name, starts=1, mask_prompts=False, overlap="last", within_box=False, box_prior=0)
+    images = Protocol2D(overlap="last", within_box=False, box_prior=0, zoom=False)
+    assert protocols("--protocol", script) == ((published,), images)
+
+
+def test_images_go_by_it_where_nothing_else_was_asked_for() -> None:
+    volumes, images = protocols(*(f"--protocol={name}" for name in (*SCRIPTS, "batched")))
+    assert [protocol.name for protocol in volumes] == ["per_object", "cached", "batched"]
+    assert [protocol.overlap for protocol in volumes] == ["last", "last", "density"]
+    assert images == Protocol2D()
+    assert protocols(*(f"--protocol={name}" for name in SCRIPTS))[1].overlap == "last"
+
+
+def test_options_that_are_given_hold_for_it_too() -> None:
+    (volume,), image = protocols("--protocol=litemedsam", "--overlap=density", "--starts=3", "--box-dilation-px=5")
+    assert (volume.overlap, volume.starts, volume.box_dilation_px) == ("density", 3, 5)
+    assert (volume.within_box, volume.box_prior, image.overlap, image.zoom) == (False, 0, "density", False)
+
+
+def test_what_is_published_are_options() -> None:
+    assert {field.name for field in fields(Protocol2D)} >= set(rule.PUBLISHED_2D)
+    assert {field.name for field in fields(Protocol3D)} >= set(rule.PUBLISHED_3D)
+    assert all(getattr(Protocol2D(), name) != value for name, value in rule.PUBLISHED_2D.items())
+    assert all(getattr(Protocol3D(), name) != value for name, value in rule.PUBLISHED_3D.items())
