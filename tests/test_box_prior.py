@@ -51,9 +51,11 @@ def test_a_slice_is_one_of_the_whole_box() -> None:
     box = np.array([3, 5, 1, 9, 8, 4])
     whole = box_prior(box)
     assert whole.shape == (4, 4, 7)
-    assert box_prior(box, 1)[0, 0] == pytest.approx(1 - (6 / 7) ** 2 - (3 / 4) ** 2 - (3 / 4) ** 2)
+    assert whole[0, 0, 0] == pytest.approx(1 - (6 / 7) ** 2 - (3 / 4) ** 2 - (3 / 4) ** 2)
     for place, z in enumerate(range(1, 5)):
-        np.testing.assert_array_equal(box_prior(box, z), whole[place])
+        logits = np.zeros((12, 12), np.float32)
+        add_box_prior(logits, box, 3, z)
+        np.testing.assert_allclose(logits[5:9, 3:10], 3 * whole[place], atol=1e-6)
 
 
 def test_it_is_added_within_the_box_alone() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,7 +11,7 @@ from zoo.backends import Floats
 from zoo.windows import pixels_in
 
 
-def box_prior(box: NDArray[np.integer], z: int | None = None) -> NDArray[np.float64]:
+def box_prior(box: NDArray[np.integer]) -> NDArray[np.float64]:
     """1 - r^2 of the centre of each pixel in a box, where r = 1 is the inscribed ellipse or ellipsoid.
 
     Objects fill the middle of their boxes more often than the corners. As logits this is a prior: up to 1 in the
@@ -17,19 +19,11 @@ def box_prior(box: NDArray[np.integer], z: int | None = None) -> NDArray[np.floa
 
     Args:
         box: (4,) x_min y_min x_max y_max or (6,) with z, ends included, as in a `Case`.
-        z: one slice of a volume's box; None is all of it.
 
     Returns:
-        (h, w) of an image or of a slice, (d, h, w) of a whole volume's box.
+        (h, w) of an image, (d, h, w) of a volume.
     """
-    first, last = np.split(box, 2)
-    # Boxes are in the order x, y(, z), axes in the order (z,) y, x.
-    at = [np.arange(low, high + 1) for low, high in zip(first[::-1], last[::-1], strict=True)]
-    if z is not None:
-        at[0] = np.array([z])
-    ends = zip(np.ix_(*at), first[::-1], last[::-1], strict=True)
-    prior = 1 - sum(((2 * (grid - low) + 1) / (high - low + 1) - 1) ** 2 for grid, low, high in ends)
-    return np.asarray(prior[0] if z is not None else prior)
+    return 1 - reduce(np.add.outer, _squares(box)[::-1])
 
 
 def add_box_prior(
@@ -44,6 +38,20 @@ def add_box_prior(
         z: the slice.
         corner: (x, y) in the image of the first of `logits`.
     """
-    if weight:
-        in_plane = box if z is None else box[[0, 1, 3, 4]]
-        logits[pixels_in(in_plane - np.tile(corner, 2))] += weight * box_prior(box, z)
+    if not weight:
+        return
+    columns, rows, *slices = _squares(box)
+    in_plane = box if z is None else box[[0, 1, 3, 4]]
+    inside = logits[pixels_in(in_plane - np.tile(corner, 2))]
+    # One axis after another: an array of the box's size would be as large as a large image.
+    inside += weight * (1 - sum(along[z - box[2]] for along in slices))
+    inside -= weight * rows[:, None]
+    inside -= weight * columns
+
+
+def _squares(box: NDArray[np.integer]) -> list[NDArray[np.float64]]:
+    """For x, y(, z) the squared distance of each pixel's centre to the box's, in half-widths of the box."""
+    first, last = np.split(box, 2)
+    return [
+        ((2 * np.arange(high - low + 1) + 1) / (high - low + 1) - 1) ** 2 for low, high in zip(first, last, strict=True)
+    ]
