@@ -131,25 +131,34 @@ rule_options = options(
         show_default=True,
         help="Images larger than the encoder's input: look at small objects in a part of the image.",
     ),
+    click.option(
+        "--box-margin-px",
+        type=click.IntRange(min=0),
+        default=2,
+        show_default=True,
+        help="Images: margin around a box before it prompts; masks end at the box that was given all the same.",
+    ),
 )
 
 
-def protocols_of(names: Sequence[str], *, zoom: bool, **rule: Any) -> tuple[tuple[Protocol3D, ...], Protocol2D]:
+def protocols_of(names: Sequence[str], **rule: Any) -> tuple[tuple[Protocol3D, ...], Protocol2D]:
     """What `--protocol` and `rule_options` ask for: protocols of volumes, and that of images.
 
     Images go by a published rule where all of `names` are `SCRIPTS`.
     """
-    from zoo.sam.rule import PUBLISHED_2D, PUBLISHED_3D, Protocol, Protocol2D, Protocol3D
+    from zoo.sam.rule import PUBLISHED_2D, PUBLISHED_3D, Protocol2D, Protocol3D
 
-    def volumes(name: str) -> Protocol3D:
-        if name in SCRIPTS:
-            return Protocol3D(SCRIPTS[name], **rule | _not_given(PUBLISHED_3D))
-        return Protocol3D(name, **rule)
-
-    images = {field.name: rule[field.name] for field in fields(Protocol)} | {"zoom": zoom}
+    images, volumes = (
+        {field.name: rule[field.name] for field in fields(kind) if field.name in rule}
+        for kind in (Protocol2D, Protocol3D)
+    )
     if SCRIPTS.keys() >= set(names):
         images |= _not_given(PUBLISHED_2D)
-    return tuple(map(volumes, dict.fromkeys(names))), Protocol2D(**images)
+    published = volumes | _not_given(PUBLISHED_3D)
+    return tuple(
+        Protocol3D(SCRIPTS[name], **published) if name in SCRIPTS else Protocol3D(name, **volumes)
+        for name in dict.fromkeys(names)
+    ), Protocol2D(**images)
 
 
 def _not_given(defaults: Mapping[str, Any]) -> dict[str, Any]:

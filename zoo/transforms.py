@@ -143,6 +143,15 @@ def mask_box(mask: NDArray[np.bool_], dilation_px: int) -> NDArray[np.int64] | N
     )
 
 
+def widen_boxes(boxes: NDArray[np.float32], margin_px: int, fit: Fit) -> NDArray[np.float32]:
+    """Boxes (N, 4) in the frame with a margin on each side, within the part of it that the image takes up."""
+    if not margin_px:
+        return boxes
+    height, width = fit.new_shape
+    wider = boxes + np.array([-margin_px, -margin_px, margin_px, margin_px], np.float32)
+    return np.clip(wider, 0, np.array([width, height, width, height], np.float32) - 1)
+
+
 def mask_in_frame(mask: NDArray[np.bool_], fit: Fit, value: int = 1) -> NDArray[np.bool_]:
     """A mask of the image brought to the frame by area interpolation, padded with false.
 

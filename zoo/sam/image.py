@@ -16,7 +16,7 @@ from zoo.sam.overlap import Owners
 from zoo.sam.rule import Protocol2D, clicks_for
 from zoo.stages import StageClock
 from zoo.tiles import tile_of
-from zoo.transforms import fit_image, preprocess_image, restore_logits, scale_boxes
+from zoo.transforms import fit_image, preprocess_image, restore_logits, scale_boxes, widen_boxes
 from zoo.windows import pixels_in, window_of
 
 
@@ -57,7 +57,7 @@ def segment_image(
         clock.counts["encoded_slices"] += 1
         fit = fit_image((rows.stop - rows.start, columns.stop - columns.start), spec.prompt_frame, spec.fit)
         boxes = case.boxes[numbers] - np.tile(tile[:2], 2)
-        prompts = scale_boxes(boxes, fit, protocol.box_rounding)
+        prompts = widen_boxes(scale_boxes(boxes, fit, protocol.box_rounding), protocol.box_margin_px, fit)
         windows = np.stack([window_of(box, fit) for box in boxes]) if protocol.within_box else None
         clicks = [clicks_for(case, number, fit, corner=tile[:2]) for number in numbers]
         for place, low_res, _ in decode_objects(backend, embedding, prompts, clicks, windows, clock):

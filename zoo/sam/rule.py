@@ -30,7 +30,13 @@ START_REACH = 0.6
 #: By how much the predicted IoU of another slice must be higher than the middle one's.
 START_GAIN = 0.02
 #: Where the published scripts' rule differs from the defaults: for images, and for volumes.
-PUBLISHED_2D: Mapping[str, Any] = {"overlap": "last", "within_box": False, "box_prior": 0.0, "zoom": False}
+PUBLISHED_2D: Mapping[str, Any] = {
+    "overlap": "last",
+    "within_box": False,
+    "box_prior": 0.0,
+    "zoom": False,
+    "box_margin_px": 0,
+}
 PUBLISHED_3D: Mapping[str, Any] = {
     "overlap": "last",
     "within_box": False,
@@ -38,6 +44,8 @@ PUBLISHED_3D: Mapping[str, Any] = {
     "starts": 1,
     "mask_prompts": False,
 }
+#: Options that are off in the records that do not have them.
+NEW_OPTIONS = ("box_prior", "box_margin_px")
 #: Options of volumes that mean nothing where no mask prompts.
 OF_MASKS = ("mask_prompts", "own_box_share")
 #: Points (1, P, 2) in the prompt frame and their labels (1, P), of one object.
@@ -72,9 +80,9 @@ class Protocol:
     def recorded(self, spec: EncoderSpec) -> dict[str, Any]:
         """The options by name as a record tells them: what a model of this spec makes of them.
 
-        `box_prior` is told of where there is one: records of before have none.
+        `NEW_OPTIONS` are told of where they are in force: records of before have none of them.
         """
-        return {option: value for option, value in self.as_record().items() if option != "box_prior" or value}
+        return {option: value for option, value in self.as_record().items() if option not in NEW_OPTIONS or value}
 
     def applied_to(self, spec: EncoderSpec) -> EncoderSpec:
         """An encoder's spec, with images resized as the protocol says."""
@@ -88,9 +96,12 @@ class Protocol2D(Protocol):
     Attributes:
         zoom: whether small objects of an image larger than the encoder's input are segmented in a tile of it, see
             `zoo.tiles`. Rep-MedSAM: False, which loses what is small.
+        box_margin_px: around a box before it prompts, in pixels of the prompt frame: models are trained with boxes that
+            are larger than their objects. Rep-MedSAM: 0.
     """
 
     zoom: bool = True
+    box_margin_px: int = 2
 
 
 @dataclass(frozen=True)
