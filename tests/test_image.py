@@ -35,7 +35,8 @@ def extent(mask: NDArray[np.bool_]) -> list[int]:
 @pytest.mark.parametrize(("within_box", "expected"), [(True, [50, 60, 90, 100]), (False, [44, 54, 96, 106])])
 def test_a_mask_ends_at_its_box_unless_told_otherwise(within_box: bool, expected: list[int]) -> None:
     """A runtime whose masks are 6 px larger than their prompts on each side."""
-    found = segment_image(image([[50, 60, 90, 100]]), BoxBackend(shrink_px=-6), Protocol2D(within_box=within_box))
+    protocol = Protocol2D(within_box=within_box, box_margin_px=0)
+    found = segment_image(image([[50, 60, 90, 100]]), BoxBackend(shrink_px=-6), protocol)
     assert extent(found == 1) == expected
 
 
@@ -65,11 +66,25 @@ def test_boxes_are_rounded_and_images_resized_as_told() -> None:
     prompts, means = {}, {}
     for rounding, resize in (("truncate", None), ("float", "cubic")):
         backend = BoxBackend()
-        segment_image(case, backend, Protocol2D(box_rounding=rounding, resize=resize, zoom=False))  # type: ignore[arg-type]
+        rule = Protocol2D(box_rounding=rounding, resize=resize, zoom=False, box_margin_px=0)  # type: ignore[arg-type]
+        segment_image(case, backend, rule)
         prompts[rounding], means[rounding] = backend.prompts[0], backend.means[0]
     assert prompts["truncate"] == [28, 28, 56, 56]
     assert prompts["float"] == pytest.approx([28.16, 28.16, 56.32, 56.32])
     assert means["truncate"] != means["float"]
+
+
+def test_boxes_prompt_with_a_margin_within_the_image() -> None:
+    """300 x 150 px in a frame of 256: scaled by 0.853, the image's last row is 127."""
+    pixels = np.random.default_rng(0).integers(0, 256, (150, 300, 3), np.uint8)
+    boxes = np.array([[33, 33, 66, 66], [0, 1, 299, 149]])
+    case = Case("wide", "CT", pixels, boxes, np.array([1, 2], np.uint16), (1.0, 1.0))
+    backend = BoxBackend(shrink_px=0)
+    found = segment_image(case, backend, Protocol2D(box_margin_px=3, zoom=False))
+    assert backend.prompts == [[25, 25, 59, 59], [0, 0, 255, 127]]
+    assert extent(found == 1) == [33, 33, 66, 66], "the mask ends at the box that was given"
+    assert "box_margin_px" not in Protocol2D(box_margin_px=0).recorded(backend.spec)
+    assert Protocol2D().recorded(backend.spec)["box_margin_px"] == 2
 
 
 @dataclass
@@ -128,7 +143,7 @@ def test_windows_of_boxes_change_nothing_within_them(light_backend: Backend) -> 
         expected = np.zeros(case.spatial_shape, bool)
         inside = pixels_in(box)
         expected[inside] = predictor.predict(boxes=box[None]).masks[0, 0][inside]
-        found = segment_image(alone, light_backend) == 1
+        found = segment_image(alone, light_backend, Protocol2D(box_prior=0, box_margin_px=0)) == 1
         assert expected.any()
         assert (found != expected).mean() <= 0.001
 
@@ -138,7 +153,8 @@ def test_small_objects_of_a_large_image_are_segmented_in_a_tile_of_it(within_box
     """Of 512 px, an encoder of 256 sees every second pixel: objects up to 128 px lie in tiles of 256, all pixels."""
     boxes = [[300, 40, 340, 60], [310, 50, 350, 70], [100, 100, 400, 200], [480, 480, 511, 511]]
     backend, clock = Counting(0), StageClock()
-    found = segment_image(image(boxes, side=512), backend, Protocol2D(within_box=within_box), clock)
+    protocol = Protocol2D(within_box=within_box, box_margin_px=0)
+    found = segment_image(image(boxes, side=512), backend, protocol, clock)
     assert backend.prompts == [[44, 40, 84, 60], [54, 50, 94, 70], [50, 50, 200, 100], [224, 224, 255, 255]]
     assert backend.batches == [2, 1, 1], "objects of a tile are decoded together"
     assert clock.counts["encoded_slices"] == 3
@@ -151,7 +167,7 @@ def test_without_zoom_an_image_is_encoded_once() -> None:
     backend, clock = Counting(0), StageClock()
     segment_image(image([[300, 40, 340, 60], [480, 480, 511, 511]], side=512), backend, Protocol2D(zoom=False), clock)
     assert clock.counts["encoded_slices"] == 1
-    assert backend.prompts[0] == [150, 20, 170, 30]
+    assert backend.prompts[0] == [150 - 2, 20 - 2, 170 + 2, 30 + 2]
 
 
 def test_windows_are_asked_for_where_masks_end_at_their_boxes() -> None:
