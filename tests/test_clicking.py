@@ -119,6 +119,22 @@ def test_walks_from_the_middle_are_told_from_those_that_look_for_a_start() -> No
     assert shared == "starts 1 where not said"
 
 
+def test_priors_and_margins_are_told_from_none() -> None:
+    """Records of before have neither; volumes have no margin."""
+    protocols = [{"name": "batched"}, {"name": "batched", "box_prior": 0.5}, {}, {"box_prior": 0.5, "box_margin_px": 2}]
+    protocols = [{"zoom": True} | one for one in protocols]
+    records: Any = [SimpleNamespace(protocol=one, protocol_id=protocol_id(one)) for one in protocols]
+    labels, shared = label_protocols([*records, records[1], records[3]])
+    assert [labels[record.protocol_id] for record in records] == [
+        "batched, box_prior 0.0",
+        "batched",
+        "box_prior 0.0, box_margin_px 0",
+        "",
+    ]
+    assert "box_prior 0.5 where not said" in shared
+    assert "box_margin_px 2 where not said" in shared
+
+
 def test_bench_tells_of_mask_prompts_where_weights_know_them(tmp_path: Path) -> None:
     out = tmp_path / "b.jsonl"
     words = ["bench", "--encoder", "light_repvit_m0_9", "--backend", "torch", "--cases", "phantom:mr3d"]
