@@ -164,8 +164,5 @@ def protocols_of(names: Sequence[str], **rule: Any) -> tuple[tuple[Protocol3D, .
 def _not_given(defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Those for which the command line has no option."""
     context = click.get_current_context()
-    return {
-        name: value
-        for name, value in defaults.items()
-        if context.get_parameter_source(name) in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
-    }
+    default = ParameterSource.DEFAULT
+    return {name: value for name, value in defaults.items() if context.get_parameter_source(name) is default}

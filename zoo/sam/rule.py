@@ -44,8 +44,8 @@ PUBLISHED_3D: Mapping[str, Any] = {
     "starts": 1,
     "mask_prompts": False,
 }
-#: Options that are off in the records that do not have them.
-NEW_OPTIONS = ("box_prior", "box_margin_px")
+#: Options that records leave out where they are off, as records of before do.
+TOLD_IF_ON = ("box_prior", "box_margin_px")
 #: Options of volumes that mean nothing where no mask prompts.
 OF_MASKS = ("mask_prompts", "own_box_share")
 #: Points (1, P, 2) in the prompt frame and their labels (1, P), of one object.
@@ -80,9 +80,9 @@ class Protocol:
     def recorded(self, spec: EncoderSpec) -> dict[str, Any]:
         """The options by name as a record tells them: what a model of this spec makes of them.
 
-        `NEW_OPTIONS` are told of where they are in force: records of before have none of them.
+        `TOLD_IF_ON` are left out where they are off.
         """
-        return {option: value for option, value in self.as_record().items() if option not in NEW_OPTIONS or value}
+        return {option: value for option, value in self.as_record().items() if option not in TOLD_IF_ON or value}
 
     def applied_to(self, spec: EncoderSpec) -> EncoderSpec:
         """An encoder's spec, with images resized as the protocol says."""
