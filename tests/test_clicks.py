@@ -111,7 +111,7 @@ def test_a_click_is_seen_in_the_tile_of_its_object() -> None:
     """Of an image of 1024 px, an object of 60 px is looked at in a tile of 256 at full size."""
     backend = ClickBackend()
     case = picture([[600, 700, 659, 759]], (Click(0, (620, 730), False),), side=1024)
-    masks = segment_image(case, backend)
+    masks = segment_image(case, backend, Protocol2D(box_margin_px=0))
     (x, y, _), (left, top, *_) = backend.clicks[0], backend.prompts[0]
     assert (x - left, y - top) == (20, 30)
     assert (masks[728:733, 618:623] == 0).all()

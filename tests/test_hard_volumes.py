@@ -45,9 +45,12 @@ class BlinkingBackend(BoxBackend):
         return float(((grey[0, 0] - mean) / std).mean())
 
 
-def labels_of_all(case: Case, make: type[BoxBackend] = BoxBackend, **options: object) -> np.ndarray:
+def labels_of_all(
+    case: Case, make: type[BoxBackend] = BoxBackend, box_prior: float = 0.5, **options: object
+) -> np.ndarray:
     """The label map, which is the same by every protocol."""
-    results = [segment_volume(case, make(**options), Protocol3D(name)) for name in PROTOCOLS]  # type: ignore[arg-type]
+    protocols = [Protocol3D(name, box_prior=box_prior) for name in PROTOCOLS]
+    results = [segment_volume(case, make(**options), protocol) for protocol in protocols]  # type: ignore[arg-type]
     for other in results[1:]:
         np.testing.assert_array_equal(results[0], other)
     return results[0]
@@ -125,7 +128,7 @@ def test_spacing_does_not_change_a_walk() -> None:
 
 def test_a_mask_that_dies_comes_back_from_the_objects_own_box() -> None:
     case = volume((8, 128, 128), [[20, 30, 0, 100, 110, 7]])
-    found = labels_of_all(case, BlinkingBackend, shrink_px=6, dead=frozenset({1, 5}))
+    found = labels_of_all(case, BlinkingBackend, box_prior=0, shrink_px=6, dead=frozenset({1, 5}))
     assert np.flatnonzero(found.any(axis=(1, 2))).tolist() == [0, 2, 3, 4, 6, 7]
     # Walks shrink slice by slice; the one behind a dead mask is as large as the middle one again.
     size = [int((found[z] > 0).sum()) for z in range(8)]

@@ -159,7 +159,11 @@ def test_a_picture_and_a_box_of_the_command_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "first", "last"),
-    [([], 301, 340), (["--no-within-box"], 301, 340), (["--no-zoom", "--no-within-box"], 300, 341)],
+    [
+        ([], 301, 340),
+        (["--no-within-box", "--box-margin-px", "0"], 301, 340),
+        (["--no-zoom", "--no-within-box", "--box-margin-px", "0"], 300, 341),
+    ],
 )
 def test_small_objects_are_looked_at_in_a_tile(tmp_path: Path, options: list[str], first: int, last: int) -> None:
     """Seen whole, columns 301 to 340 of 512 are 150 to 170 of the encoder's 256, and come back wider than the box."""
