@@ -36,12 +36,14 @@ def test_odds_are_spread_over_the_box() -> None:
     boxes = np.array([[1, 1, 2, 2], [0, 0, 7, 4]])
     assert box_pixels(boxes).tolist() == [4, 40]
     assert box_pixels(np.array([[0, 0, 1, 2, 2, 3]])).tolist() == [27]
-    small, large = np.array([[1.0, 1.0, -1.0, 7e4]], np.float32), np.array([[3.3, 3.31, 0.1, 6e4]], np.float32)
-    for order in permutations([(0, small), (1, large)]):
-        owners = Owners((1, 4), boxes)
-        for number, logits in order:
-            owners.enter(number, logits)
-        assert owners.numbers.tolist() == [[1, 2, 2, 1]]
+    small, large = np.array([[1.0, 1.0, -1.0, 6e4]], np.float32), np.array([[3.3, 3.31, 0.1, 5e4]], np.float32)
+    wanted: dict[Overlap, list[int]] = {"density": [1, 2, 2, 1], "logit": [2, 2, 2, 1]}
+    for overlap, owner in wanted.items():
+        for order in permutations([(0, small), (1, large)]):
+            owners = Owners((1, 4), boxes, overlap)
+            for number, logits in order:
+                owners.enter(number, logits)
+            assert owners.numbers.tolist() == [owner]
 
 
 def test_or_the_last_object_does() -> None:
