@@ -60,7 +60,7 @@ def test_a_slice_is_one_of_the_whole_box() -> None:
 
 def test_it_is_added_within_the_box_alone() -> None:
     logits = np.zeros((4, 5), np.float32)
-    add_box_prior(logits, np.array([11, 22, 12, 22]), 2, corner=(10, 20))
+    add_box_prior(logits, np.array([1, 2, 2, 2]), 2)
     expected = np.zeros((4, 5))
     expected[2, 1:3] = 2 * (1 - 1 / 4)
     np.testing.assert_array_equal(logits, expected)

@@ -26,23 +26,19 @@ def box_prior(box: NDArray[np.integer]) -> NDArray[np.float64]:
     return 1 - reduce(np.add.outer, _squares(box)[::-1])
 
 
-def add_box_prior(
-    logits: Floats, box: NDArray[np.integer], weight: float, z: int | None = None, corner: tuple[int, int] = (0, 0)
-) -> None:
+def add_box_prior(logits: Floats, box: NDArray[np.integer], weight: float, z: int | None = None) -> None:
     """Adds an object's prior to its logits (h, w), in place and within its box.
 
     Args:
         logits: of an image, a part of it or a slice.
-        box: (4,) of the image or (6,) of the volume.
+        box: (4,) in the pixels of `logits`, or (6,) of the volume.
         weight: of the prior.
         z: the slice.
-        corner: (x, y) in the image of the first of `logits`.
     """
     if not weight:
         return
     columns, rows, *slices = _squares(box)
-    in_plane = box if z is None else box[[0, 1, 3, 4]]
-    inside = logits[pixels_in(in_plane - np.tile(corner, 2))]
+    inside = logits[pixels_in(box if z is None else box[[0, 1, 3, 4]])]
     # One axis after another: an array of the box's size would be as large as a large image.
     inside += weight * (1 - sum(along[z - box[2]] for along in slices))
     inside -= weight * rows[:, None]

@@ -65,7 +65,7 @@ def segment_image(
             clock.counts["decoded_prompts"] += 1
             with clock.measure("postprocess"):
                 seen = restore_logits(low_res, fit)
-                add_box_prior(seen, case.boxes[number], protocol.box_prior, corner=tile[:2])
+                add_box_prior(seen, boxes[place], protocol.box_prior)
                 if protocol.within_box:
                     owners.enter(number, seen[pixels_in(boxes[place])], pixels_in(case.boxes[number]))
                 else:
