@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.data.case import Case
+from zoo.data.case import Case, box_pixels
 from zoo.sam.box_prior import box_prior
-from zoo.sam.overlap import box_pixels
 
 
 def ellipse_segmentation(case: Case) -> NDArray[np.uint16]:

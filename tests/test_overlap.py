@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from zoo.backends import Backend
-from zoo.data.case import Case
-from zoo.sam.overlap import Overlap, Owners, box_pixels
+from zoo.data.case import Case, box_pixels
+from zoo.sam.overlap import Overlap, Owners
 from zoo.sam.rule import PROTOCOLS, Protocol3D
 from zoo.sam.volume import segment_volume
 

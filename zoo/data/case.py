@@ -84,9 +84,7 @@ class Case:
         """The same case with its `count` largest objects by box volume, in their original order."""
         if count >= len(self.boxes):
             return self
-        half = len(self.spatial_shape)
-        volume = np.prod(self.boxes[:, half:] - self.boxes[:, :half] + 1, axis=1)
-        keep = np.sort(np.argsort(-volume, kind="stable")[:count])
+        keep = np.sort(np.argsort(-box_pixels(self.boxes), kind="stable")[:count])
         return replace(
             self,
             boxes=self.boxes[keep],
@@ -142,6 +140,12 @@ def check_size(where: str | Path, shape: Sequence[int]) -> None:
     """
     if math.prod(shape) > MAX_ELEMENTS:
         raise InputError(where, f"shape {tuple(shape)}, {math.prod(shape):,} elements", f"at most {MAX_ELEMENTS:,}")
+
+
+def box_pixels(boxes: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Pixels or voxels (N,) in boxes (N, 4) or (N, 6), ends included."""
+    first, last = np.split(boxes.astype(np.int64), 2, axis=1)
+    return np.asarray(np.prod(last - first + 1, axis=1))
 
 
 def boxes_from_labels(labels: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:

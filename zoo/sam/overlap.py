@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.backends import Floats
+from zoo.data.case import box_pixels
 
 #: `density`: the object whose odds, spread over its box, are highest: of two that are as certain, the one that was
 #: asked for in less space. `logit`: the one whose odds are. `last`: the last one, as the published scripts have it.
@@ -64,9 +65,3 @@ class Owners:
         for part in self.numbers if self.numbers.ndim == 3 else [self.numbers]:
             part[:] = by_number.take(part, mode="clip")
         return self.numbers
-
-
-def box_pixels(boxes: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Pixels or voxels (N,) in boxes (N, 4) or (N, 6), ends included."""
-    first, last = np.split(boxes.astype(np.int64), 2, axis=1)
-    return np.asarray(np.prod(last - first + 1, axis=1))
