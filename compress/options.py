@@ -138,6 +138,13 @@ rule_options = options(
         show_default=True,
         help="Images: margin around a box before it prompts; masks end at the box that was given all the same.",
     ),
+    click.option(
+        "--best-dice/--no-best-dice",
+        default=True,
+        show_default=True,
+        help="Images: masks of the pixels whose odds exceed the predicted IoU, which makes the expected Dice highest; "
+        "published: even odds.",
+    ),
 )
 
 

@@ -220,7 +220,7 @@ def label_protocols(records: Iterable[Reading]) -> tuple[dict[str, str], str]:
 
 def _with_unasked(protocol: Mapping[str, Any], asked: Collection[str]) -> dict[str, Any]:
     """A protocol with the options that records have only where they were asked for, if any of them was."""
-    of_kind = {"mask_prompts": False, "starts": 1} if "name" in protocol else {"box_margin_px": 0}
+    of_kind = {"mask_prompts": False, "starts": 1} if "name" in protocol else {"box_margin_px": 0, "best_dice": False}
     unasked = {"clicks": 0, "box_prior": 0.0, **of_kind}
     return {option: value for option, value in unasked.items() if option in asked} | dict(protocol)
 

@@ -119,20 +119,22 @@ def test_walks_from_the_middle_are_told_from_those_that_look_for_a_start() -> No
     assert shared == "starts 1 where not said"
 
 
-def test_priors_and_margins_are_told_from_none() -> None:
-    """Records of before have neither; volumes have no margin."""
-    protocols = [{"name": "batched"}, {"name": "batched", "box_prior": 0.5}, {}, {"box_prior": 0.5, "box_margin_px": 2}]
+def test_priors_margins_and_best_dice_are_told_from_none() -> None:
+    """Records of before have none of them; volumes have a prior alone."""
+    images = {"box_prior": 0.5, "box_margin_px": 2, "best_dice": True}
+    protocols = [{"name": "batched"}, {"name": "batched", "box_prior": 0.5}, {}, images]
     protocols = [{"zoom": True} | one for one in protocols]
     records: Any = [SimpleNamespace(protocol=one, protocol_id=protocol_id(one)) for one in protocols]
     labels, shared = label_protocols([*records, records[1], records[3]])
     assert [labels[record.protocol_id] for record in records] == [
         "batched, box_prior 0.0",
         "batched",
-        "box_prior 0.0, box_margin_px 0",
+        "box_prior 0.0, box_margin_px 0, no best_dice",
         "",
     ]
     assert "box_prior 0.5 where not said" in shared
     assert "box_margin_px 2 where not said" in shared
+    assert "best_dice True where not said" in shared
 
 
 def test_bench_tells_of_mask_prompts_where_weights_know_them(tmp_path: Path) -> None:

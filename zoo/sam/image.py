@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from zoo.backends import Backend
 from zoo.data.case import Case
 from zoo.errors import InputError
+from zoo.sam.best_dice import lift_to_best_dice
 from zoo.sam.box_prior import add_box_prior
 from zoo.sam.decode import decode_objects
 from zoo.sam.overlap import Owners
@@ -60,11 +61,13 @@ def segment_image(
         prompts = widen_boxes(scale_boxes(boxes, fit, protocol.box_rounding), protocol.box_margin_px, fit)
         windows = np.stack([window_of(box, fit) for box in boxes]) if protocol.within_box else None
         clicks = [clicks_for(case, number, fit, corner=tile[:2]) for number in numbers]
-        for place, low_res, _ in decode_objects(backend, embedding, prompts, clicks, windows, clock):
+        for place, low_res, iou in decode_objects(backend, embedding, prompts, clicks, windows, clock):
             number = numbers[place]
             clock.counts["decoded_prompts"] += 1
             with clock.measure("postprocess"):
                 seen = restore_logits(low_res, fit)
+                if protocol.best_dice:
+                    lift_to_best_dice(seen, iou)
                 add_box_prior(seen, boxes[place], protocol.box_prior)
                 if protocol.within_box:
                     owners.enter(number, seen[pixels_in(boxes[place])], pixels_in(case.boxes[number]))

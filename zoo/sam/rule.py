@@ -36,6 +36,7 @@ PUBLISHED_2D: Mapping[str, Any] = {
     "box_prior": 0.0,
     "zoom": False,
     "box_margin_px": 0,
+    "best_dice": False,
 }
 PUBLISHED_3D: Mapping[str, Any] = {
     "overlap": "last",
@@ -45,7 +46,7 @@ PUBLISHED_3D: Mapping[str, Any] = {
     "mask_prompts": False,
 }
 #: Options that records leave out where they are off, as records of before do.
-TOLD_IF_ON = ("box_prior", "box_margin_px")
+TOLD_IF_ON = ("box_prior", "box_margin_px", "best_dice")
 #: Options of volumes that mean nothing where no mask prompts.
 OF_MASKS = ("mask_prompts", "own_box_share")
 #: Points (1, P, 2) in the prompt frame and their labels (1, P), of one object.
@@ -98,10 +99,13 @@ class Protocol2D(Protocol):
             `zoo.tiles`. Rep-MedSAM: False, which loses what is small.
         box_margin_px: around a box before it prompts, in pixels of the prompt frame: models are trained with boxes that
             are larger than their objects. Rep-MedSAM: 0.
+        best_dice: whether a mask's pixels are those that make its expected Dice highest, see `zoo.sam.best_dice`. In
+            volumes they would be too many: a walk that has grown goes on growing. Rep-MedSAM: False, even odds.
     """
 
     zoom: bool = True
     box_margin_px: int = 2
+    best_dice: bool = True
 
 
 @dataclass(frozen=True)
