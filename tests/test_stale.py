@@ -85,6 +85,23 @@ def test_every_page_with_marks_is_renewed_between_them(tmp_path: Path) -> None:
     assert unmarked.read_text() == "nothing"
 
 
+def test_a_block_names_the_records_that_it_is_made_of(tmp_path: Path) -> None:
+    page, end = tmp_path / "page.md", "<!-- end -->\n"
+    xeon, own = "xeon-2c-*.jsonl", [path for path in RECORDS if path.name.startswith("xeon-2c-")]
+    named, short = (
+        f"<!-- generated tables runs of {xeon} by: me -->\n",
+        f"<!-- generated of h200.jsonl {xeon} by: me -->\n",
+    )
+    page.write_text(named + end + short + end)
+    renew_page(page, RECORDS)
+    runs = {table.name: table.to_markdown() for table in machine_reports(load_records(own))[0].tables}["runs"]
+    block = readme_block([path for path in RECORDS if path.name == "h200.jsonl" or path in own])
+    assert page.read_text() == f"{named}\n{runs}\n\n{end}{short}\n{block}\n{end}"
+    page.write_text(named.replace("xeon", "xeno") + end)
+    with pytest.raises(ValueError, match=r"found no records of 'xeno-2c-\*.jsonl'; expected some of .*xeon-2c-cases"):
+        renew_page(page, RECORDS)
+
+
 def test_a_page_asks_for_tables_by_name(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     first, second, end = (
