@@ -129,7 +129,8 @@ rule_options = options(
         "--zoom/--no-zoom",
         default=True,
         show_default=True,
-        help="Images larger than the encoder's input: look at small objects in a part of the image.",
+        help="What is larger than the encoder's input: look at small objects in a part of it; in volumes if all are "
+        "small together.",
     ),
     click.option(
         "--box-margin-px",

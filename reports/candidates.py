@@ -205,8 +205,10 @@ def label_protocols(records: Iterable[Reading]) -> tuple[dict[str, str], str]:
         if record.protocol:
             members[record.protocol_id] += 1
             distinct.setdefault(record.protocol_id, record.protocol)
-    asked = {option for protocol in distinct.values() for option in protocol}
-    distinct = {key: _with_unasked(protocol, asked) for key, protocol in distinct.items()}
+    asked: dict[bool, set[str]] = {False: set(), True: set()}
+    for protocol in distinct.values():
+        asked["name" in protocol] |= protocol.keys()
+    distinct = {key: _with_unasked(protocol, asked["name" in protocol]) for key, protocol in distinct.items()}
     options = dict.fromkeys(option for protocol in distinct.values() for option in protocol if option != "name")
     values: dict[str, Counter[str]] = {option: Counter() for option in options}
     for key, protocol in distinct.items():
@@ -219,8 +221,12 @@ def label_protocols(records: Iterable[Reading]) -> tuple[dict[str, str], str]:
 
 
 def _with_unasked(protocol: Mapping[str, Any], asked: Collection[str]) -> dict[str, Any]:
-    """A protocol with the options that records have only where they were asked for, if any of them was."""
-    of_kind = {"mask_prompts": False, "starts": 1} if "name" in protocol else {"box_margin_px": 0, "best_dice": False}
+    """A protocol with the options that records have only where they were asked for, if any of its kind was."""
+    of_kind = (
+        {"mask_prompts": False, "starts": 1, "zoom": False}
+        if "name" in protocol
+        else {"box_margin_px": 0, "best_dice": False}
+    )
     unasked = {"clicks": 0, "box_prior": 0.0, **of_kind}
     return {option: value for option, value in unasked.items() if option in asked} | dict(protocol)
 

@@ -42,6 +42,7 @@ PUBLISHED_3D: Mapping[str, Any] = {
     "overlap": "last",
     "within_box": False,
     "box_prior": 0.0,
+    "zoom": False,
     "starts": 1,
     "mask_prompts": False,
 }
@@ -55,7 +56,7 @@ Clicks = tuple[Floats, NDArray[np.int64]]
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What images and volumes have alike. Defaults are Rep-MedSAM's, but for the last three.
+    """What images and volumes have alike. Defaults are Rep-MedSAM's, but for the last four.
 
     Attributes:
         box_rounding: of the object's own box, scaled to the prompt frame.
@@ -66,6 +67,9 @@ class Protocol:
             y; in a volume, a walk that has lost its way comes back. Rep-MedSAM: False.
         box_prior: what a box alone says about its pixels is added to their logits, so many times, see
             `zoo.sam.box_prior`. Rep-MedSAM: 0.
+        zoom: whether small objects of what is larger than the encoder's input are segmented in a tile of it, see
+            `zoo.tiles`: of an image each object, of a volume all of them in the same tile, where they are small
+            together. Rep-MedSAM: False, which loses what is small.
     """
 
     box_rounding: BoxRounding = "truncate"
@@ -73,6 +77,7 @@ class Protocol:
     overlap: Overlap = "density"
     within_box: bool = True
     box_prior: float = 0.5
+    zoom: bool = True
 
     def as_record(self) -> dict[str, Any]:
         """All options by name, see `protocol_of`."""
@@ -95,15 +100,12 @@ class Protocol2D(Protocol):
     """How an image is segmented.
 
     Attributes:
-        zoom: whether small objects of an image larger than the encoder's input are segmented in a tile of it, see
-            `zoo.tiles`. Rep-MedSAM: False, which loses what is small.
         box_margin_px: around a box before it prompts, in pixels of the prompt frame: models are trained with boxes that
             are larger than their objects. Rep-MedSAM: 0.
         best_dice: whether a mask's pixels are those that make its expected Dice highest, see `zoo.sam.best_dice`. In
             volumes they would be too many: a walk that has grown goes on growing. Rep-MedSAM: False, even odds.
     """
 
-    zoom: bool = True
     box_margin_px: int = 2
     best_dice: bool = True
 
@@ -143,9 +145,10 @@ class Protocol3D(Protocol):
             raise InputError("--starts", str(self.starts), "an odd number from 1 up")
 
     def recorded(self, spec: EncoderSpec) -> dict[str, Any]:
-        """As `Protocol.recorded`; likewise `OF_MASKS` where masks prompt, and `starts` where there are several."""
+        """As `Protocol.recorded`; `zoom` likewise, `OF_MASKS` where masks prompt, `starts` where there are several."""
         options = super().recorded(spec) | {"mask_prompts": True}
         untold = (() if self.prompts_with_masks(spec) else OF_MASKS) + (("starts",) if self.starts == 1 else ())
+        untold += () if self.zoom else ("zoom",)
         return {option: value for option, value in options.items() if option not in untold}
 
     def prompts_with_masks(self, spec: EncoderSpec) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from zoo.sam.decode import decode_objects, decode_one
 from zoo.sam.overlap import Owners
 from zoo.sam.rule import START_GAIN, Clicks, Protocol3D, Walk, clicks_for, mask_prompt, prompt_for, starts_of, walks_of
 from zoo.stages import StageClock
+from zoo.tiles import tile_of
 from zoo.transforms import LOW_RES_PX, Fit, fit_image, preprocess_image, restore_logits
 from zoo.windows import pixels_in, window_of
 
@@ -52,20 +54,52 @@ def segment_volume(
     """
     protocol, clock = protocol or Protocol3D(), clock or StageClock()
     walks = walks_of(case, protocol)
+    tile = _tile_of(case, backend.spec.image_size) if protocol.zoom else None
+    part = case if tile is None else _part_of(case, tile)
     most_kept = len(case.image) if protocol.name == "cached" else KEPT_EMBEDDINGS
     kept = 0 if protocol.name == "per_object" else most_kept if kept_embeddings is None else kept_embeddings
-    segmenter = _Segmenter(case, backend, protocol, clock, on_slice, kept)
+    segmenter = _Segmenter(part, backend, protocol, clock, on_slice, kept)
     if protocol.name == "batched":
         segmenter.sweep(walks)
     else:
         segmenter.walk_one_by_one(walks)
     with clock.measure("postprocess"):
-        return segmenter.owners.labels(case.object_labels)
+        labels = segmenter.owners.labels(case.object_labels)
+        if tile is None:
+            return labels
+        whole = np.zeros(case.image.shape, np.uint16)
+        whole[:, *pixels_in(tile)] = labels
+        return whole
 
 
 def count_slices(case: Case, protocol: Protocol3D | None = None) -> int:
     """How many slices all walks of a case visit together."""
     return sum(len(walk) for walk in walks_of(case, protocol or Protocol3D()))
+
+
+def _tile_of(case: Case, resolution_px: int) -> NDArray[np.int64] | None:
+    """The tile (4,) xyxy of the slices in which all objects are small together; None where that is all of them."""
+    if not len(case.boxes):
+        return None
+    height, width = case.image.shape[1:]
+    together = np.concatenate([case.boxes[:, :2].min(0), case.boxes[:, 3:5].max(0)])
+    tile = np.array(tile_of(together, (height, width), resolution_px))
+    return None if (tile == (0, 0, width - 1, height - 1)).all() else tile
+
+
+def _part_of(case: Case, tile: NDArray[np.int64]) -> Case:
+    """What a tile shows of a volume's image, boxes and clicks, in its own pixels."""
+    x, y = tile[:2].tolist()
+    return replace(
+        case,
+        image=case.image[:, *pixels_in(tile)],
+        boxes=case.boxes - np.array([x, y, 0, x, y, 0]),
+        clicks=tuple(
+            replace(click, voxel=(click.voxel[0] - x, click.voxel[1] - y, *click.voxel[2:])) for click in case.clicks
+        ),
+        labels=None,
+        affine=None,
+    )
 
 
 class _Segmenter:
