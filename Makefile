@@ -36,9 +36,8 @@ fuzz: $(VENV)/.installed-test
 # The committed report and figures, and the tables of README, docs and model card, from the committed records.
 results: $(VENV)/.installed-run
 	$(BIN)/python cli.py report reports/results -o reports/results --format markdown --format csv \
-		--readme README.md --readme docs/results.md
-	$(BIN)/python cli.py report reports/results/epyc-zen5-rules.jsonl --readme ckpts/light_repvit_m0_9.md
-	$(BIN)/python cli.py report $(addprefix reports/results/,h200.jsonl h200-onnxruntime.jsonl) --readme docs/gpu.md
+		--readme README.md --readme docs/results.md --readme docs/gpu.md
+	$(BIN)/python cli.py report reports/accuracy --readme ckpts/light_repvit_m0_9.md --readme ckpts/repvit.md
 
 docs: $(VENV)/.installed-docs
 	$(BIN)/mkdocs build --strict

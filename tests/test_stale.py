@@ -19,6 +19,7 @@ from reports.render import readme_block, render_report, renew_page
 
 ROOT = Path(__file__).parents[1]
 RECORDS = sorted((ROOT / "reports" / "results").glob("*.jsonl"))
+ACCURACY = sorted((ROOT / "reports" / "accuracy").glob("*.jsonl"))
 COMMAND = "make results"
 
 
@@ -26,8 +27,9 @@ COMMAND = "make results"
 PAGES = {
     "README.md": RECORDS,
     "docs/results.md": RECORDS,
-    "docs/gpu.md": [path for path in RECORDS if path.name.startswith("h200")],
-    "ckpts/light_repvit_m0_9.md": [ROOT / "reports" / "results" / "epyc-zen5-rules.jsonl"],
+    "docs/gpu.md": RECORDS,
+    "ckpts/light_repvit_m0_9.md": ACCURACY,
+    "ckpts/repvit.md": ACCURACY,
 }
 
 
