@@ -137,6 +137,18 @@ def test_priors_margins_and_best_dice_are_told_from_none() -> None:
     assert "best_dice True where not said" in shared
 
 
+def test_volumes_in_tiles_are_told_from_whole_ones() -> None:
+    """Records of before have no `zoom` of volumes, which is nothing to tell of where none had."""
+    protocols = [{"zoom": True}, {"name": "batched"}, {"name": "batched", "zoom": True}]
+    records: Any = [SimpleNamespace(protocol=one, protocol_id=protocol_id(one)) for one in protocols]
+    labels, shared = label_protocols(records)
+    assert [labels[record.protocol_id] for record in records] == ["", "batched, no zoom", "batched"]
+    assert shared == "zoom True where not said"
+    labels, shared = label_protocols(records[:2])
+    assert [labels[record.protocol_id] for record in records[:2]] == ["", "batched"]
+    assert shared == "zoom True"
+
+
 def test_bench_tells_of_mask_prompts_where_weights_know_them(tmp_path: Path) -> None:
     out = tmp_path / "b.jsonl"
     words = ["bench", "--encoder", "light_repvit_m0_9", "--backend", "torch", "--cases", "phantom:mr3d"]
