@@ -159,12 +159,14 @@ def renew_page(path: Path, record_paths: Sequence[Path], *, baseline: str | None
     def renewed(block: re.Match[str]) -> str:
         names = (block["names"] or "").split()
         reports = reports_of(block["files"])
-        tables = {"measured_on": _measured_on(reports[0])}
-        tables |= {table.name: table.to_markdown() for table in reports[0].tables}
+        if not names:
+            return f"{block['begin']}\n{_short_tables(reports)}\n{block['end']}"
+        tables = {"measured_on": lambda: _measured_on(reports[0])}
+        tables |= {table.name: table.to_markdown for table in reports[0].tables}
         if unknown := [name for name in names if name not in tables]:
             raise ValueError(f"{path}: found table {unknown[0]!r}; expected some of {', '.join(tables)}")
-        named = "\n\n".join(tables[name] for name in names) + "\n"
-        return f"{block['begin']}\n{named if names else _short_tables(reports)}\n{block['end']}"
+        named = "\n\n".join(tables[name]() for name in names) + "\n"
+        return f"{block['begin']}\n{named}\n{block['end']}"
 
     page, blocks = _MARKED.subn(renewed, text)
     if not blocks:

@@ -147,8 +147,8 @@ class Protocol3D(Protocol):
     def recorded(self, spec: EncoderSpec) -> dict[str, Any]:
         """As `Protocol.recorded`; `zoom` likewise, `OF_MASKS` where masks prompt, `starts` where there are several."""
         options = super().recorded(spec) | {"mask_prompts": True}
-        untold = (() if self.prompts_with_masks(spec) else OF_MASKS) + (("starts",) if self.starts == 1 else ())
-        untold += () if self.zoom else ("zoom",)
+        untold = [*(() if self.prompts_with_masks(spec) else OF_MASKS)]
+        untold += [option for option, off in (("starts", 1), ("zoom", False)) if options[option] == off]
         return {option: value for option, value in options.items() if option not in untold}
 
     def prompts_with_masks(self, spec: EncoderSpec) -> bool:

@@ -89,14 +89,12 @@ def _tile_of(case: Case, resolution_px: int) -> NDArray[np.int64] | None:
 
 def _part_of(case: Case, tile: NDArray[np.int64]) -> Case:
     """What a tile shows of a volume's image, boxes and clicks, in its own pixels."""
-    x, y = tile[:2].tolist()
+    corner = np.array([*tile[:2], 0])
     return replace(
         case,
         image=case.image[:, *pixels_in(tile)],
-        boxes=case.boxes - np.array([x, y, 0, x, y, 0]),
-        clicks=tuple(
-            replace(click, voxel=(click.voxel[0] - x, click.voxel[1] - y, *click.voxel[2:])) for click in case.clicks
-        ),
+        boxes=case.boxes - np.tile(corner, 2),
+        clicks=tuple(replace(click, voxel=tuple((click.voxel - corner).tolist())) for click in case.clicks),
         labels=None,
         affine=None,
     )
