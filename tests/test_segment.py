@@ -396,6 +396,6 @@ def test_bad_boxes_are_named(tmp_path: Path, arguments: tuple[str, str], message
 def test_random_weights_must_be_asked_for(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "x.png")
     words = ["segment", "-i", str(tmp_path / "x.png"), "--box", "1,1,4,4", "-o", str(tmp_path / "out")]
-    result = CliRunner().invoke(main, [*words, "--encoder", "tinyvit"])
+    result = CliRunner().invoke(main, [*words, "--encoder", "light_repvit"])
     assert result.exit_code != 0
     assert "--weights" in result.output

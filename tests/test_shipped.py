@@ -68,8 +68,8 @@ def test_all_that_ships_is_small() -> None:
 
 
 def test_an_encoder_without_has_random_weights() -> None:
-    assert default_weights("tinyvit") == RANDOM
-    sam = create_sam("tinyvit")
+    assert default_weights("light_repvit") == RANDOM
+    sam = create_sam("light_repvit")
     assert sam.weights is not None
     assert not sam.weights.trained
 
@@ -115,7 +115,7 @@ def test_segment_needs_no_more_than_a_picture_and_a_box(tmp_path: Path) -> None:
 def test_segment_names_what_ships_for_no_other_encoder(tmp_path: Path) -> None:
     Image.fromarray(load_phantom("rgb2d").image).save(tmp_path / "photo.png")
     arguments = ["segment", "-i", str(tmp_path / "photo.png"), "--box", "1,1,9,9", "-o", str(tmp_path / "out")]
-    result = CliRunner().invoke(main, [*arguments, "--encoder", "tinyvit"])
+    result = CliRunner().invoke(main, [*arguments, "--encoder", "light_repvit"])
     assert result.exit_code == 2
-    assert "none ship for tinyvit" in result.output
-    assert DEFAULT_ENCODER != "tinyvit"
+    assert "none ship for light_repvit" in result.output
+    assert DEFAULT_ENCODER != "light_repvit"
