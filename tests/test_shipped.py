@@ -63,6 +63,21 @@ def test_the_recipe_is_that_of_the_logs(card: WeightCard) -> None:
     assert f"{round(sum(int(batch) * int(steps) for _, batch, steps in rows), -3):,} images in all" in about
 
 
+def test_the_encoders_at_equal_training_are_those_of_the_logs() -> None:
+    """Both saw the same images in as many steps; the card has what they then scored on the same unseen ones."""
+    about = (catalog_folder().parent / SHIPPED[0].page).read_text()
+    steps = {}
+    for encoder, logs in (("repvit", "repvit_{}"), ("light_repvit_m0_9", "light_repvit_m0_9_as_repvit_{}")):
+        runs = [
+            [json.loads(line) for line in (LOGS / f"{logs.format(run)}.jsonl").read_text().splitlines()] for run in "ab"
+        ]
+        scores = [[row["dsc"] for row in run if row["kind"] == "validation"][-1] for run in runs]
+        cells = " +\\| +".join(f"{score:.3f}" for score in scores)
+        assert re.search(rf"^\| `{encoder}` +\| +[\d.]+ \| +{cells} \|", about, re.MULTILINE)
+        steps[encoder] = [sum(row["kind"] == "step" for row in run) for run in runs]
+    assert steps["repvit"] == steps["light_repvit_m0_9"]
+
+
 def test_all_that_ships_is_small() -> None:
     assert sum(card.path.stat().st_size for card in SHIPPED) <= 60e6
 
