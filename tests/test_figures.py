@@ -186,6 +186,24 @@ def test_strips_are_few(crowd: MachineReport) -> None:
     assert len(legend.get_texts()) == MAX_STRIPS
 
 
+def test_strips_show_every_model_before_a_second_precision_of_one(book: Book) -> None:
+    """Three precisions of one model beat all of two others, of which the second is the better."""
+    shown = [
+        (candidate("first", trained=True, precision=name), dsc)
+        for name, dsc in (("fp32", 0.9), ("bf16", 0.89), ("int8", 0.88))
+    ]
+    shown += [(candidate(name, trained=True), dsc) for name, dsc in (("third", 0.5), ("second", 0.6))]
+    book.scores(FLOOR, [0.4], CT_0860)
+    for who, dsc in shown:
+        book.parts(who, [0.01, 0.011])
+        book.scores(who, [dsc], CT_0860)
+    (report,) = machine_reports(load_records([book.path]))
+    figure = distribution_figure(report)
+    assert figure is not None
+    dots = [float(line.get_xdata()[0]) for line in figure.axes[0].lines if line.get_marker() == "o"]  # type: ignore[index,arg-type]
+    assert dots == [0.4, 0.9, 0.6, 0.5, 0.89, 0.88]
+
+
 def test_a_fingerprint_is_of_what_is_said_and_drawn(crowd: MachineReport) -> None:
     first, again, other = (stages_figure(crowd) for _ in range(3))
     assert first is not None

@@ -110,14 +110,19 @@ def distribution_figure(report: MachineReport) -> Figure | None:
 
 
 def _best(report: MachineReport) -> list[Candidate]:
-    """Of each weights and precision the candidate of the highest mean DSC (runtimes hardly differ), the best first."""
+    """Of each weights and precision the candidate of the highest mean DSC, as runtimes hardly differ.
+
+    First the best of each weights, the highest before the others, then the second best of each, and so on.
+    """
     best: dict[tuple[str, str, str], AccuracyRow] = {}
     for row in report.compared:
         if not row.is_floor and row.dsc.n:
             key = row.candidate.encoder, row.candidate.sha256, row.candidate.precision
             best[key] = max(best.get(key, row), row, key=lambda one: (one.dsc.n, one.dsc.mean))
     ordered = sorted(best.values(), key=lambda row: -row.dsc.mean)
-    return list(dict.fromkeys(row.candidate for row in ordered))[: MAX_STRIPS - 1]
+    unique = list(dict.fromkeys(row.candidate for row in ordered))
+    turns = {who: sum(_model(better) == _model(who) for better in unique[:i]) for i, who in enumerate(unique)}
+    return sorted(unique, key=turns.__getitem__)[: MAX_STRIPS - 1]
 
 
 def _strips(scored: Sequence[Scored], chosen: Sequence[Candidate]) -> dict[str, dict[str, list[float]]]:
