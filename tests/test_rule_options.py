@@ -37,7 +37,14 @@ def test_defaults_of_options_are_those_of_protocols() -> None:
 @pytest.mark.parametrize(("script", "name"), [("litemedsam", "per_object"), ("rep_medsam", "cached")])
 def test_a_published_script_has_its_own_rule(script: str, name: str) -> None:
     published = Protocol3D(
-        name, starts=1, mask_prompts=False, overlap="last", within_box=False, box_prior=0, zoom=False
+        name,
+        starts=1,
+        mask_prompts=False,
+        mask_value="label",
+        overlap="last",
+        within_box=False,
+        box_prior=0,
+        zoom=False,
     )
     images = Protocol2D(overlap="last", within_box=False, box_prior=0, zoom=False, box_margin_px=0, best_dice=False)
     assert protocols("--protocol", script) == ((published,), images)

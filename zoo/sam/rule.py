@@ -45,6 +45,7 @@ PUBLISHED_3D: Mapping[str, Any] = {
     "zoom": False,
     "starts": 1,
     "mask_prompts": False,
+    "mask_value": "label",
 }
 #: Options that records leave out where they are off, as records of before do.
 TOLD_IF_ON = ("box_prior", "box_margin_px", "best_dice")
@@ -56,7 +57,7 @@ Clicks = tuple[Floats, NDArray[np.int64]]
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What images and volumes have alike. Defaults are Rep-MedSAM's, but for the last four.
+    """What images and volumes have alike. Defaults are Rep-MedSAM's where nothing else is said.
 
     Attributes:
         box_rounding: of the object's own box, scaled to the prompt frame.
@@ -112,7 +113,9 @@ class Protocol2D(Protocol):
 
 @dataclass(frozen=True)
 class Protocol3D(Protocol):
-    """How a volume is walked: the options that published systems set differently. Defaults are Rep-MedSAM's.
+    """How a volume is walked: the options that published systems set differently.
+
+    Defaults are Rep-MedSAM's where nothing else is said.
 
     Attributes:
         name: one of `PROTOCOLS`.
@@ -126,7 +129,7 @@ class Protocol3D(Protocol):
         own_box_share: where the box beside such a mask lies, on the way from the mask's (0) to the object's own (1): as
             the mask says which object is meant, its box may leave it room to grow.
         mask_value: what the neighbour's mask holds while it is resized: `binary`, or the object's number (`label`),
-            which lets smaller coverage through the higher the number, as the published script does.
+            which lets smaller coverage through the higher the number. Rep-MedSAM: `label`.
     """
 
     name: str = "batched"
