@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from functools import partial
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -53,6 +55,8 @@ class Commands(click.Group):
         """Runs a command."""
         from zoo.errors import InputError
 
+        # Names of files need not be text, and are told all the same.
+        cast(TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except InputError as error:
@@ -80,15 +84,19 @@ def list_command() -> None:
 
     from zoo.backends import list_backends, runnable_here
     from zoo.registry import encoder_spec, list_encoders
+    from zoo.weights import RANDOM, default_weights
 
-    encoders = Table("name", "input px", "model", "published weights", "their licence", title="Encoders")
+    encoders = Table(
+        "name", "input px", "model", "default weights", "published weights", "their licence", title="Encoders"
+    )
     encoders.columns[0].no_wrap = True
     for column in encoders.columns[1:]:
         column.overflow = "fold"
     for name in list_encoders():
         spec = encoder_spec(name)
         size = f"{spec.image_size} or {name}@SIZE" if spec.adaptable else str(spec.image_size)
-        encoders.add_row(name, size, spec.title, spec.weights_from, spec.licence)
+        default = "random" if default_weights(name) == RANDOM else "ship"
+        encoders.add_row(name, size, spec.title, default, spec.weights_from, spec.licence)
     runtimes = Table("name", "precisions", "on this machine", title="Runtimes (--backend)")
     here = runnable_here()
     for name, precisions in list_backends().items():
@@ -99,7 +107,7 @@ def list_command() -> None:
     console.print(
         "Any feature backbone of timm: timm:NAME or timm:NAME@SIZE; with a tag, timm:NAME.TAG, its published weights.\n"
         "Weights (--weights): a checkpoint's path, a card of `weights list`, or random:SEED, good for timing only; by "
-        "default what ships for the encoder, if anything does."
+        "default what ships for the encoder, if anything does: its licence is in `weights list`."
     )
 
 

@@ -23,7 +23,7 @@ from zoo.data.modality import modality_from_name
 from zoo.data.npz import load_label_map, load_label_names, load_label_values, load_spacing, original_labels
 from zoo.data.scan import SUFFIXES, Scan, is_drawn, object_names, read_labels, read_scan, stem
 from zoo.errors import InputError
-from zoo.files import sha256_of
+from zoo.files import files_below, sha256_of
 
 Labels = NDArray[np.uint16]
 #: `plain`: every label that either map has, at the file's spacing. `cvpr24`: see `bench.challenge`.
@@ -177,7 +177,7 @@ def _label_maps(root: Path, sources: Sequence[CaseSource]) -> dict[str, tuple[Pa
     are_images = any(source.labels_paths or source.rivals for source in sources)
     images = {source.image_path for source in sources if are_images and not source.npz}
     named: dict[str, tuple[Path, ...]] = {}
-    for file in sorted(root.rglob("*")) if root.is_dir() else [root]:
+    for file in files_below(root):
         if _is_label_map(file) and file not in images:
             named[_plain(file)] = (*named.get(_plain(file), ()), file)
     return named
@@ -255,7 +255,11 @@ def _originals(pair: Pair) -> Callable[[int], int | str | None]:
     (reference,) = pair.references
     if not is_npz(reference):
         return lambda label: label
-    known: dict[int, int | str] = {**original_labels(reference), **load_label_names(reference)}
+    before, names = original_labels(reference), load_label_names(reference)
+    if before and not is_npz(pair.segmentation):
+        named = {value: names[label] for label, value in before.items() if label in names}
+        return lambda label: named.get(label, label)
+    known: dict[int, int | str] = {**before, **names}
     return known.get
 
 
@@ -269,12 +273,13 @@ def _read_reference(pair: Pair) -> tuple[Labels, tuple[float, ...], Scan | None]
     first = pair.references[0]
     if is_npz(first):
         labels = load_label_map(first)
+        labels = labels if is_npz(pair.segmentation) else _in_values_of_scan(first, labels)
         return labels, load_spacing(first, labels.ndim), None
     if pair.image and is_drawn(first):
         scan = read_scan(pair.image)
         return read_labels(pair.references, scan), scan.spacing_mm, scan
     scan = read_scan(first)
-    return read_labels(pair.references), scan.spacing_mm, scan
+    return read_labels(pair.references, scan if pair.references[1:] else None), scan.spacing_mm, scan
 
 
 def _read_segmentation(path: Path, reference: Labels, scan: Scan | None) -> Labels:

@@ -125,7 +125,12 @@ def is_made_of(folder: Path, card: CandidateCard, weights: str | None) -> bool:
     """Whether `weights` are those that the graphs in `folder` were made of, by their name or by a file's sha256."""
     if weights in (card.weights, weights_of(folder, card)):
         return True
-    return weights is not None and Path(weights).is_file() and sha256_of(Path(weights)) == card.weights_sha256
+    return weights is not None and Path(weights).is_file() and is_of_file(card, Path(weights))
+
+
+def is_of_file(card: CandidateCard, weights: Path) -> bool:
+    """Whether a checkpoint is, byte by byte, the one that a card tells of."""
+    return sha256_of(weights) == card.weights_sha256
 
 
 def checked_graph(folder: Path, card: CandidateCard) -> Path:

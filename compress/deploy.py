@@ -11,7 +11,7 @@ import click
 
 from bench.candidate import Recipe
 from bench.machine import lacks_vnni
-from compress.card import CandidateCard, checked_graph, is_made_of, read_card, weights_of
+from compress.card import CandidateCard, checked_graph, is_made_of, is_of_file, read_card, weights_of
 from zoo.backends import Backend, is_quantised, open_graphs
 from zoo.backends.graphs import GraphFolder
 from zoo.errors import InputError
@@ -34,12 +34,17 @@ def recipe_of(
         precision: that the runtime offers for such a graph; by default the card's.
 
     Raises:
-        InputError: no card, or not one of this format; a precision of int8 for a graph in float, or the other way.
+        InputError: no card, or not one of this format; a precision of int8 for a graph in float, or the other way; a
+            file of other weights.
     """
     card = read_card(folder)
     if precision is not None and is_quantised(precision) != is_quantised(card.precision):
         expected = "int8 or int8+bf16" if is_quantised(card.precision) else "fp32, bf16 or fp16"
         raise InputError(folder, f"precision {precision} for a graph in {card.precision}", expected)
+    if weights is not None and Path(weights).is_file() and not is_of_file(card, Path(weights)):
+        raise InputError(
+            weights, "other weights than the candidate was made of", f"those, or an export anew to {folder}"
+        )
     name, decoder = f"{card.variant}-{card.file_sha256[:8]}", weights or weights_of(folder, card)
     return Recipe(
         card.encoder,

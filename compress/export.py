@@ -148,7 +148,7 @@ def check_encoder(candidate: Candidate, graph: Path, images: Sequence[Floats]) -
     errors: dict[str, float] = {}
     for kind, chosen in (("random", [_random_image(candidate.sam.spec)]), ("real", images)):
         pairs = [(run({"image": image})[0], backend.encode(image)) for image in chosen]
-        errors |= {f"encoder_{kind}": max(relative_error(*pair) for pair in pairs)} if pairs else {}
+        errors |= {f"encoder_{kind}": float(np.max([relative_error(*pair) for pair in pairs]))} if pairs else {}
     _check(errors, graph)
     return errors
 

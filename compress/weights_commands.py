@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from zoo.weights import Checkpoint
     from zoo.weights.detect import Fit
 
 
@@ -101,11 +99,12 @@ def inspect(file: Path) -> None:
 
     FILE may be the name of a card, whose file is here.
     """
+    from compress.reparam import reparameterise
     from zoo.errors import InputError
     from zoo.files import sha256_of
     from zoo.weights import read_checkpoint
     from zoo.weights.cards import catalog
-    from zoo.weights.detect import nearest
+    from zoo.weights.detect import fits_of, nearest
 
     if not file.exists() and (card := catalog().get(str(file))):
         file = card.path
@@ -123,27 +122,12 @@ def inspect(file: Path) -> None:
         click.echo(f"{name:9} {value}")
     if checkpoint.beside:
         click.echo(f"beside    {', '.join(checkpoint.beside)}")
-    fits = _fits_of(checkpoint)
+    fits = fits_of(checkpoint, {"reparam": reparameterise})
     for fit in fits:
         click.echo(f"fits      {_in_words(fit)}")
     if not fits:
         near = nearest(state)
         raise click.ClickException(f"{file}: fits no encoder; nearest is {near.encoder}: {near.problems}")
-
-
-def _fits_of(checkpoint: Checkpoint) -> list[Fit]:
-    """What a checkpoint fits: the encoder that it names, which need not be listed, or any that is."""
-    from compress.reparam import reparameterise
-    from zoo.errors import InputError
-    from zoo.weights.detect import fitting
-
-    variants = {"reparam": reparameterise}
-    if named := checkpoint.scalars.get("encoder"):
-        # Another program's word for something else, or the encoder of a plugin that is not here.
-        with contextlib.suppress(InputError):
-            if fits := fitting(checkpoint.state, variants, [named]):
-                return fits
-    return fitting(checkpoint.state, variants)
 
 
 def _in_words(fit: Fit) -> str:

@@ -61,6 +61,7 @@ class Scored:
     label: str
     protocol: str
     protocol_options: str
+    clicks: int
     case: CaseInfo
     tolerance_mm: float
     scores: Scores
@@ -120,7 +121,8 @@ def read_scores(records: Iterable[Reading]) -> list[Scored]:
         tolerance_mm = number(record.measurements.get("tolerance_mm"))
         scores = _scores(record, case, tolerance_mm)
         label, protocol = labels[who], protocols[options]
-        scored.append(Scored(who, label, protocol, options, case, tolerance_mm, scores, record.run_id))
+        clicks = int((record.protocol or {}).get("clicks") or 0)
+        scored.append(Scored(who, label, protocol, options, clicks, case, tolerance_mm, scores, record.run_id))
     return scored
 
 
@@ -156,11 +158,14 @@ def accuracy_rows(scored: Sequence[Scored], group_by: Callable[[CaseInfo], str])
 def under_one_protocol(scored: Iterable[Scored]) -> list[Scored]:
     """Of each candidate what it scored under one protocol of images and one of volumes, so that candidates compare.
 
-    It is the protocol with most labels; of equal ones that of most candidates of the same weights, which may walk
-    volumes in a way of their own; of those that of most candidates, and then the first.
+    Never one with clicks, which were made where a mask was wrong. It is the protocol with most labels; of equal ones
+    that of most candidates of the same weights, which may walk volumes in a way of their own; of those that of most
+    candidates, and then the first.
     """
     members: dict[tuple[bool, Candidate], dict[str, list[Scored]]] = {}
     for one in scored:
+        if one.clicks:
+            continue
         by_protocol = members.setdefault((one.case.is_volume, one.candidate), {})
         by_protocol.setdefault(one.protocol_options, []).append(one)
     each = [(volumes, who, options) for (volumes, who), by_protocol in members.items() for options in by_protocol]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -159,11 +159,12 @@ class _Key:
     candidate: str
     protocol_options: str = ""
     case: CaseInfo | None = None
+    is_cold: bool = False
     protocol: str = field(default="", compare=False)
 
     def describe(self) -> str:
         """In words, as far as a reader tells measurements apart by it."""
-        who = f"{self.candidate} {self.protocol}".strip()
+        who = f"{self.candidate} {self.protocol}".strip() + (", cold" if self.is_cold else "")
         return f"{self.case.case_id} {self.case.size}: {who}" if self.case else who
 
 
@@ -192,32 +193,37 @@ def _told(count: int, what: str, named: Sequence[str]) -> str:
 
 
 def _timed(*reports: MachineReport) -> list[dict[_Key, Samples]]:
-    """Samples of each side, of all its runs."""
+    """Samples of each side, of all its runs; cold ones of what was not timed warm on both."""
     sides = [latencies_of_runs(report.history) for report in reports]
     names = lasting_names([record.who for record in side] for side in sides)
-    return [_samples(side, names) for side in sides]
+    samples = [_samples(side, names) for side in sides]
+    warm = set.intersection(*(set(side) for side in samples))
+    return [
+        {key: found for key, found in side.items() if not (key.is_cold and replace(key, is_cold=False) in warm)}
+        for side in samples
+    ]
 
 
 def _samples(records: Sequence[Reading], names: Mapping[Candidate, str]) -> dict[_Key, Samples]:
-    """Warm ones, where there are any; of candidates that last as one, such as two versions of a runtime, the later's.
+    """Of candidates that last as one, such as two versions of a runtime, the later's.
 
     Args:
         records: latencies of one side, in order of time.
         names: what lasts of each candidate.
     """
     protocols, _ = label_protocols(records)
-    series: dict[_Key, dict[tuple[bool, Candidate], list[Samples]]] = {}
+    series: dict[_Key, dict[Candidate, list[Samples]]] = {}
     latest: dict[tuple[_Key, Candidate], int] = {}
     for place, record in enumerate(records):
         who, protocol = record.who, record.protocol_id
         key = _Key(f"encoder of {names[who]}")
         if record.case is not None:
-            key = _Key(names[who], protocol, record.case_info, protocols[protocol])
+            key = _Key(names[who], protocol, record.case_info, record.is_cold, protocols[protocol])
         samples = run_samples(record.run_id, record.latencies_s)
         if samples.values:
-            series.setdefault(key, {}).setdefault((not record.is_cold, who), []).append(samples)
+            series.setdefault(key, {}).setdefault(who, []).append(samples)
             latest[key, who] = place
-    chosen = {key: max(of_key, key=lambda one: (one[0], latest[key, one[1]])) for key, of_key in series.items()}
+    chosen = {key: max(of_key, key=lambda one: latest[key, one]) for key, of_key in series.items()}
     return {key: _joined(series[key][one]) for key, one in chosen.items()}
 
 

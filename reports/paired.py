@@ -18,6 +18,8 @@ from reports.tables import NOTHING, significant
 SIGNIFICANT = 0.05
 #: Of fewer cases the exact test never gives such a chance.
 MIN_CASES = 6
+#: Sums of a case's differences below this are rounding: equal scores, added up in another order.
+ROUNDING = 1e-12
 #: Smaller chances are not written out.
 SMALLEST_P = 0.001
 NOT_SHOWN = "no difference shown"
@@ -63,6 +65,7 @@ def difference(by_case: Mapping[Any, Sequence[float]]) -> Difference:
     """What the differences of labels show, case by case; all of them finite, and at least one."""
     values = list(by_case.values())
     sums = np.array([[math.fsum(of_case), len(of_case)] for of_case in values])
+    sums[np.abs(sums[:, 0]) < ROUNDING, 0] = 0
     means = sums[:, 0] / sums[:, 1]
     differing = means[means != 0]
     labels = int(sums[:, 1].sum())

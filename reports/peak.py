@@ -94,12 +94,20 @@ def read_peaks(records: Iterable[Reading]) -> dict[int, Peak]:
 
 def encoder_shares(rows: Sequence[EncoderRow], peaks: Mapping[int, Peak]) -> list[Share]:
     """Of the encoders whose cost and latency are known, on a machine that was calibrated; the best used first."""
-    return _ordered(_share(row.candidate, ENCODER, row.encoder_gmacs, row.encode_s, row.run_ids, peaks) for row in rows)
+    return _ordered(
+        _share(row.candidate, ENCODER, {row.candidate.precision: row.encoder_gmacs}, row.encode_s, row.run_ids, peaks)
+        for row in rows
+    )
 
 
 def decoder_shares(rows: Sequence[EncoderRow], peaks: Mapping[int, Peak]) -> list[Share]:
     """Likewise of the decoders, with one box."""
-    return _ordered(_share(row.candidate, DECODER, row.decoder_gmacs, row.decode_s, row.run_ids, peaks) for row in rows)
+    return _ordered(
+        _share(
+            row.candidate, DECODER, {_of_decoder(row.candidate): row.decoder_gmacs}, row.decode_s, row.run_ids, peaks
+        )
+        for row in rows
+    )
 
 
 def case_shares(rows: Sequence[CaseRow], encoders: Sequence[EncoderRow], peaks: Mapping[int, Peak]) -> list[Share]:
@@ -108,7 +116,9 @@ def case_shares(rows: Sequence[CaseRow], encoders: Sequence[EncoderRow], peaks: 
     found = []
     for row in rows:
         cost = costs.get(row.candidate, EncoderRow(row.candidate))
-        gmacs = row.encoded_slices * cost.encoder_gmacs + row.decoded_prompts * cost.decoder_gmacs
+        gmacs = {row.candidate.precision: row.encoded_slices * cost.encoder_gmacs}
+        decoder = _of_decoder(row.candidate)
+        gmacs[decoder] = gmacs.get(decoder, 0) + row.decoded_prompts * cost.decoder_gmacs
         what = ", ".join(filter(None, (f"{row.case.case_id} {row.case.size}", row.protocol)))
         found.append(_share(row.candidate, what, gmacs, row.total_s, row.run_ids, peaks))
     return _ordered(found)
@@ -144,13 +154,25 @@ def _peak(record: Reading) -> Peak:
     )
 
 
+def _of_decoder(who: Candidate) -> str:
+    """The precision of a candidate's decoder, which `quantize` leaves in float."""
+    return {"int8": "fp32", "int8+bf16": "bf16"}.get(who.precision, who.precision)
+
+
 def _share(
-    who: Candidate, what: str, gmacs: float, taken: Spread, run_ids: Iterable[str], peaks: Mapping[int, Peak]
+    who: Candidate,
+    what: str,
+    gmacs: Mapping[str, float],
+    taken: Spread,
+    run_ids: Iterable[str],
+    peaks: Mapping[int, Peak],
 ) -> Share:
+    """Of multiply-adds by precision: the time that the machine would take at best over that which was taken."""
     peak = peaks.get(who.threads)
-    limit = peak.gmacs_per_s(who.precision) if peak and GPU not in who.backend else math.nan
-    of_peak, runs = _rate(gmacs, taken.median) / limit, ", ".join(sorted(run_ids))
-    return Share(who, what, gmacs, taken.median, of_peak, taken.n, runs)
+    limits = peak.gmacs_per_s if peak and GPU not in who.backend else lambda precision: math.nan
+    at_best_s = sum(amount / limits(precision) for precision, amount in gmacs.items())
+    runs = ", ".join(sorted(run_ids))
+    return Share(who, what, sum(gmacs.values()), taken.median, _rate(at_best_s, taken.median), taken.n, runs)
 
 
 def _rate(amount: float, seconds: float) -> float:

@@ -72,9 +72,10 @@ def tradeoff_tables(rows: Sequence[TradeoffRow]) -> list[Table]:
 
 
 def _measured_both_ways(records: Sequence[Reading]) -> int:
-    """How many candidates of trained weights were timed, and scored."""
+    """How many candidates of trained weights were timed, and scored without clicks."""
     speeds = {record.who for record in records if record.kind == "latency" and record.case is None}
-    return len({record.who for record in records if record.kind == "accuracy" and record.who.trained} & speeds)
+    scores = [record for record in records if record.kind == "accuracy" and not (record.protocol or {}).get("clicks")]
+    return len({record.who for record in scores if record.who.trained} & speeds)
 
 
 def _rows_of_run(records: Sequence[Reading]) -> list[TradeoffRow]:

@@ -131,3 +131,25 @@ def test_boxes_of_a_volume_for_a_picture_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((6, 7), np.uint8)).save(tmp_path / "x.png")
     with pytest.raises(InputError, match="boxes of 6 numbers"):
         boxes_in_slices(Path("b.json"), np.zeros((1, 6), np.int64), read_scan(tmp_path / "x.png"))
+
+
+CSV = "case,x_min,y_min,x_max,y_max\n"
+
+
+@pytest.mark.parametrize("written", ["p1/ct.png", "p1\\ct.png", "p1/ct", "/elsewhere/p1_ct.png", "p1_ct"])
+def test_patients_whose_files_have_one_name_get_their_own_boxes(tmp_path: Path, written: str) -> None:
+    other = written.replace("p1", "p2")
+    boxes = write(tmp_path / "b.csv", f"{CSV}{written},1,2,3,4\n{other},5,6,7,8")
+    for patient, expected in (("p1", [1, 2, 3, 4]), ("p2", [5, 6, 7, 8])):
+        found, _ = read_boxes(boxes, f"{patient}_ct", "ct", image=tmp_path / patient / "ct.png")
+        assert found.tolist() == [expected]
+    with pytest.raises(InputError, match="no box of p3_ct or ct"):
+        read_boxes(boxes, "p3_ct", "ct", image=tmp_path / "p3" / "ct.png")
+
+
+def test_a_suffix_tells_two_images_apart(tmp_path: Path) -> None:
+    boxes = write(tmp_path / "b.csv", f"{CSV}a.png,1,2,3,4\na.jpg,5,6,7,8")
+    for suffix, expected in (("png", [1, 2, 3, 4]), ("jpg", [5, 6, 7, 8])):
+        assert read_boxes(boxes, f"a_{suffix}", "a", image=tmp_path / f"a.{suffix}")[0].tolist() == [expected]
+    with pytest.raises(InputError, match=r"boxes of a\.jpg and a\.png for .*a\.tif; expected one name a case"):
+        read_boxes(boxes, "a", "a", image=tmp_path / "a.tif")

@@ -114,3 +114,9 @@ def test_random_weights_that_nobody_asked_for_are_told_of(
 ) -> None:
     assert export_commands._candidate(ENCODER, weights, 2, "reparam").recipe.weights == "random:0"
     assert (f"no weights ship for {ENCODER}: random ones" in capsys.readouterr().err) is told
+
+
+def test_a_checkpoint_that_was_trained_on_since_is_not_the_one_of_the_graphs(made: Path) -> None:
+    Path("w.safetensors").write_bytes(b"trained on")
+    with pytest.raises(InputError, match="other weights than the candidate was made of"):
+        recipe_of(made, "w.safetensors")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from zoo.data.case import Case, boxes_from_labels, validate_boxes
 from zoo.data.cases import find_cases
 from zoo.data.modality import calibration_doubt, modality_from_name, parse_modality
-from zoo.data.npz import load_challenge_npz, save_challenge_npz
+from zoo.data.npz import load_challenge_npz, load_label_map, save_challenge_npz
 from zoo.data.phantom import load_phantom
 from zoo.errors import InputError
 
@@ -300,3 +300,77 @@ def test_a_cut_of_what_is_built_in_is_on_file_alone(tmp_path: Path) -> None:
     assert read.labels is not None
     assert np.array_equal(drawn.labels == drawn.object_labels, read.labels == read.object_labels)
     assert load_challenge_npz(next(tmp_path.iterdir())).image.shape[0] == 2
+
+
+def test_labels_of_an_npz_that_are_not_1_to_n_are_those_of_its_boxes(tmp_path: Path) -> None:
+    gts = np.zeros((6, 8), np.uint8)
+    gts[0, 0], gts[2, 3:5], gts[5, 7] = 5, 1, 3
+    # In the order of the labels 1, 3, 5, one of them looser than its object.
+    boxes = np.array([[3, 2, 4, 2], [6, 4, 7, 5], [0, 0, 0, 0]])
+    case = load_challenge_npz(write(tmp_path / "2D.npz", imgs=IMAGE, gts=gts, boxes=boxes))
+    assert case.labels is not None
+    assert case.object_labels.tolist() == [1, 2, 3]
+    assert case.labels[[2, 5, 0], [3, 7, 0]].tolist() == [1, 2, 3]
+    np.testing.assert_array_equal(load_label_map(tmp_path / "2D.npz"), case.labels)
+    with pytest.raises(InputError, match=r"2D\.npz:gts: found labels 1, 3, 5 and 3 boxes; expected labels 1 to N"):
+        load_challenge_npz(write(tmp_path / "2D.npz", imgs=IMAGE, gts=gts, boxes=boxes[::-1]))
+    gts[gts == 3] = 2
+    case = load_challenge_npz(write(tmp_path / "2D.npz", imgs=IMAGE, gts=gts, boxes=boxes[:2]))
+    np.testing.assert_array_equal(case.labels, gts)
+
+
+def test_a_text_without_end_is_refused_before_it_is_inflated(tmp_path: Path) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<U300000000", "fortran_order": False, "shape": (1,)})
+    path = write(tmp_path / "2D.npz", imgs=IMAGE, boxes=[[0, 0, 1, 1]])
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("label_names.npy", header.getvalue())
+    with pytest.raises(InputError, match=r"label_names: found shape \(1, 1200000000\)"):
+        load_challenge_npz(path)
+
+
+def test_objects_that_the_kept_slices_do_not_show_are_dropped() -> None:
+    """The box of an object spans slices between its parts in which it is not."""
+    labels = np.zeros((10, 8, 8), np.uint16)
+    labels[[0, 1, 8, 9], 0, 0], labels[3:7, 4:6, 4:6] = 1, 2
+    cut = replace(case_with([[0, 0, 0, 0, 0, 9], [4, 4, 3, 5, 5, 6]]), labels=labels).keep_slices(3)
+    assert cut.object_labels.tolist() == [2]
+    assert cut.boxes.tolist() == [[4, 4, 0, 5, 5, 2]]
+    assert cut.labels is not None
+    assert (cut.labels == 2).sum(axis=(1, 2)).tolist() == [4, 4, 4]
+
+
+def test_linked_folders_are_looked_into_once_and_hidden_ones_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "far" / "p1").mkdir(parents=True)
+    (tmp_path / "far" / "p1" / "a.npz").touch()
+    scans = tmp_path / "scans"
+    (scans / ".Trash-1000").mkdir(parents=True)
+    (scans / ".Trash-1000" / "old.npz").touch()
+    (scans / "p1").symlink_to(tmp_path / "far" / "p1")
+    (scans / "again").symlink_to(tmp_path / "far" / "p1")
+    (scans / "loop").symlink_to(scans)
+    assert [source.image_path for source in find_cases(str(scans))] == [scans / "again" / "a.npz"]
+    (scans / "p2").mkdir()
+    (scans / "p2" / "b.npz").touch()
+    (scans / "another_p2").symlink_to(scans / "p2")
+    assert [source.image_path for source in find_cases(str(scans))][-1] == scans / "p2" / "b.npz"
+
+
+def test_labels_that_are_there_by_that_very_name_go_first(tmp_path: Path) -> None:
+    for name in ("scan[1].png", "scan[1]_seg.png", "scan1_seg.png"):
+        (tmp_path / name).touch()
+    (source,) = find_cases(f"{tmp_path / 'scan[1].png'}={tmp_path / 'scan[1]_seg.png'}")
+    assert source.labels_paths == (tmp_path / "scan[1]_seg.png",)
+    (source,) = find_cases(f"{tmp_path / 'scan[1].png'}={tmp_path / 'scan*_seg.png'}")
+    assert len(source.labels_paths) == 2
+
+
+def test_the_same_slices_are_kept_whether_labels_are_wanted_or_not(tmp_path: Path) -> None:
+    gts = np.zeros((10, 8, 8), np.uint8)
+    gts[[0, 1, 2, 9], 2:5, 2:5] = 1
+    image = np.zeros((10, 8, 8), np.uint8) + np.arange(10, dtype=np.uint8)[:, None, None]
+    write(tmp_path / "3D_x.npz", imgs=image, gts=gts, boxes=[[2, 2, 0, 4, 4, 9]])
+    (source,) = find_cases(str(tmp_path / "3D_x.npz"))
+    scored, timed = (source.limited(None, 3).load(labels=labels) for labels in (True, False))
+    assert scored.image[:, 0, 0].tolist() == timed.image[:, 0, 0].tolist() == [0, 1, 2]
+    assert timed.labels is None

@@ -279,3 +279,20 @@ def test_command(tmp_path: Path) -> None:
         assert refused.exit_code == 2
         assert f"found '{value}'; expected {expected}" in refused.output
     assert CliRunner().invoke(main, ["compare", before, after, "--fail-if-dsc-drop", "0.5"]).exit_code == 0
+
+
+def test_warm_passes_are_not_compared_with_cold_ones(tmp_path: Path) -> None:
+    before, after = Book(tmp_path / "before.jsonl"), Book(tmp_path / "after.jsonl")
+    for run in range(6):
+        before.one_pass(WHO, 1.0, protocol("cached"), run_id=f"b{run}")
+        after.one_pass(WHO, 9.0, protocol("cached"), temperature="cold", run_id=f"a{run}")
+    with pytest.raises(ValueError, match="no candidate and case that both sides measured"):
+        compare([before.path], [after.path])
+    for book in (before, after):
+        book.parts(WHO, [0.1] * 6)
+    found = compare([before.path], [after.path])
+    assert [row.what.startswith("encoder of") for row in found.latencies] == [True]
+    assert [", cold" in line for line in sorted(found.unmatched, key=lambda line: "only before" in line)] == [
+        True,
+        False,
+    ]

@@ -134,3 +134,9 @@ def test_half_cannot_hold_everything(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at most 65504"):
         convert(tmp_path / "large.pth", tmp_path / "large.safetensors", half=True)
     assert not (tmp_path / "large.safetensors").exists()
+
+
+def test_another_programs_word_for_an_encoder_is_no_name_of_ours(tmp_path: Path) -> None:
+    source = tmp_path / "a.pth"
+    torch.save({"model": create_sam("repvit", "random:0").state_dict(), "encoder": "resnet50"}, source)
+    assert convert(source, tmp_path / "a.safetensors")["encoder"] == "repvit"

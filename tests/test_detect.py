@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,11 @@ def test_what_downloads_leave_behind_is_named(tmp_path: Path, content: bytes, wh
     path.write_bytes(content)
     with pytest.raises(InputError, match=f"found {what}"):
         read_checkpoint(path)
+
+
+def test_a_header_as_long_as_an_opening_tag_is_no_web_page(tmp_path: Path) -> None:
+    """Its length comes first, and 0x3C20 bytes are a blank and `<`."""
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode().ljust(0x3C20)
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    assert read_checkpoint(path).state["a"].tolist() == [0]

@@ -215,3 +215,19 @@ def test_directions_that_differ_by_how_they_are_written_are_one(tmp_path: Path) 
 
     with pytest.raises(InputError, match="slices of several directions"):
         read_scan(edit_dicom(write_dicom(tmp_path / "two", voxels), turn_last))
+
+
+@pytest.mark.parametrize("spacings", [[None] * 4, [[0.0, 0.0]] * 4, [[2.0, 1.0], [2.0, 1.0], [2.0, 1.2], [2.0, 1.2]]])
+def test_pixel_spacings_that_are_missing_or_differ_are_refused(
+    tmp_path: Path, spacings: list[list[float] | None]
+) -> None:
+    folder = write_dicom(tmp_path / "series", stored_voxels())
+    for file, spacing in zip(sorted(folder.iterdir()), spacings, strict=True):
+        image = dcmread(file)
+        if spacing is None:
+            del image.PixelSpacing
+        else:
+            image.PixelSpacing = spacing
+        image.save_as(file)
+    with pytest.raises(InputError, match=r"found (slices without a pixel spacing|pixel spacings of 1 to 2 mm)"):
+        read_scan(folder)

@@ -237,3 +237,15 @@ def test_labels_without_the_series_they_were_drawn_on(tmp_path: Path) -> None:
         read_objects([path])
     with pytest.raises(InputError, match="one of 2 label files"):
         read_objects([path, path], read_scan(series(tmp_path / "ct")))
+
+
+def test_of_a_segmentations_frames_one_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_dicom(tmp_path / "ct", np.zeros((40, 12, 10)))
+    scan = read_scan(folder)
+    assert scan.grid is not None
+    labels = np.ones(scan.spatial_shape, np.uint16)
+    labels[::2, 3:6] = 2
+    path = tmp_path / "seg.dcm"
+    write_dicom_seg(labels, scan.grid, folder, path)
+    monkeypatch.setattr(Dataset, "pixel_array", property(lambda _: pytest.fail("all frames at once")))
+    np.testing.assert_array_equal(labels_of(path, folder), labels)

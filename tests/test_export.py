@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from bench.candidate import Candidate
 from compress.build import build_candidate
 from compress.card import CARD_FILE, GRAPH_FILE, read_card
 from compress.deploy import open_backend, recipe_of
-from compress.export import check_graphs, export_candidate, relative_error
+from compress.export import check_encoder, check_graphs, export_candidate, relative_error
 from compress.quantize_run import Options, quantise_candidate
 from zoo.data.cases import find_cases
 from zoo.errors import InputError
@@ -134,3 +135,12 @@ def test_a_folder_that_cannot_be_written(candidate: Candidate, tmp_path: Path) -
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"file.onnx: found no room or no right to write"):
         export_candidate(candidate, tmp_path / "file" / "onnx", [])
+
+
+def test_a_graph_that_gives_no_number_on_one_image_is_refused(
+    candidate: Candidate, graphs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = iter([1e-5, 1e-5, math.nan])
+    monkeypatch.setattr("compress.export.relative_error", lambda *_: next(errors))
+    with pytest.raises(InputError, match="graphs that differ from the model"):
+        check_encoder(candidate, graphs / GRAPH_FILE, INPUTS[:2])

@@ -125,3 +125,16 @@ def test_bf16_is_left_out_where_it_is_emulated(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(bench.calibrate, "SIDE", 8)
     monkeypatch.setattr(bench.calibrate, "STREAM_LENGTH", 8)
     assert (measure_peak(1, rounds=1)["bf16_s"] is not None) is measured
+
+
+def test_the_decoder_of_a_quantised_model_is_held_against_floats(book: Book) -> None:
+    peak(book)
+    who = candidate("repvit", precision="int8")
+    book.cost(who, gmacs=30.0)
+    book.parts(who, [0.3])
+    book.one_pass(who, 10.0, protocol("cached"))
+    of_peak = book.csv("shares", formats=["csv"]).set_index("what")["of_peak"]
+    assert of_peak["encoder"] == pytest.approx(30.0 / 0.3 / 200)
+    assert of_peak["decoder, one box"] == pytest.approx(1.82 / 0.08 / 100)
+    (of_case,) = of_peak[~of_peak.index.isin(["encoder", "decoder, one box"])]
+    assert of_case == pytest.approx(246 * (30.0 / 200 + 1.82 / 100) / 10.0)

@@ -72,3 +72,13 @@ def test_masks_of_every_plane_come_back_to_the_file(tmp_path: Path, thick: str) 
     found = np.asarray(made.dataobj) > 0
     assert 2 * np.count_nonzero(found & (labels > 0)) / (found.sum() + labels.sum()) > 0.9
     np.testing.assert_allclose(made.affine, affine)
+
+
+def test_an_image_and_its_labels_come_to_the_same_plane_however_their_headers_round() -> None:
+    """Voxels exactly twice as long, in oblique axes that files keep in 64 or 32 bits."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        turned, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+        affine = np.eye(4)
+        affine[:3, :3] = turned @ np.diag([1.0, 1.0, 2.0])
+        assert Grid(affine, (9, 9, 9)).plane == Grid(affine.astype(np.float32).astype(np.float64), (9, 9, 9)).plane

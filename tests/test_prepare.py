@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -323,3 +324,29 @@ def test_nothing_is_written_beside_the_folder(tmp_path: Path) -> None:
     run("-i", tmp_path / "in", "-o", tmp_path / "out" / "deep", *SMALL)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
     assert sorted(path.name for path in (tmp_path / "out" / "deep").iterdir()) == ["3DBox_CT_a.npz", "prepare.jsonl"]
+
+
+def test_an_npz_of_the_same_scan_under_an_earlier_name_is_removed(tmp_path: Path) -> None:
+    """It would be trained on and scored beside the new one."""
+    write_pair(tmp_path / "in", "a")
+    out = ("-o", tmp_path / "out", *SMALL, "--workers", 1)
+    assert run("-i", tmp_path / "in", *out, "--modality", "PET").exit_code == 0
+    (tmp_path / "out" / "3DBox_PET_b.npz").touch()
+    assert run("-i", tmp_path / "in", *out, "--to", "npy").exit_code == 0
+    assert run("-i", tmp_path / "in", *out).exit_code == 0
+    assert sorted(file.name for file in (tmp_path / "out").glob("*.npz")) == ["3DBox_CT_a.npz", "3DBox_PET_b.npz"]
+    assert len(npy_files(tmp_path / "out")) == 4, "of another format"
+
+
+def test_names_that_are_no_text_are_prepared_and_told(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    try:
+        write_picture(tmp_path / "in", name)
+    except OSError:
+        pytest.skip("found a file system whose names are all text")
+    made = run("-i", tmp_path / "in", "-o", tmp_path / "out", "--workers", 1, "--min-pixels", 0, "--box-jitter-px", 1)
+    assert made.exit_code == 0, made.output
+    assert (tmp_path / "out" / f"2DBox_unknown_{name}.npz").exists()
+    told = run("-i", tmp_path / "in", "-o", tmp_path / "out", "--dry-run")
+    assert told.exit_code == 0
+    assert r"caf\udce9: " in told.output

@@ -7,6 +7,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +22,7 @@ from cli import main
 from zoo.errors import InputError
 from zoo.registry import create_sam
 from zoo.weights import cards, pull
-from zoo.weights.cards import WeightCard, catalog, read_lock, weight_card
+from zoo.weights.cards import Pin, WeightCard, catalog, read_lock, weight_card, write_pin
 
 
 @dataclass
@@ -97,7 +98,8 @@ def card(site: Site) -> WeightCard:
 
 
 def left(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    """Names in the folder, but for that of the lock of the lock file."""
+    return {path.name for path in folder.iterdir()} - {".lock.json.lock"} if folder.is_dir() else set()
 
 
 def test_a_pulled_file_is_whole_pinned_and_loads(card: WeightCard, site: Site, folder: Path) -> None:
@@ -256,3 +258,20 @@ def test_the_catalog_is_sound() -> None:
         assert entry.licence == ("Apache-2.0" if entry.ships else spec.licence), "a spec's is that of published weights"
         assert Path(entry.file).name == entry.file
         assert entry.sha256 is None or len(entry.sha256) == 64
+
+
+def test_what_is_asked_for_from_a_source_takes_the_place_of_what_is_there(
+    card: WeightCard, site: Site, folder: Path, tmp_path: Path
+) -> None:
+    card.path.parent.mkdir(parents=True, exist_ok=True)
+    card.path.write_bytes(b"something else")
+    (tmp_path / "mine.pth").write_bytes(site.data)
+    assert pull.pull(card, str(tmp_path / "mine.pth")).read_bytes() == site.data
+    pin = read_lock()[card.name]
+    assert (pin.sha256, pin.source) == (hashlib.sha256(site.data).hexdigest(), str(tmp_path / "mine.pth"))
+
+
+def test_pins_of_processes_that_pull_at_once_are_all_kept(folder: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: write_pin(f"card{number}", Pin("0" * 64, 1, "here", "now")), range(40)))
+    assert len(read_lock()) == 40

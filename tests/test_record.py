@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from bench.record import (
 )
 from reports.render import render_report
 from zoo.errors import InputError
-from zoo.files import check_writable
+from zoo.files import append_json, check_writable
 
 
 def record(key: str = "k", **changes: object) -> Record:
@@ -187,3 +188,16 @@ def test_older_schemas_are_reported_beside_the_newest(path: Path, tmp_path: Path
     assert measured
     assert all(case_id in text for case_id in measured)
     assert text.count("Failures") == 1
+
+
+def test_a_disk_with_room_for_a_part_of_a_record_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "records.jsonl"
+    append_json(path, {"number": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, limits[1]))
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            append_json(path, {"text": "x" * 100})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_text() == '{"number":1}\n'

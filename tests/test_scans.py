@@ -269,3 +269,19 @@ def test_windows_by_name_and_by_numbers() -> None:
 def test_bad_windows_are_named(text: str) -> None:
     with pytest.raises(InputError):
         parse_window(text)
+
+
+@pytest.mark.parametrize("suffix", [".mhd", ".nhdr"])
+def test_a_long_header_hides_no_file_elsewhere(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "secret.raw").write_bytes(bytes(60))
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / f"a{suffix}"
+    begun, comment, end = {
+        ".mhd": ("ObjectType = Image\nNDims = 3\nDimSize = 5 4 3\nElementType = MET_UCHAR\n", "Comment = {}\n",
+                 "ElementDataFile = ../secret.raw\n"),
+        ".nhdr": ("NRRD0004\ntype: uchar\ndimension: 3\nsizes: 5 4 3\nencoding: raw\n", "# {}\n",
+                  "data file: ../secret.raw\n"),
+    }[suffix]  # fmt: skip
+    path.write_text(begun + comment.format("x" * 200) * 400 + end)
+    with pytest.raises(InputError, match="found a header that has not ended after 65,536 bytes"):
+        read_scan(path)

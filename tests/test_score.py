@@ -22,7 +22,7 @@ from bench.metrics import hd95_mm
 from bench.record import read_records
 from bench.score import Pair, find_pairs, score_pair, unsegmented
 from cli import main
-from reports.paired import TOO_FEW_CASES, bootstrap_interval
+from reports.paired import NOT_SHOWN, TOO_FEW_CASES, bootstrap_interval
 from reports.scores import by_case, by_label, paired
 from zoo.errors import InputError
 
@@ -377,3 +377,63 @@ def test_bad_input_is_named(tmp_path: Path, name: str) -> None:
         result, expected = run("-s", tmp_path / "segs", "-g", tmp_path / "gts"), "neither segs nor gts"
     assert result.exit_code == 1
     assert expected in " ".join(result.output.split())
+
+
+def test_a_scans_own_labels_are_scored_against_an_npz_made_of_them(tmp_path: Path) -> None:
+    labels = np.zeros((4, 20, 20), np.uint16)
+    labels[1:3, 2:8, 2:8], labels[1:3, 10:18, 10:18] = 1, 2
+    write_npz(tmp_path / "g", "a", gts=labels, label_values=np.array([3, 7]), label_names=np.array(["liver", ""]))
+    (tmp_path / "s").mkdir()
+    nib.save(
+        nib.Nifti1Image(np.array([0, 3, 7], np.uint8)[labels].T, np.diag([-1, -1, 1, 1])), tmp_path / "s" / "a.nii"
+    )
+    (found,) = find_pairs(tmp_path / "s", str(tmp_path / "g"))
+    assert [(row.label, row.original, row.dsc) for row in score_pair(found).rows] == [(3, "liver", 1.0), (7, 7, 1.0)]
+
+
+def test_masks_of_one_case_that_lie_in_different_places_are_refused(tmp_path: Path) -> None:
+    mask = np.zeros((20, 20, 4), np.uint8)
+    mask[2:8, 2:8, 1:3] = 1
+    moved = np.eye(4)
+    moved[0, 3] = 7
+    for path, voxels, affine in (
+        ("a.nii", mask * 1, np.eye(4)),
+        ("g/m1.nii", mask, np.eye(4)),
+        ("g/m2.nii", mask, moved),
+    ):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        nib.save(nib.Nifti1Image(voxels, affine), tmp_path / path)
+    masks = Pair("a", tmp_path / "a.nii", (tmp_path / "g" / "m1.nii", tmp_path / "g" / "m2.nii"))
+    with pytest.raises(InputError, match=r"m2\.nii: found an affine that is off by 7 voxels; .* of m1\.nii"):
+        score_pair(masks)
+
+
+@pytest.mark.parametrize(("spacing", "is_refused"), [(0.7031, False), (0.709, True)])
+def test_geometry_is_compared_where_it_differs_most(tmp_path: Path, spacing: float, is_refused: bool) -> None:
+    """Hundreds of voxels from the origin, spacings that differ by a hundredth are voxels apart."""
+    mask = np.zeros((300, 300, 2), np.uint8)
+    mask[2:8, 2:8] = 1
+    for folder, x_mm in (("s", 0.703125), ("g", spacing)):
+        (tmp_path / folder).mkdir()
+        nib.save(nib.Nifti1Image(mask, np.diag([x_mm, 0.703125, 1, 1])), tmp_path / folder / "a.nii")
+    (found,) = find_pairs(tmp_path / "s", str(tmp_path / "g"))
+    if is_refused:
+        with pytest.raises(InputError, match=r"off by 2\.\d+ voxels"):
+            score_pair(found)
+    else:
+        assert score_pair(found).rows[0].dsc == 1
+
+
+def test_rounding_is_no_difference() -> None:
+    cases = list("abcdefgh")
+    one = table(case_id=cases, label=[1] * 8, dsc=[0.1 + 0.2] * 8)
+    assert paired(one, table(case_id=cases, label=[1] * 8, dsc=[0.3] * 8), ("one", "other")).count(NOT_SHOWN) == 4
+
+
+def test_linked_folders_hold_references_too(tmp_path: Path) -> None:
+    write_npz(tmp_path / "s", "a", segs=np.ones((4, 4), np.uint8))
+    write_npz(tmp_path / "far", "a", gts=np.ones((4, 4), np.uint8))
+    (tmp_path / "g").mkdir()
+    (tmp_path / "g" / "linked").symlink_to(tmp_path / "far")
+    (found,) = find_pairs(tmp_path / "s", str(tmp_path / "g"))
+    assert found.references == (tmp_path / "g" / "linked" / "a.npz",)

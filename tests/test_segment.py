@@ -22,6 +22,7 @@ from cli import main
 from zoo.data.case import Case
 from zoo.data.cases import find_cases
 from zoo.data.npz import save_challenge_npz
+from zoo.errors import InputError
 
 ROOT = Path(__file__).parent.parent
 
@@ -399,3 +400,18 @@ def test_random_weights_must_be_asked_for(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, [*words, "--encoder", "light_repvit"])
     assert result.exit_code != 0
     assert "--weights" in result.output
+
+
+@pytest.mark.parametrize("failing", ["zoo.segment_run.write_montage", "zoo.data.dicom_seg.write_dicom_seg"])
+def test_masks_are_kept_where_what_was_asked_for_beside_them_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise InputError("one", "no slice thickness", "one")
+
+    monkeypatch.setattr(failing, fail)
+    folder = write_dicom(tmp_path / "scans" / "one", stored_voxels())
+    result = run("-i", folder, "--box", "2,3,1,8,9,2", "-o", tmp_path / "out", "--dicom-seg", "--overlay")
+    assert result.exit_code == 1
+    assert "found no slice thickness; expected one (the masks are written)" in " ".join(result.output.split())
+    assert np.asarray(nib.load(tmp_path / "out" / "one.nii.gz").dataobj).any()

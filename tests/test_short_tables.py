@@ -161,3 +161,16 @@ def test_a_page_says_what_it_was_measured_on(book: Book, tmp_path: Path) -> None
     text = page.read_text()
     assert "Measured on Test CPU (avx2), 2 cores, 8 GiB;" in text
     assert "Weights: repvit.pth 0123456789ab." in text
+
+
+def test_what_clicks_made_of_a_candidate_is_not_what_it_scores(book: Book) -> None:
+    """A later run of the same records has a third one, and scored the first two with clicks alone."""
+    score_run(book, FLOAT, 0.4, 0.8, 0.8, 0.8)
+    score_run(book, INT8, 0.1, 0.7, 0.7, 0.7)
+    for who in (FLOAT, INT8, LOST):
+        book.parts(who, [0.3] * 6, run_id="run2")
+        for case in (SKIN, HIP):
+            book.scores(who, [0.95], case, protocol={"clicks": 1}, run_id="run2")
+    book.scores(LOST, [0.6], SKIN, run_id="run2")
+    rows = rows_of(book.report(), TRADEOFF)
+    assert [row["DSC, images"] for row in rows][1:] == ["0.800", "0.700"]

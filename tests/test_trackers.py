@@ -15,7 +15,7 @@ from compress.training import loop
 from compress.training.config import RunOptions, TrainConfig
 from compress.training.finetune import Finetuning, training_geometry
 from compress.training.run import run_training
-from compress.training.trackers import WANDB_ID, WeightsAndBiases
+from compress.training.trackers import WANDB_ID, TensorBoard, WeightsAndBiases
 from zoo.data.dataset import PromptedImages, SyntheticImages
 from zoo.errors import InputError
 from zoo.registry import create_sam
@@ -128,3 +128,17 @@ def test_tensorboard_hears_of_a_run(tmp_path: Path) -> None:
     assert [event.step for event in events.Scalars("step/loss")] == [1, 2]
     assert [event.step for event in events.Scalars("validation/dsc")] == [2]
     assert events.Images("predictions")[0].width == 1024
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_steps_behind_the_checkpoint_of_a_killed_run_are_forgotten(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(tmp_path)
+    ahead = TensorBoard(tmp_path, 2)
+    for step in (3, 4):
+        ahead.write("step", step, {"loss": 9.0})
+    ahead.close(failed=True)
+    assert len(EventAccumulator(str(tmp_path)).Reload().Scalars("step/loss")) == 4
+    train(tmp_path)
+    assert [event.step for event in EventAccumulator(str(tmp_path)).Reload().Scalars("step/loss")] == [1, 2]

@@ -159,3 +159,17 @@ def test_training_sees_what_inference_computes() -> None:
         plain, plain_iou = sam.mask_decoder(embedding, sam.prompt_encoder.get_dense_pe(), sparse, dense, False)
     torch.testing.assert_close(logits, plain[:, 0], rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(iou, plain_iou[:, 0], rtol=1e-3, atol=1e-3)
+
+
+def test_of_npz_nothing_but_labels_is_read_before_an_image_is_asked_for(tmp_path: Path) -> None:
+    gts = np.zeros((4, 8, 8), np.uint8)
+    gts[1:3, 2:5, 2:5] = 1
+    np.savez(tmp_path / "3DBox_CT_a.npz", imgs=np.zeros((4, 8, 8), np.float32), gts=gts)
+    source = open_source([str(tmp_path)], 64)
+    assert isinstance(source, FileImages)
+    assert [z for _, z in source.items] == [1, 2]
+    with pytest.raises(InputError, match="imgs: found float32"):
+        source.image(0)
+    np.savez(tmp_path / "3DBox_CT_a.npz", imgs=np.zeros((4, 8, 8), np.uint8))
+    with pytest.raises(InputError, match="no gts; expected labels to train with"):
+        open_source([str(tmp_path)], 64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -47,6 +48,7 @@ def append_json(path: Path, record: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: a number is NaN or infinite (JSON has no such number).
+        OSError: no room for all of it; the file is as it was.
     """
     line = json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +56,11 @@ def append_json(path: Path, record: Mapping[str, Any]) -> None:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - 1, 0))
         torn = file.read(1) not in (b"", b"\n")
-        file.write((("\n" if torn else "") + line).encode())
+        whole = (("\n" if torn else "") + line).encode()
+        if file.write(whole) != len(whole):
+            # Where there is room for a part, that is written, without an error.
+            file.truncate(size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(file.fileno())
 
 
@@ -64,6 +70,35 @@ def read_json(path: Path) -> Iterator[dict[str, Any]]:
         with contextlib.suppress(ValueError):
             if isinstance(record := json.loads(line), dict):
                 yield record
+
+
+def files_below(root: Path) -> list[Path]:
+    """A file by itself, or those of a folder and its subfolders, linked ones too, but for hidden folders; sorted.
+
+    A folder that several links lead to is looked into once.
+    """
+    if not root.is_dir():
+        return [root] if root.exists() else []
+    found, seen = [], {_identity(root)}
+    for folder, below, names in os.walk(root, followlinks=True):
+        # Links last, so that a folder's own path is taken where both are met.
+        inner = sorted((Path(folder, name) for name in below if not name.startswith(".")), key=_links_last)
+        below.clear()
+        for path in inner:
+            if (identity := _identity(path)) not in seen:
+                seen.add(identity)
+                below.append(path.name)
+        found += [Path(folder, name) for name in names]
+    return sorted(found)
+
+
+def _links_last(path: Path) -> tuple[bool, Path]:
+    return path.is_symlink(), path
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    known = folder.stat()
+    return known.st_dev, known.st_ino
 
 
 def sha256_of(path: Path) -> str:

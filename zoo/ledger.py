@@ -95,4 +95,4 @@ def _content(file: Path) -> str:
 
 
 def _digest(told: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+    return hashlib.sha256("\n".join(told).encode(errors="surrogateescape")).hexdigest()

@@ -100,7 +100,7 @@ def boxes_of_file(path: Path, source: CaseSource) -> tuple[NDArray[np.int64], La
     Raises:
         InputError: as `read_boxes`.
     """
-    return read_boxes(path, *_names_of(source))
+    return read_boxes(path, *_names_of(source), image=source.image_path)
 
 
 def clicks_of_file(path: Path, source: CaseSource) -> tuple[Click, ...]:
@@ -109,7 +109,7 @@ def clicks_of_file(path: Path, source: CaseSource) -> tuple[Click, ...]:
     Raises:
         InputError: as `read_clicks`.
     """
-    return read_clicks(path, *_names_of(source))
+    return read_clicks(path, *_names_of(source), image=source.image_path)
 
 
 def _names_of(source: CaseSource) -> list[str]:

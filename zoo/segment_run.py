@@ -61,12 +61,14 @@ class Segmented:
     Attributes:
         modality: of what it shows.
         made_of: the fingerprint of its files, from before they were read.
-        lacking: what was asked for and could not be written, or None.
+        lacking: why there is no DICOM segmentation of nothing, or None.
+        failed: why what was asked for beside the masks could not be written.
     """
 
     modality: str
     made_of: dict[str, str]
     lacking: str | None = None
+    failed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,10 @@ class SegmentRun:
             advance = start(f"segmenting {source.case_id}", count_steps(case, protocol))
             kept = kept_embeddings(case, self.max_memory_bytes)
             segmentation = segment_case(case, backend, protocol, on_step=advance, kept_embeddings=kept)
-            return Segmented(case.modality, made_of, self._write(segmentation, prompted))
+            lacking = self._lacks_dicom_seg(segmentation, prompted)
+            failed = self._write_beside(segmentation, prompted)
+            self._write(segmentation, prompted)
+            return Segmented(case.modality, made_of, lacking, failed)
 
     def _backend(self) -> Backend:
         try:
@@ -146,26 +151,45 @@ class SegmentRun:
         except InputError as error:
             raise NoModelError(error) from error
 
-    def _write(self, segmentation: Labels, prompted: Prompted) -> str | None:
-        """The pictures first, the segmentation last, in a folder with a ledger: left behind by a run that is killed
-        before its line is written, it is known as ours. What could not be written, is told.
+    def _write(self, segmentation: Labels, prompted: Prompted) -> None:
+        """The segmentation last, in a folder with a ledger: left behind by a run that is killed before its line is
+        written, it is known as ours.
         """
-        case, folder, lacking = prompted.case, Path(prompted.case.source), None
-        if self.overlay:
-            write_montage(case, segmentation, self.out / "overlays" / f"{case.case_id}.png")
-            if case.is_volume:
-                write_animation(case, segmentation, self.out / "overlays" / f"{case.case_id}.gif")
-        if self.dicom_seg and prompted.grid is not None and folder.is_dir():
-            from zoo.data.dicom_seg import write_dicom_seg
-
-            if segmentation.any():
-                write_dicom_seg(segmentation, prompted.grid, folder, self.out / f"{case.case_id}.seg.dcm")
-            else:
-                lacking = f"{folder}: nothing was segmented; a DICOM segmentation cannot say that, so there is none"
         self.out.mkdir(parents=True, exist_ok=True)
         (self.out / SEGMENT_LEDGER).touch()
-        write_segmentation(segmentation, prompted, self.out / f"{case.case_id}{prompted.suffix}")
-        return lacking
+        write_segmentation(segmentation, prompted, self.out / f"{prompted.case.case_id}{prompted.suffix}")
+
+    def _write_beside(self, segmentation: Labels, prompted: Prompted) -> tuple[str, ...]:
+        """Pictures and a DICOM segmentation, where they are asked for; returns why some could not be written."""
+        failed = []
+        for write in (self._write_overlay, self._write_dicom_seg):
+            try:
+                write(segmentation, prompted)
+            except (InputError, OSError) as error:
+                failed.append(f"{error} (the masks are written)")
+        return tuple(failed)
+
+    def _write_overlay(self, segmentation: Labels, prompted: Prompted) -> None:
+        case, overlays = prompted.case, self.out / "overlays"
+        if self.overlay:
+            write_montage(case, segmentation, overlays / f"{case.case_id}.png")
+        if self.overlay and case.is_volume:
+            write_animation(case, segmentation, overlays / f"{case.case_id}.gif")
+
+    def _write_dicom_seg(self, segmentation: Labels, prompted: Prompted) -> None:
+        if prompted.grid is not None and self._wants_dicom_seg(prompted) and segmentation.any():
+            from zoo.data.dicom_seg import write_dicom_seg
+
+            path = self.out / f"{prompted.case.case_id}.seg.dcm"
+            write_dicom_seg(segmentation, prompted.grid, Path(prompted.case.source), path)
+
+    def _lacks_dicom_seg(self, segmentation: Labels, prompted: Prompted) -> str | None:
+        if not self._wants_dicom_seg(prompted) or segmentation.any():
+            return None
+        return f"{prompted.case.source}: nothing was segmented; a DICOM segmentation cannot say that, so there is none"
+
+    def _wants_dicom_seg(self, prompted: Prompted) -> bool:
+        return self.dicom_seg and prompted.grid is not None and Path(prompted.case.source).is_dir()
 
 
 @lru_cache(maxsize=1)
@@ -215,7 +239,7 @@ def segment_all(run: SegmentRun, sources: Sequence[CaseSource], executor: Execut
             modality that the model was not calibrated with.
 
     Returns:
-        How many could not be segmented; each is told of.
+        How many could not be segmented, or lack what was asked for beside their masks; each is told of.
 
     Raises:
         InputError: the model cannot be opened.
@@ -233,8 +257,9 @@ def segment_all(run: SegmentRun, sources: Sequence[CaseSource], executor: Execut
             else:
                 line = {"case_id": source.case_id, "source": _origin(source), "settings": run.settings_of(source)}
                 append_json(run.out / SEGMENT_LEDGER, line | {"made_of": result.made_of})
-                if result.lacking:
-                    progress.message(result.lacking)
+                failures += bool(result.failed)
+                for text in (*([result.lacking] if result.lacking else []), *result.failed):
+                    progress.message(text)
                 if (doubt := calibration_doubt(result.modality, run.calibrated_with)) and doubt not in warned:
                     warned.add(doubt)
                     progress.message(doubt)

@@ -136,7 +136,7 @@ def fit(
     stopped = False
     begun, used = time.monotonic() - progress.trained_s, time_used(config, progress.trained_s)
     with stream_batches(dataset, config, progress.step, fabric) as stream, Stop() as stop:
-        listen("begun", {})
+        listen("begun", {"step": progress.step})
         while goes_on() and not (stopped := bool(_highest(fabric, stop.asked))):
             rate = learning_rate(config, progress.step, progress.plateau_factor, used)
             try:

@@ -52,7 +52,7 @@ def run_training(
     fabric = _launched(config, options.devices)
     picture = options.out / PICTURE
     settings = {"encoder": sam.spec.name, **asdict(config), **origin}
-    trackers = partial(_trackers, options, settings) if fabric.is_global_zero else list[Tracker]
+    trackers = partial(_trackers, options, settings) if fabric.is_global_zero else _no_trackers
     with _Teller(config, trackers, picture, quiet=not fabric.is_global_zero) as teller:
         drawn = picture if fabric.is_global_zero else None
         validate = validation_on(held_out, range(options.validation_count), VALIDATION_BATCH, fabric.device, drawn)
@@ -121,16 +121,22 @@ def _launched(config: TrainConfig, devices: int) -> Fabric:
     return fabric
 
 
-def _trackers(options: RunOptions, settings: Mapping[str, Any]) -> list[Tracker]:
+def _trackers(options: RunOptions, settings: Mapping[str, Any], step: int) -> list[Tracker]:
+    """Of a run that goes on from a step."""
     asked = [WeightsAndBiases(options.wandb, options.out, settings)] if options.wandb else []
-    return [*asked, TensorBoard(options.out)]
+    return [*asked, TensorBoard(options.out, step)]
+
+
+def _no_trackers(step: int) -> list[Tracker]:
+    """Of a process beside the one that tells."""
+    return []
 
 
 class _Teller:
     """Shows progress on the terminal, and tells the trackers, which open when the run has begun."""
 
     def __init__(
-        self, config: TrainConfig, open_trackers: Callable[[], list[Tracker]], picture: Path, quiet: bool
+        self, config: TrainConfig, open_trackers: Callable[[int], list[Tracker]], picture: Path, quiet: bool
     ) -> None:
         self.config, self.open_trackers, self.picture = config, open_trackers, picture
         self.trackers: list[Tracker] = []
@@ -151,7 +157,7 @@ class _Teller:
     def listen(self, kind: str, what: dict[str, Any]) -> None:
         """Hears of the beginning, a step, a validation or a note."""
         if kind == "begun":
-            self.trackers = self.open_trackers()
+            self.trackers = self.open_trackers(what["step"])
             return
         if kind == "note":
             self.console.print(what["text"])

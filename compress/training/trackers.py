@@ -35,14 +35,19 @@ class Tracker(Protocol):
 
 
 class TensorBoard:
-    """TensorBoard's files, in the run's folder."""
+    """TensorBoard's files, in the run's folder.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: of the run.
+        step: that the run goes on from; what an earlier part of it wrote of later ones is hidden.
+    """
+
+    def __init__(self, folder: Path, step: int = 0) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from torch.utils.tensorboard import SummaryWriter
         with writing(folder):
-            self.writer = SummaryWriter(str(folder))
+            self.writer = SummaryWriter(str(folder), purge_step=step + 1)
 
     def write(self, kind: str, step: int, numbers: Mapping[str, float]) -> None:
         """Adds scalars, `kind/name`."""

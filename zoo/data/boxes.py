@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -50,21 +50,22 @@ class _Row:
     clicks: tuple[tuple[float, ...], ...] = ()
 
 
-def read_boxes(path: Path, *names: str) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
+def read_boxes(path: Path, *names: str, image: Path | None = None) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
     """Boxes of one case, in the axes of its file.
 
     Args:
         path: of a JSON or CSV file of one case, or of many by their names.
-        names: of the case whose boxes are wanted; the first that the file knows, with a suffix or without, counts.
+        names: of the case whose boxes are wanted, the first of which is no other case's.
+        image: file of the case; the file of boxes may name it by its path, or by as much of its end as it likes.
 
     Returns:
         int64 (N, 4) or (N, 6), and uint16 (N,) labels: those of the file, else 1 to N.
 
     Raises:
-        InputError: no boxes, or none of this case.
+        InputError: no boxes, or none of this case, or under several names that may all be this case's.
     """
     every = _rows(path)
-    rows = _of_case(every, names)
+    rows = _of_case(path, names, image)
     if len({row.label is None for row in rows}) > 1:
         raise InputError(path, "boxes with and without a label", "a label for each, or for none")
     if not rows:
@@ -84,13 +85,13 @@ def read_boxes(path: Path, *names: str) -> tuple[NDArray[np.int64], NDArray[np.u
     return boxes.astype(np.int64), labels.astype(np.uint16)
 
 
-def read_clicks(path: Path, *names: str) -> tuple[Click, ...]:
+def read_clicks(path: Path, *names: str, image: Path | None = None) -> tuple[Click, ...]:
     """Clicks beside the boxes that `read_boxes` finds, in the axes of the file.
 
     Raises:
         InputError: no voxels, or something else than 1 (of the object) or 0 (not of it) behind one.
     """
-    given = [(number, click) for number, row in enumerate(_of_case(_rows(path), names)) for click in row.clicks]
+    given = [(number, click) for number, row in enumerate(_of_case(path, names, image)) for click in row.clicks]
     for _, click in given:
         if len(click) < 2 or click[-1] not in (0, 1) or not all(value.is_integer() for value in click):
             raise InputError(path, f"a click {list(click)}", "whole voxel indices, then 1 (of the object) or 0 (not)")
@@ -155,11 +156,49 @@ def _read(path: Path, written_ns: int) -> tuple[_Row, ...]:
     return tuple(_csv_rows(text) if path.suffix.lower() == ".csv" else _json_rows(json.loads(text)))
 
 
-def _of_case(rows: Sequence[_Row], names: Sequence[str]) -> list[_Row]:
-    """Those of the first of `names` that a row has, and those of no case in particular."""
-    known = {spelling for row in rows if row.case is not None for spelling in (row.case, stem(Path(row.case)))}
-    name = next((name for name in names if name in known), None)
-    return [row for row in rows if row.case is None or name in (row.case, stem(Path(row.case)))]
+def _of_case(path: Path, names: Sequence[str], image: Path | None) -> list[_Row]:
+    """Rows of the case, see `_case_among`, and those of no case in particular.
+
+    Raises:
+        InputError: as `_rows` and `_case_among`.
+    """
+    rows = _rows(path)
+    case = _case_among(path, {row.case for row in rows if row.case is not None}, names, image)
+    return [row for row in rows if row.case is None or row.case == case]
+
+
+def _case_among(path: Path, cases: Collection[str], names: Sequence[str], image: Path | None) -> str | None:
+    """Which of some cases is the one of these names and this image, if any.
+
+    It is spelled as one of the names or as the end of the image's path; else so but for the suffix; else, as the first
+    name is no other case's, a file of that name in any folder.
+
+    Raises:
+        InputError: several cases may be it.
+    """
+    ends = _ends(image)
+    for one in (*names[:1], *ends, *names[1:]):
+        if found := [case for case in cases if case.replace("\\", "/") == one]:
+            return found[0]
+    spelled = (
+        *({case for case in cases if _without_suffix(case) == _without_suffix(one)} for one in (*ends, *names)),
+        {case for case in cases if stem(Path(_without_suffix(case))) in names[:1]},
+    )
+    alike = next(filter(None, spelled), set())
+    if len(alike) > 1:
+        raise InputError(path, f"boxes of {' and '.join(sorted(alike))} for {image or names[0]}", "one name a case")
+    return next(iter(alike), None)
+
+
+def _ends(image: Path | None) -> list[str]:
+    """The path of an image, and what of it is left without its first folders, the longest first."""
+    parts = image.absolute().parts if image else ()
+    return [PurePath(*parts[first:]).as_posix() for first in range(len(parts))]
+
+
+def _without_suffix(case: str) -> str:
+    whole = PurePosixPath(case.replace("\\", "/"))
+    return str(whole.with_name(stem(Path(whole.name)))) if whole.name else case
 
 
 def _json_rows(found: Any, case: str | None = None) -> Iterator[_Row]:

@@ -93,25 +93,21 @@ class Case:
         )
 
     def keep_slices(self, count: int) -> Case:
-        """The same volume cut to `count` neighbouring slices, those in which the boxes have most slices together.
+        """The same volume cut to `count` neighbouring slices, those in which the objects have most slices together.
 
         Of several such runs it is the middle one: objects are largest there, and what there is at their ends shows
-        little. Objects that none of the slices meets are dropped. A 2D case stays as it is.
+        little. Objects that none of the slices shows are dropped. A 2D case stays as it is.
         """
         if not self.is_volume or count >= len(self.image):
             return self
-        z_min, z_max = self.boxes[:, 2], self.boxes[:, 5]
-        reached = ((z_min <= np.arange(len(self.image))[:, None]) & (np.arange(len(self.image))[:, None] <= z_max)).sum(
-            1
-        )
-        together = np.convolve(reached, np.ones(count, int), mode="valid")
+        together = np.convolve(self._shown_in_slices().sum(axis=1), np.ones(count, int), mode="valid")
         fullest = np.flatnonzero(together == together.max())
         first = int(fullest[len(fullest) // 2])
         return self.cut_slices(first, first + count - 1)
 
     def cut_slices(self, first: int, last: int) -> Case:
-        """The same volume from slice `first` to slice `last`, without the objects that none of them meets."""
-        keep = np.flatnonzero((self.boxes[:, 2] <= last) & (self.boxes[:, 5] >= first))
+        """The same volume from slice `first` to slice `last`, without the objects that none of them shows."""
+        keep = np.flatnonzero(self._shown_in_slices()[first : last + 1].any(axis=0))
         boxes = self.boxes[keep].copy()
         boxes[:, [2, 5]] = np.clip(boxes[:, [2, 5]], first, last) - first
         inside = (click for click in clicks_of_kept(self.clicks, keep) if first <= click.voxel[2] <= last)
@@ -124,6 +120,16 @@ class Case:
             affine=None if self.affine is None else self.affine @ _shift_z(first),
             clicks=tuple(replace(click, voxel=(*click.voxel[:2], click.voxel[2] - first)) for click in inside),
         )
+
+    def _shown_in_slices(self) -> NDArray[np.bool_]:
+        """Which slices (D) show which objects (N): those of their boxes, and where labels are known those with some."""
+        z = np.arange(len(self.image))[:, None]
+        reached: NDArray[np.bool_] = (self.boxes[:, 2] <= z) & (z <= self.boxes[:, 5])
+        if self.labels is None:
+            return reached
+        values = int(max(self.labels.max(), self.object_labels.max())) + 1
+        there = np.array([np.bincount(labels.ravel(), minlength=values) > 0 for labels in self.labels])
+        return reached & there[:, self.object_labels]
 
 
 def _shift_z(slices: int) -> NDArray[np.float64]:

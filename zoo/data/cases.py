@@ -19,6 +19,7 @@ from zoo.data.prepare import Preparation, load_pair
 from zoo.data.readers.dicom import holds_no_image
 from zoo.data.scan import SUFFIXES, are_single_images, files_of, is_dicom, is_drawn, stem
 from zoo.errors import InputError
+from zoo.files import files_below
 from zoo.ledger import SEGMENT_LEDGER
 
 #: Tokens of a file or folder name that mark labels.
@@ -73,14 +74,15 @@ class CaseSource:
         if self.image_path is None:
             case = load_built_in(self.reference)
         elif self.npz:
-            case = load_challenge_npz(self.npz, labels=labels)
+            # Which slices are kept depends on them.
+            case = load_challenge_npz(self.npz, labels=labels or self.max_slices is not None)
         elif not self.labels_paths:
             raise self.lacks("no label file beside it", "IMAGE=LABELS, or labels in the same folder")
         else:
             case = load_pair(self.image_path, self.labels_paths, preparation, self.case_id)
         case = case if self.max_slices is None else case.keep_slices(self.max_slices)
         case = case if self.max_objects is None else case.keep_objects(self.max_objects)
-        return replace(case, case_id=self.case_id)
+        return replace(case, case_id=self.case_id, labels=case.labels if labels or self.npz is None else None)
 
     def files(self) -> list[Path]:
         """Those that the case is read from; none of what is built in."""
@@ -172,13 +174,14 @@ def _explicit_pair(spec: str) -> CaseSource:
     if is_npz(image) or not labels:
         found = "labels for an npz" if labels else "an image without labels behind its ="
         raise InputError(spec, found, "IMAGE=LABELS of scans; an npz alone, whose own boxes and labels are used")
-    return CaseSource(stem(image), spec, image, tuple(_matches(labels)) or (Path(labels),))
+    alone = Path(labels).exists() or not (masks := _matches(labels))
+    return CaseSource(stem(image), spec, image, (Path(labels),) if alone else tuple(masks))
 
 
 def _paths(spec: str) -> list[Path]:
     """Files that a file, folder or glob names; in place of the slices of a DICOM series, their folder."""
     root = Path(spec)
-    found = list(root.rglob("*")) if root.is_dir() else [root] if root.exists() else _matches(spec)
+    found = files_below(root) or _matches(spec)
     made = {path.parent for path in found if path.name == SEGMENT_LEDGER} - {root}
     files = {path for path in found if _is_scan(path) and made.isdisjoint(path.parents)}
     slices: dict[Path, list[Path]] = {}

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.data.intensity import is_unit, unit_to_uint8
-from zoo.data.npz import load_challenge_npz
+from zoo.data.npz import labelled_slices, load_challenge_npz
 from zoo.data.scan import whole_labels
 from zoo.data.synthetic import sample
 from zoo.errors import InputError
+from zoo.files import files_below
 from zoo.registry import EncoderSpec
 from zoo.transforms import LOW_RES_PX, fit_image, preprocess_image, scale_boxes
 
@@ -142,17 +143,13 @@ def _open_files(spec: str, seed: int) -> FileImages:
 
 
 def _npz_files(root: Path) -> list[Path]:
-    return sorted(root.rglob("*.npz")) if root.is_dir() else [root] if root.suffix == ".npz" else []
+    return [path for path in files_below(root) if path.suffix == ".npz"]
 
 
 def _npz_items(path: Path) -> list[tuple[Path, int | None]]:
     """The slices of a case that have labels, or the image itself."""
-    case = load_challenge_npz(path)
-    if case.labels is None:
-        raise InputError(path, "no gts", "labels to train with")
-    if not case.is_volume:
-        return [(path, None)]
-    return [(path, int(z)) for z in np.flatnonzero(case.labels.any(axis=(1, 2)))]
+    slices = labelled_slices(path)
+    return [(path, None)] if slices is None else [(path, z) for z in slices]
 
 
 def _read_npz(path: Path, z: int | None) -> LabelledImage:

@@ -19,6 +19,8 @@ Plane = Literal["sagittal", "coronal", "axial"]
 
 #: So many times the next longer side is a voxel of a volume that was acquired slice by slice.
 THICK = 2.0
+#: How much of that rounding in headers may take away: an image and its labels must come to the same plane.
+ROUNDING = 1e-3
 #: Where x, y and z of the slices of a plane grow to, in the order of the direction that they are stacked in: left to
 #: right, back to front, foot to head.
 _PLANES: tuple[tuple[Plane, str], ...] = (("sagittal", "PIL"), ("coronal", "LIP"), ("axial", "LPS"))
@@ -46,7 +48,7 @@ class Grid:
         """Of the slices."""
         sizes = np.linalg.norm(self.affine[:3, :3], axis=0)
         second, thickest = np.argsort(sizes)[1:]
-        if sizes[thickest] < THICK * sizes[second]:
+        if sizes[thickest] < THICK * (1 - ROUNDING) * sizes[second]:
             return "axial"
         return _PLANES[int(io_orientation(self.affine)[thickest, 0])][0]
 

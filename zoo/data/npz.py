@@ -29,7 +29,8 @@ def load_challenge_npz(
 ) -> Case:
     """Reads a case of the challenge.
 
-    Without `boxes`, they are taken from `gts` and each asks for its label; with `boxes`, they ask for labels 1 to N.
+    Without `boxes`, they are taken from `gts` and each asks for its label; with `boxes`, they ask for labels 1 to N,
+    and a `gts` that numbers its objects otherwise is renumbered in their order.
 
     Args:
         path: of the file.
@@ -52,6 +53,7 @@ def load_challenge_npz(
     elif "boxes" in arrays:
         boxes = validate_boxes(f"{path}:boxes", arrays["boxes"], shape)
         object_labels = np.arange(1, len(boxes) + 1, dtype=np.uint16)
+        label_map = None if label_map is None else _numbered_by_box(f"{path}:gts", label_map, boxes)
     elif label_map is not None:
         boxes, object_labels = boxes_from_labels(label_map)
         validate_boxes(f"{path}:gts", boxes, shape)
@@ -126,16 +128,32 @@ def save_segmentation(
 
 
 def load_label_map(path: Path) -> NDArray[np.uint16]:
-    """The label map of a challenge npz: `segs` of a segmentation, else `gts` of a case.
+    """The label map of a challenge npz: `segs` of a segmentation, else `gts` of a case, numbered as its boxes are.
 
     Raises:
         InputError: neither, or no labels.
     """
-    arrays = _read_arrays(path, ("segs", "gts"))
-    if not arrays:
+    arrays = _read_arrays(path, ("segs",)) or _read_arrays(path, ("gts", "boxes"))
+    key = next((key for key in ("segs", "gts") if key in arrays), None)
+    if key is None:
         raise InputError(path, "neither segs nor gts", "a label map under one of these keys")
-    key, labels = next(iter(arrays.items()))
-    return _labels(f"{path}:{key}", labels, labels.shape)
+    labels = _labels(f"{path}:{key}", arrays[key], arrays[key].shape)
+    if "boxes" not in arrays:
+        return labels
+    return _numbered_by_box(f"{path}:gts", labels, validate_boxes(f"{path}:boxes", arrays["boxes"], labels.shape))
+
+
+def labelled_slices(path: Path) -> list[int] | None:
+    """Slices of a challenge npz whose `gts` has labels; None of a 2D image. Nothing else of the file is read.
+
+    Raises:
+        InputError: no labels.
+    """
+    found = _read_arrays(path, ("gts",)).get("gts")
+    if found is None:
+        raise InputError(path, "no gts", "labels to train with")
+    labels = _labels(f"{path}:gts", found, found.shape)
+    return None if labels.ndim == 2 else [int(z) for z in np.flatnonzero(labels.any(axis=(1, 2)))]
 
 
 def load_label_values(path: Path) -> NDArray[np.uint16] | None:
@@ -205,7 +223,8 @@ def _read_member(path: Path, archive: zipfile.ZipFile, key: str) -> NDArray[Any]
             raise InputError(where, f"a broken array header ({error})", "a numpy array") from error
     if dtype.hasobject:
         raise InputError(where, "pickled objects", "plain numbers; pickles are never loaded")
-    check_size(where, shape)
+    # A text is as long as its header says, whatever the number of texts.
+    check_size(where, shape if dtype.kind in "biufc" else (*shape, dtype.itemsize))
     with archive.open(f"{key}.npy") as stream:
         try:
             return np.lib.format.read_array(stream, allow_pickle=False)
@@ -238,6 +257,35 @@ def _labels(where: str, gts: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np
     if gts.dtype.kind != "b" and (gts.min() < 0 or gts.max() > np.iinfo(np.uint16).max):
         raise InputError(where, f"values {gts.min()} to {gts.max()}", "0 to 65535")
     return gts.astype(np.uint16, copy=False)
+
+
+def _numbered_by_box(where: str, labels: NDArray[np.uint16], boxes: NDArray[np.int64]) -> NDArray[np.uint16]:
+    """Labels as 1 to N in the order of their boxes, where a file has numbered them otherwise.
+
+    Raises:
+        InputError: labels that are not those of the boxes.
+    """
+    count = len(boxes)
+    if labels.max() <= count:
+        return labels
+    tight, values = boxes_from_labels(labels)
+    if _lie_in(tight[values <= count], boxes):
+        return labels
+    if not _lie_in(tight, boxes):
+        raise InputError(
+            where, f"labels {_listed(values)} and {count} boxes", "labels 1 to N, in the order of the boxes"
+        )
+    numbers = np.zeros(int(values[-1]) + 1, np.uint16)
+    numbers[values] = np.arange(1, count + 1)
+    return numbers[labels]
+
+
+def _lie_in(found: NDArray[np.int64], boxes: NDArray[np.int64]) -> bool:
+    """Whether there are as many boxes as others, and each lies in the other of its place."""
+    if len(found) != len(boxes):
+        return False
+    (first, last), (lowest, highest) = np.split(found, 2, axis=1), np.split(boxes, 2, axis=1)
+    return bool((first >= lowest).all() and (last <= highest).all())
 
 
 def _array_of(names: Mapping[int, str]) -> NDArray[np.str_]:

@@ -209,7 +209,7 @@ def jitter_boxes(
     """Boxes grown within their slices by a random number of pixels on each side."""
     if not preparation.box_jitter_px:
         return boxes
-    rng = np.random.default_rng((preparation.seed, zlib.crc32(case_id.encode())))
+    rng = np.random.default_rng((preparation.seed, zlib.crc32(case_id.encode(errors="surrogateescape"))))
     low, high = boxes[:, :2], boxes[:, boxes.shape[1] // 2 :][:, :2]
     grown = boxes.copy()
     half = boxes.shape[1] // 2

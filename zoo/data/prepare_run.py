@@ -101,13 +101,13 @@ def prepare_all(
     for source, result in LocalExecutor(workers).map(work, [source for source in sources if held[source] is None]):
         outcome = result if isinstance(result, Outcome) else _failed(source, result)
         if outcome.error is None:
-            _remove_slices(out, written.stale(outcome))
+            _remove(out, written.stale(outcome))
         append_json(out / PREPARE_LEDGER, asdict(outcome))
         yield outcome
 
 
 class _Written:
-    """Whose the npy files in a folder are, as its ledger and what is done now tell it."""
+    """Whose the files in a folder are, as its ledger and what is done now tell it."""
 
     def __init__(self, ledger: Ledger, sources: Sequence[CaseSource]) -> None:
         self._names: defaultdict[str, set[str]] = defaultdict(set)
@@ -115,19 +115,27 @@ class _Written:
         # Another process may have written one of these that no line tells of yet.
         self._coming = {f"{source.case_id}.npy": source.case_id for source in sources}
         for line in ledger.lines:
-            self._enter(line["case_id"], line.get("slices") or ())
+            self._enter(line["case_id"], _names_of(line.get("output"), line.get("slices")))
 
     def stale(self, outcome: Outcome) -> set[str]:
-        """What earlier runs wrote of the case, and of no other since, and what is not in its outcome."""
-        self._enter(outcome.case_id, outcome.slices)
-        own = outcome.case_id
-        names = self._names[own] - {*outcome.slices}
+        """What earlier runs wrote of the case in the same format, and of no other since, and what is not in its
+        outcome.
+        """
+        own, now = outcome.case_id, _names_of(outcome.output, outcome.slices)
+        self._enter(own, now)
+        formats = {Path(name).suffix for name in now}
+        names = {name for name in self._names[own] - {*now} if Path(name).suffix in formats}
         return {name for name in names if self._coming.get(name, self._owners[name]) == own}
 
     def _enter(self, case_id: str, names: Iterable[str]) -> None:
         own = [name for name in names if Path(name).name == name]
         self._names[case_id].update(own)
         self._owners.update(dict.fromkeys(own, case_id))
+
+
+def _names_of(output: object, slices: Iterable[str] | None) -> list[str]:
+    """Files that a line tells of: an npz, or npy of slices."""
+    return [output] if isinstance(output, str) and output.endswith(".npz") else [*(slices or ())]
 
 
 def refuse_collisions(sources: Sequence[CaseSource], kind: Format) -> None:
@@ -227,10 +235,10 @@ def _write_npy(case: Case, out: Path) -> tuple[str, ...]:
     return tuple(slices)
 
 
-def _remove_slices(out: Path, names: Iterable[str]) -> None:
-    """Of an earlier run, that the case has no more: they would be trained with."""
+def _remove(out: Path, names: Iterable[str]) -> None:
+    """Files of an earlier run that the case has no more: they would be trained with, and scored."""
     for name in names:
-        for folder in NPY_FOLDERS:
+        for folder in ("",) if name.endswith(".npz") else NPY_FOLDERS:
             (out / folder / name).unlink(missing_ok=True)
 
 

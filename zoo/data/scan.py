@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,8 +22,8 @@ from zoo.errors import InputError
 from zoo.ledger import is_told_of
 from zoo.notes import note
 
-#: How far the geometry of image and labels may differ.
-GEOMETRY_TOLERANCE_MM = 1e-2
+#: How far a voxel of the labels may lie from the same one of the image, in its voxels.
+GEOMETRY_TOLERANCE_VOXELS = 0.05
 _ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 #: Of headers whose voxels lie in a file beside them.
 _DETACHED = (".nhdr", ".mhd")
@@ -191,9 +192,12 @@ def _check_geometry(path: Path, grid: Grid | None, image: Scan) -> None:
         return
     # Programs that draw labels write the image's numbers and forget its unit.
     same_unit = replace(grid, unit_mm=image.grid.unit_mm)
-    off = float(np.abs(same_unit.slices_affine - image.grid.slices_affine).max())
-    if off > GEOMETRY_TOLERANCE_MM:
-        raise InputError(path, f"an affine that is off by {off:.3g}", f"the geometry of {image.path.name}")
+    corners = np.array([*product(*((0, size - 1) for size in image.spatial_shape[::-1]), (1,))], np.float64).T
+    # Where the corners of the labels are among the voxels of the image.
+    found = np.linalg.solve(image.grid.slices_affine, same_unit.slices_affine @ corners)
+    off = float(np.abs(found - corners).max())
+    if not off <= GEOMETRY_TOLERANCE_VOXELS:
+        raise InputError(path, f"an affine that is off by {off:.3g} voxels", f"the geometry of {image.path.name}")
 
 
 def whole_labels(path: Path, voxels: NDArray[Any]) -> NDArray[np.uint16]:

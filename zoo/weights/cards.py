@@ -10,6 +10,8 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+import portalocker
+
 from zoo.errors import InputError, unknown_name
 from zoo.files import whole_file, writing
 
@@ -138,10 +140,17 @@ def write_pin(name: str, pin: Pin, folder: Path | None = None) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    folder = folder or checkpoints_folder()
-    pins = read_lock(folder) | {name: pin}
-    with writing(folder / LOCK_FILE), whole_file(folder / LOCK_FILE) as part:
-        part.write_text(json.dumps({n: asdict(p) for n, p in sorted(pins.items())}, indent=2) + "\n", encoding="utf-8")
+    path = (folder or checkpoints_folder()) / LOCK_FILE
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Another process may be pinning, too.
+        with (
+            portalocker.Lock(path.with_name(f".{path.name}.lock"), flags=portalocker.LOCK_EX),
+            whole_file(path) as part,
+        ):
+            pins = read_lock(path.parent) | {name: pin}
+            told = {n: asdict(p) for n, p in sorted(pins.items())}
+            part.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
 def expected_sha256(card: WeightCard) -> str | None:

@@ -16,7 +16,7 @@ from zoo.errors import InputError
 from zoo.files import sha256_of, whole_file, writing
 from zoo.registry import encoder_spec
 from zoo.weights.cards import cards_of
-from zoo.weights.detect import Fit, Variant, fitting, nearest
+from zoo.weights.detect import Fit, Variant, fits_of, fitting, nearest
 from zoo.weights.read import Checkpoint, read_checkpoint
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -52,7 +52,7 @@ def convert(
     if target.suffix not in SUFFIXES:
         raise InputError(target, f"suffix {target.suffix!r}", f"one of {', '.join(SUFFIXES)}")
     checkpoint = read_checkpoint(source)
-    fit = _only_fit(source, checkpoint, encoder or checkpoint.scalars.get("encoder"), variants)
+    fit = _only_fit(source, checkpoint, encoder, variants)
     metadata = _metadata(source, checkpoint, fit)
     state = {key: value.contiguous().clone() for key, value in checkpoint.state.items()}
     if half:
@@ -83,7 +83,7 @@ def write_state_dict(
 
 def _only_fit(source: Path, checkpoint: Checkpoint, encoder: str | None, variants: Mapping[str, Variant] | None) -> Fit:
     """The encoder whose weights these are. Of several with one layout, only one may have published weights."""
-    fits = fitting(checkpoint.state, variants, [encoder] if encoder else None)
+    fits = fitting(checkpoint.state, variants, [encoder]) if encoder else fits_of(checkpoint, variants)
     if not fits:
         near = nearest(checkpoint.state)
         wanted = f"weights of {encoder}" if encoder else f"those of an encoder; nearest is {near.encoder}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,9 @@ from torch import Tensor, nn
 from zoo.errors import InputError
 from zoo.registry import create_encoder, encoder_spec, list_encoders
 from zoo.weights.load import ENCODER_PREFIX, describe_mismatch
+
+if TYPE_CHECKING:
+    from zoo.weights.read import Checkpoint
 
 #: Makes another graph of an encoder for images of a side in pixels, such as the re-parameterised one, whose checkpoints
 #: have other keys; an `InputError` where there is none.
@@ -65,6 +70,21 @@ def fitting(
         if fits:
             return fits
     return []
+
+
+def fits_of(checkpoint: Checkpoint, variants: Mapping[str, Variant] | None = None) -> list[Fit]:
+    """What a checkpoint fits: the encoder that it names, which need not be listed, or any that is.
+
+    Args:
+        checkpoint: as read from its file.
+        variants: as in `fitting`.
+    """
+    if named := checkpoint.scalars.get("encoder"):
+        # Another program's word for something else, or the encoder of a plugin that is not here.
+        with contextlib.suppress(InputError):
+            if fits := fitting(checkpoint.state, variants, [named]):
+                return fits
+    return fitting(checkpoint.state, variants)
 
 
 def _parts(layout: dict[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:

@@ -41,14 +41,15 @@ def pull(card: WeightCard, source: str | None = None, progress: Progress = lambd
         progress: called as bytes come in.
 
     Returns:
-        The checkpoint's path. A file that is there already and has the right hash is left as it is.
+        The checkpoint's path. A file that is there already and has the right hash is left as it is, unless a source is
+        given: what comes from there takes its place.
 
     Raises:
         InputError: no network, a refused or broken transfer, another hash than the pinned one, or not this model's
             weights. Nothing is put in place then; a broken transfer is resumed by the next call.
     """
-    if card.path.is_file():
-        _check_and_pin(card, card.path, source or "found in place")
+    if card.path.is_file() and source is None:
+        _check_and_pin(card, card.path, "found in place")
         return card.path
     source = source or card.url
     if source is None:

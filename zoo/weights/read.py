@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -87,7 +88,7 @@ def _refuse_other_files(path: Path) -> None:
         head = stream.read(512)
     if not head:
         raise InputError(path, "an empty file", "a checkpoint; fetch it again")
-    if head.lstrip()[:1] == b"<" or b"<html" in head.lower():
+    if re.match(rb"\s*<[!?a-zA-Z]", head) or b"<html" in head.lower():
         raise InputError(path, "a web page (HTML)", "a checkpoint: the download needs a browser or a login")
     if head.startswith(b"version https://git-lfs"):
         raise InputError(path, "a Git LFS pointer", "the file itself: run `git lfs pull` where it was cloned")

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.pixels.utils import iter_pixels
 
 from zoo.data.grid import Grid
 from zoo.data.masks import MOST_LABELS
@@ -40,6 +42,8 @@ UNREADABLE = (
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 Voxels = NDArray[np.bool_]
+#: From pixels of a frame to their voxels, as indices.
+Where = Callable[[Voxels], tuple[NDArray[np.int64], ...]]
 
 
 def read_dicom_labels(path: Path, grid: Grid) -> Iterator[tuple[int, Voxels]]:
@@ -161,33 +165,50 @@ def inside(polygon: NDArray[np.float64], shape: tuple[int, int]) -> Voxels:
 
 
 def _segments(path: Path, file: Dataset, grid: Grid) -> Iterator[tuple[int, Voxels]]:
-    with _quiet():
-        frames = file.pixel_array
-    frames = frames[None] if frames.ndim == 2 else frames
-    places = [_place(path, file, own, frames.shape[1:], grid) for own in file.PerFrameFunctionalGroupsSequence]
-    for number, shown in sorted(_by_number(file, frames).items()):
+    """Segment by segment, of whose frames one is in memory at a time: there are thousands, hardly compressed."""
+    if file.SegmentationType == "LABELMAP":
+        yield from _of_label_map(path, file, grid)
+        return
+    half = int(file.MaximumFractionalValue) / 2 if file.SegmentationType == "FRACTIONAL" else 0
+    for number, own in sorted(_frames_by_number(file).items()):
         voxels = np.zeros(grid.shape, bool)
-        for frame, mask in shown:
-            start, steps = places[frame]
-            voxels[tuple(np.round(start + np.argwhere(mask) @ steps).astype(np.int64).T)] = True
+        for frame, where in _placed(path, file, own, grid):
+            voxels[where(frame > half)] = True
         if voxels.any():
             yield number, voxels
 
 
-def _by_number(file: Dataset, frames: NDArray[Any]) -> Mapping[int, list[tuple[int, Voxels]]]:
-    """For each segment's number its masks (H, W) and the numbers of their frames."""
-    found: dict[int, list[tuple[int, Voxels]]] = {}
-    kind = file.SegmentationType
-    half = int(file.MaximumFractionalValue) / 2 if kind == "FRACTIONAL" else 0
-    for number, (frame, own) in enumerate(zip(frames, file.PerFrameFunctionalGroupsSequence, strict=True)):
-        if kind == "LABELMAP":
-            background = int(file.get("PixelPaddingValue", 0))
-            for value in np.unique(frame[frame != background]).tolist():
-                found.setdefault(value, []).append((number, frame == value))
-        else:
-            (identity,) = _group(file, own, "SegmentIdentification")
-            found.setdefault(int(identity.ReferencedSegmentNumber), []).append((number, frame > half))
+def _of_label_map(path: Path, file: Dataset, grid: Grid) -> Iterator[tuple[int, Voxels]]:
+    """The segments of frames that hold their numbers."""
+    background = int(file.get("PixelPaddingValue", 0))
+    labels = np.full(grid.shape, background, np.uint16)
+    for frame, where in _placed(path, file, range(len(file.PerFrameFunctionalGroupsSequence)), grid):
+        labels[where(frame != background)] = frame[frame != background]
+    for value in np.unique(labels[labels != background]).tolist():
+        yield value, labels == value
+
+
+def _frames_by_number(file: Dataset) -> Mapping[int, list[int]]:
+    """For each segment's number the numbers of its frames, from 0."""
+    found: dict[int, list[int]] = {}
+    for frame, own in enumerate(file.PerFrameFunctionalGroupsSequence):
+        (identity,) = _group(file, own, "SegmentIdentification")
+        found.setdefault(int(identity.ReferencedSegmentNumber), []).append(frame)
     return found
+
+
+def _placed(path: Path, file: Dataset, numbers: Sequence[int], grid: Grid) -> Iterator[tuple[NDArray[Any], Where]]:
+    """Frames (H, W) by their numbers, one after the other, and where their pixels lie among the voxels (I, J, K)."""
+    frames = iter_pixels(file, indices=numbers)
+    for number in numbers:
+        with _quiet():
+            frame = next(frames)
+        start, steps = _place(path, file, file.PerFrameFunctionalGroupsSequence[number], frame.shape, grid)
+        yield frame, partial(_voxels_of, start, steps)
+
+
+def _voxels_of(start: NDArray[np.float64], steps: NDArray[np.float64], mask: Voxels) -> tuple[NDArray[np.int64], ...]:
+    return tuple(np.round(start + np.argwhere(mask) @ steps).astype(np.int64).T)
 
 
 def _group(file: Dataset, own: Dataset, name: str) -> Sequence[Dataset]:

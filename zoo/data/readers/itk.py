@@ -6,6 +6,7 @@ of a tag gets into a message: what identifies a patient stays where it is.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -32,8 +33,12 @@ _POSITION, _ORIENTATION, _MODALITY = "0020|0032", "0020|0037", "0008|0060"
 _SERIES_NUMBER = "0020|0011"
 _SERIES = "0020|000e"
 _INTERCEPT, _SLOPE = "0028|1052", "0028|1053"
+#: Of pixels, and of those of a detector, which ITK takes for them where they are missing.
+_PIXEL_SPACINGS = ("0028|0030", "0018|1164")
 #: How far the direction cosines of slices may differ: as far as their headers round them.
 DIRECTION_TOLERANCE = 1e-4
+#: How far the pixel spacings of slices may differ, as a share of them.
+SPACING_TOLERANCE = 1e-3
 #: How far steps between slices may differ from each other, as a share of the step.
 STEP_TOLERANCE = 0.02
 #: Scouts, which a scan is planned on, have no more slices than this.
@@ -43,6 +48,7 @@ MOST_TOLD = 10
 #: Headers of NRRD and MetaImage are shorter than this.
 HEADER_BYTES = 2**16
 #: What their fields for a file of voxels are called, in lower case, and what tells that there is none.
+_NRRD, _EMPTY_LINE = (".nrrd", ".nhdr"), re.compile(rb"\n\r?\n")
 _DATA_FILE, _INLINE = (b"elementdatafile", b"data file", b"datafile"), b"LOCAL"
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
@@ -141,8 +147,8 @@ def read_dicom_series(folder: Path) -> tuple[NDArray[Any], Grid, str]:
     """Voxels (I, J, K) of the one series in a folder, where they lie, and the modality.
 
     Raises:
-        InputError: none or several series, slices in colours, of different shapes or directions, missing or repeated
-            ones.
+        InputError: none or several series, slices in colours, of different shapes, directions or pixel spacings, or of
+            none, missing or repeated ones.
     """
     files = dicom_files(folder)
     headers = [_dicom_header(Path(file)) for file in files]
@@ -152,6 +158,7 @@ def read_dicom_series(folder: Path) -> tuple[NDArray[Any], Grid, str]:
     if any(header.GetNumberOfComponents() != 1 for header in headers):
         raise InputError(folder, "slices in colours", "grey ones; a single image in colours is read by its file's name")
     positions = _positions(folder, headers)
+    _check_pixel_spacings(folder, headers)
     check_size(folder, (*first.GetSize()[:2], len(files)))
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(files)
@@ -186,15 +193,22 @@ def _header_fields(path: Path) -> list[tuple[bytes, bytes]]:
     """Names in lower case and values of a header's fields `name = value` or `name: value`.
 
     Raises:
-        InputError: no readable file.
+        InputError: no readable file, or a header without end, whose last fields would not be seen.
     """
     try:
         with path.open("rb") as stream:
-            lines = stream.read(HEADER_BYTES).split(b"\n")
+            begun = stream.read(HEADER_BYTES)
     except OSError as error:
         raise InputError(path, f"no readable file ({error})", "a whole NRRD or MetaImage file") from error
-    parted = [re.split(rb"[=:]", line, maxsplit=1) for line in lines]
-    return [(name.strip().lower(), rest[0].strip()) for name, *rest in parted if rest]
+    parted = [re.split(rb"[=:]", line, maxsplit=1) for line in begun.split(b"\n")]
+    fields = [(name.strip().lower(), rest[0].strip()) for name, *rest in parted if rest]
+    # The field of the voxels' file ends a MetaImage header, an empty line that of NRRD.
+    ended = any(name in _DATA_FILE for name, _ in fields) or (
+        path.suffix.lower() in _NRRD and _EMPTY_LINE.search(begun)
+    )
+    if len(begun) == HEADER_BYTES and not ended:
+        raise InputError(path, f"a header that has not ended after {HEADER_BYTES:,} bytes", "a shorter one")
+    return fields
 
 
 def _check_metaimage(path: Path, fields: Sequence[tuple[bytes, bytes]]) -> None:
@@ -273,6 +287,29 @@ def _positions(folder: Path, headers: Sequence[sitk.ImageFileReader]) -> NDArray
         found = f"steps of {steps.min():.3g} to {steps.max():.3g} mm between slices"
         raise InputError(folder, found, "equal steps; a slice may be missing")
     return positions
+
+
+def _check_pixel_spacings(folder: Path, headers: Sequence[sitk.ImageFileReader]) -> None:
+    """Refuses slices of different pixel spacings, and of none, in whose place ITK would put 1 mm.
+
+    Raises:
+        InputError: such slices.
+    """
+    expected = "a pixel spacing in millimetres in every file, the same in all"
+    if not all(any(_are_lengths(_tag(header, key)) for key in _PIXEL_SPACINGS) for header in headers):
+        raise InputError(folder, "slices without a pixel spacing", expected)
+    spacings = np.array([header.GetSpacing()[:2] for header in headers])
+    if (np.ptp(spacings, axis=0) > SPACING_TOLERANCE * spacings.min(axis=0)).any():
+        found = f"pixel spacings of {spacings.min():.4g} to {spacings.max():.4g} mm"
+        raise InputError(folder, found, expected)
+
+
+def _are_lengths(tag: str) -> bool:
+    try:
+        lengths = [float(value) for value in tag.split("\\")]
+    except ValueError:
+        return False
+    return len(lengths) == 2 and all(0 < length < math.inf for length in lengths)
 
 
 def _voxels_and_grid(image: sitk.Image) -> tuple[NDArray[Any], Grid]:
