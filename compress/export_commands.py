@@ -33,17 +33,19 @@ def _model_options(command: Any) -> Any:
 @click.command(short_help="Write a model as ONNX graphs with a card.")
 @_model_options
 @click.option("--variant", type=click.Choice(["train", "reparam"]), default="reparam", show_default=True)
-@click.option("--cases", multiple=True, default=["phantom"], show_default=True, help="Real images to check with.")
+@click.option(
+    "--cases", multiple=True, default=["phantom"], show_default=True, help="Images to check the graphs with, at most 4."
+)
 def export(encoder: str, weights: str | None, threads: int, out: Path, variant: str, cases: tuple[str, ...]) -> None:
     """Write a model as ONNX graphs with a card, checked against the model.
 
     encoder.onnx takes a normalised image to its embedding; boxes.onnx takes the embedding and boxes to one mask each,
-    by the fast path, windows.onnx to some places of it; prompts.onnx takes points, boxes and masks. Stock ONNX Runtime
-    runs them.
+    by the fast path, windows.onnx to some places of it, and masks.onnx those of boxes with a neighbouring slice's mask,
+    for volumes; prompts.onnx takes points, boxes and masks. Stock ONNX Runtime runs them.
 
     \b
     Example:
-      repmedsam export --encoder repvit --weights rep_medsam -o runs/rep_medsam-onnx
+      repmedsam export --encoder repvit -o runs/repvit-onnx
     """
     from compress.calibration import calibration_inputs, evenly
     from compress.export import export_candidate

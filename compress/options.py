@@ -42,7 +42,8 @@ SCRIPTS = {"litemedsam": "per_object", "rep_medsam": "cached"}
 PROTOCOLS = click.Choice(["per_object", "cached", "batched", *SCRIPTS])
 PROTOCOL_HELP = (
     "Volumes: encode slices again for every object, once, or once and decode objects together; or all as LiteMedSAM's "
-    "script does (per_object), or Rep-MedSAM's updated one (cached), but for the options below that are given."
+    "script does (per_object), or Rep-MedSAM's updated one (cached), but for the options below that are given. Images: "
+    "by the published rule where every --protocol is a script's."
 )
 
 rule_options = options(

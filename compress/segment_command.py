@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zoo.executors import Executor
 
 
-@click.command(short_help="Segment what boxes ask for.")
+@click.command(short_help="Segment the objects inside given boxes.")
 @click.option(
     "-i",
     "--in",
@@ -54,18 +54,25 @@ if TYPE_CHECKING:
 )
 @click.option("--encoder", metavar="NAME", help="See `list`.  [default: that of the candidate, or light_repvit_m0_9]")
 @click.option(
-    "--weights", metavar="WEIGHTS", help="Checkpoint, card, or random:0 to try the way.  [default: what ships]"
+    "--weights",
+    metavar="WEIGHTS",
+    help="Checkpoint, card, or random:0 for a dry run of the pipeline.  [default: what ships]",
 )
 @click.option("--candidate", type=click.Path(exists=True, file_okay=False, path_type=Path), help=CANDIDATE_HELP)
 @click.option("--backend", metavar="NAME", help="Runtime, see `list`.  [default: that of the candidate, or torch]")
 @click.option(
     "--precision", metavar="NAME", help="Of the runtime, see `list`.  [default: that of the candidate, or fp32]"
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of one operator.  [default: cores / jobs]")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Threads of one operator.  [default: cores / jobs: one case alone gets all cores]",
+)
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
-    help="Worker processes, a case each at a time.  [default: cores / threads, with --max-memory for each]",
+    help="Worker processes, a case each at a time.  [default: one per core (cores / --threads, if given), no more than "
+    "cases, and no more than free memory has room for at --max-memory each]",
 )
 @click.option(
     "--executor",
@@ -90,7 +97,8 @@ if TYPE_CHECKING:
     default="soft_tissue",
     show_default=True,
     metavar="NAME|LEVEL/WIDTH",
-    help="Of a CT, in HU; in its file's own numbers where it has none below 0.",
+    help="Of a CT, in HU; in its file's own numbers where it has none below 0. "
+    "soft_tissue is 40/400, lung -600/1500, brain 40/80, bone 300/1500, mediastinum 50/350, liver 60/160.",
 )
 @click.option("--overlay", is_flag=True, help="Also a picture of each case, and an animation of each volume.")
 @click.option("--dicom-seg", is_flag=True, help="Of DICOM series (folders) also a DICOM segmentation (extra `dicom`).")
@@ -121,18 +129,19 @@ def segment(
     dry_run: bool,
     **rule: Any,
 ) -> None:
-    """Segment what boxes ask for: npz to npz, scans to NIfTI in their own geometry, pictures to PNG.
+    """Segment the objects inside given boxes: npz to npz, scans to NIfTI in their own geometry, pictures to PNG.
 
-    Boxes come from the npz, from --boxes or --box (voxel indices in the file's own axes, both ends included), or from a
-    label file beside the image. Output is whole or not there: a run that was stopped goes on with the same command.
-    Cases that fail are told of, the others are segmented, and the exit code is 1 then.
+    Boxes come from the npz, from --boxes or --box (voxel indices in the file's own axes from 0, both ends included), or
+    from a label file beside the image. Files are written whole or not at all: the same command resumes a run that was
+    stopped. Cases that fail are reported, the others are segmented, and the exit code is 1 then.
 
     \b
     Examples:
       repmedsam segment -i photo.png --box 30,40,120,160 -o out
       repmedsam segment -i photo.png --box 30,40,120,160 --click 50,70,1 --click 110,150,0 -o out
+      repmedsam segment -i ct.nii.gz --boxes boxes.json -o out --overlay --backend openvino
       repmedsam segment -i inputs/ -o outputs/ --encoder repvit --weights rep_medsam
-      repmedsam segment -i ct.nii.gz --boxes boxes.json -o out --overlay --candidate runs/rep_medsam-onnx
+      repmedsam segment -i inputs/ -o outputs/ --candidate runs/repvit-int8
     """
     from bench.machine import describe_machine
     from bench.progress import TerminalProgress
@@ -239,7 +248,7 @@ def _recipe(
     from bench.candidate import Recipe
     from compress.deploy import recipe_of
 
-    if weights is not None and Path(weights).exists():
+    if weights is not None and Path(weights).is_file():
         # A worker of a cluster runs in a folder of its own.
         weights = str(Path(weights).absolute())
     if candidate is not None:
@@ -253,7 +262,9 @@ def _recipe(
     encoder = encoder or DEFAULT_ENCODER
     encoder_spec(encoder)
     if weights is None and default_weights(encoder) == RANDOM:
-        raise click.UsageError(f"--weights: none ship for {encoder}; name trained ones, or {RANDOM} to try the way")
+        raise click.UsageError(
+            f"--weights: none ship for {encoder}; name trained ones, or {RANDOM} for a dry run of the pipeline"
+        )
     chosen = weights or default_weights(encoder)
     return Recipe(encoder, chosen, "reparam", backend or "torch", precision or "fp32", threads)
 

@@ -20,6 +20,21 @@ FLOOR = "box ellipse"
 DEFAULT_BASELINE = "tinyvit"
 #: From the published baseline to the fastest: the first that a case has is its baseline's.
 PROTOCOL_ORDER = ("per_object", "cached", "batched")
+#: What records of volumes leave out where it was not asked for.
+UNASKED: Mapping[str, Any] = {"clicks": 0, "box_prior": 0.0, "mask_prompts": False, "starts": 1, "zoom": False}
+#: The published scripts, by the way that each goes through a volume, and the rule of both.
+SCRIPTS = {"per_object": "litemedsam", "cached": "rep_medsam"}
+SCRIPT_RULE: Mapping[str, Any] = {
+    **UNASKED,
+    "z_range": "inclusive",
+    "box_dilation_px": 3,
+    "box_rounding": "truncate",
+    "resize": None,
+    "propagate": True,
+    "mask_value": "label",
+    "overlap": "last",
+    "within_box": False,
+}
 
 
 @dataclass(frozen=True)
@@ -197,7 +212,8 @@ def label_candidates(candidates: Iterable[Candidate]) -> tuple[dict[Candidate, s
 def label_protocols(records: Iterable[Reading]) -> tuple[dict[str, str], str]:
     """Labels of protocols by `protocol_id`: the name, with the options that are not most records'; and those.
 
-    Images have no name, and not all of the options.
+    Images have no name, and not all of the options. What is a published script's rule is called by the script alone, and
+    its options count for no others'.
     """
     members: Counter[str] = Counter()
     distinct: dict[str, dict[str, Any]] = {}
@@ -211,23 +227,26 @@ def label_protocols(records: Iterable[Reading]) -> tuple[dict[str, str], str]:
     distinct = {key: _with_unasked(protocol, asked["name" in protocol]) for key, protocol in distinct.items()}
     options = dict.fromkeys(option for protocol in distinct.values() for option in protocol if option != "name")
     values: dict[str, Counter[str]] = {option: Counter() for option in options}
+    scripts = {key: script for key, protocol in distinct.items() if (script := _script_of(protocol))}
     for key, protocol in distinct.items():
-        for option in protocol.keys() & options:
+        for option in protocol.keys() & options if key not in scripts else ():
             values[option][json.dumps(protocol[option])] += members[key]
-    usual = {option: json.loads(counts.most_common(1)[0][0]) for option, counts in values.items()}
-    labels = {key: _join(str(own.get("name", "")), *_unusual(own, usual)) for key, own in distinct.items()}
-    shared = (f"{option} {usual[option]}{' where not said' if len(values[option]) > 1 else ''}" for option in options)
+    usual = {option: json.loads(counts.most_common(1)[0][0]) for option, counts in values.items() if counts}
+    labels = {key: _join(str(own.get("name", "")), *_unusual(own, usual)) for key, own in distinct.items()} | scripts
+    shared = (f"{option} {usual[option]}{' where not said' if len(values[option]) > 1 else ''}" for option in usual)
     return labels | {"": ""}, ", ".join(shared)
+
+
+def _script_of(protocol: Mapping[str, Any]) -> str | None:
+    """The published script whose way and rule a protocol is, if any."""
+    rule = all(protocol.get(option, UNASKED.get(option)) == value for option, value in SCRIPT_RULE.items())
+    return SCRIPTS.get(protocol.get("name", "")) if rule else None
 
 
 def _with_unasked(protocol: Mapping[str, Any], asked: Collection[str]) -> dict[str, Any]:
     """A protocol with the options that records have only where they were asked for, if any of its kind was."""
-    of_kind = (
-        {"mask_prompts": False, "starts": 1, "zoom": False}
-        if "name" in protocol
-        else {"box_margin_px": 0, "best_dice": False}
-    )
-    unasked = {"clicks": 0, "box_prior": 0.0, **of_kind}
+    of_images = {"clicks": 0, "box_prior": 0.0, "box_margin_px": 0, "best_dice": False}
+    unasked = UNASKED if "name" in protocol else of_images
     return {option: value for option, value in unasked.items() if option in asked} | dict(protocol)
 
 

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from cli import main
 from zoo import backends, registry
+from zoo.sam.rule import PUBLISHED_2D, PUBLISHED_3D, Protocol2D, Protocol3D
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -128,3 +129,18 @@ def test_the_site_builds_without_a_warning(tmp_path: Path, caplog: pytest.LogCap
     build.build(config)
     assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
     assert "Add an encoder" in (tmp_path / "index.html").read_text()
+
+
+def test_the_published_rule_is_told_as_it_is() -> None:
+    """The table of options in which it differs from the defaults."""
+    table = (ROOT / "docs" / "concepts.md").read_text().split("| option | published | here | |\n|---|---|---|---|\n")[1]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.split("\n\n")[0].splitlines()]
+    told = {name.strip("`-").replace("-", "_"): (published, here) for name, published, here, _ in rows}
+    words = {True: "yes", False: "no", None: "if trained"}
+    defaults = {**vars(Protocol3D()), **vars(Protocol2D())}
+    published = {**PUBLISHED_3D, **PUBLISHED_2D}
+    assert told == {
+        name: tuple(words[one] if isinstance(one, bool | None) else f"{one:g}" if isinstance(one, float) else str(one)
+                    for one in (value, defaults[name]))
+        for name, value in published.items()
+    }  # fmt: skip

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
+from record_book import REPVIT, Book
 
 from compress.options import PROTOCOLS, SCRIPTS, protocols_of, rule_options
+from reports.candidates import label_protocols
+from reports.load import load_records
+from zoo.registry import encoder_spec
 from zoo.sam import rule
 from zoo.sam.rule import Protocol2D, Protocol3D
 
@@ -69,3 +74,19 @@ def test_what_is_published_are_options() -> None:
     assert {field.name for field in fields(Protocol3D)} >= set(rule.PUBLISHED_3D)
     assert all(getattr(Protocol2D(), name) != value for name, value in rule.PUBLISHED_2D.items())
     assert all(getattr(Protocol3D(), name) != value for name, value in rule.PUBLISHED_3D.items())
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_reports_call_a_scripts_rule_by_its_name(script: str, tmp_path: Path) -> None:
+    """They know it by what records tell of it; one option that differs, and it is no script's."""
+    book = Book(tmp_path / "records.jsonl")
+    spec = encoder_spec("repvit")
+    ((of_script,), _), ((other,), _) = protocols("--protocol", script), protocols("--protocol", script, "--starts=3")
+    for number, protocol in enumerate((of_script, other, Protocol3D(), Protocol3D())):
+        book.one_pass(REPVIT, 1.0, protocol.recorded(spec), index=number)
+    labels, usual = label_protocols(load_records([book.path]).records)
+    named = {label.split(",")[0] for label in labels.values()}
+    assert named == {"", "batched", SCRIPTS[script], script}
+    assert script in labels.values()
+    assert "overlap density" in usual
+    assert "mask_value" in usual

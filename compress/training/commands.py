@@ -161,8 +161,8 @@ def distill(
 
     \b
     Examples:
-      repmedsam distill --student repvit --teacher vit_b --teacher-weights medsam -o runs/distilled
-      repmedsam distill --student light_repvit_m0_9 --teacher repvit --teacher-weights rep_medsam -o runs/light
+      repmedsam distill --student repvit --teacher light_repvit_m0_9 --teacher-weights light_repvit_m0_9 -o runs/repvit
+      repmedsam distill --student light_repvit_m0_9 --teacher vit_b --teacher-weights medsam -o runs/light
       repmedsam distill --student repvit --weights my.pth --teacher repvit --teacher-weights my.pth --int8 -o runs/int8
     """
     from compress.build import unfolded_sam
@@ -181,8 +181,6 @@ def distill(
     variant = "reparam" if int8 else "train"
     run_options = RunOptions(validation, validation_count, process_count(devices), out, wandb, variant)
     sam, master = unfolded_sam(student, weights), unfolded_sam(teacher, teacher_weights)
-    if config.size not in (None, sam.spec.image_size):
-        raise InputError("--size", f"{config.size} px", f"{sam.spec.image_size}: embeddings are compared at full size")
     assert sam.weights is not None
     assert master.weights is not None
     if int8:

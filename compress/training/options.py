@@ -40,18 +40,13 @@ with_settings = options(
         default=None,
         type=click.FloatRange(min=0),
     ),
-    setting("batch_size", "Images a step, over all processes.", type=click.IntRange(min=1)),
+    setting("batch_size", "Images per step, over all processes.", type=click.IntRange(min=1)),
     setting("accumulate", "Parts that a step's images are computed in, to save memory.", type=click.IntRange(min=1)),
-    setting("objects", "Prompts an image.", type=click.IntRange(min=1)),
-    setting(
-        "size",
-        "Side of the input while training; convolutional encoders only, not in `distill`.  [default: the encoder's]",
-        type=click.IntRange(min=1),
-    ),
+    setting("objects", "Prompts per image.", type=click.IntRange(min=1)),
     setting("box_jitter_px", "How loose boxes may be, in a frame of 256 px.", type=click.FloatRange(min=0)),
     setting(
         "walk_share",
-        "Of the boxes, that fit as badly as those that a volume's neighbouring slice gives.",
+        "Share of the boxes that are drawn as loosely as those that a volume's neighbouring slice gives.",
         type=click.FloatRange(0, 1),
     ),
     setting("optimizer", "muon learns faster from nothing.", type=click.Choice(["adamw", "muon"])),
@@ -90,20 +85,25 @@ def training_config(settings: Mapping[str, Any]) -> TrainConfig:
 
 
 with_prompting = options(
+    setting(
+        "size",
+        "Side of the input while training; convolutional encoders only.  [default: the encoder's]",
+        type=click.IntRange(min=1),
+    ),
     setting("loss", "How Dice, cross-entropy and IoU add up.", type=click.Choice(["squared_sum", "sum", "boxed"])),
     setting(
         "own_boxes",
-        "Of an image's prompts, that are given the box of the model's own first mask, as a volume's next slice is.",
+        "Prompts per image that get the box of the model's own first mask, as the next slice of a volume does.",
         type=click.IntRange(min=0),
     ),
     setting(
         "clicks",
-        "Of an image's prompts, that are given a click where the model's own first mask is wrong.",
+        "Prompts per image that get a click where the model's own first mask is wrong.",
         type=click.IntRange(min=0),
     ),
     setting(
         "masks",
-        "Of an image's prompts, that are given a mask such as a volume's neighbouring slice has, and its box.",
+        "Prompts per image that get a mask such as a volume's neighbouring slice has, and its box.",
         type=click.IntRange(min=0),
     ),
 )
@@ -150,6 +150,6 @@ with_run_options = options(
         "--out",
         type=click.Path(file_okay=False, path_type=Path),
         required=True,
-        help="Folder of the run; one that was begun is gone on with.",
+        help="Folder of the run; an unfinished run in it is resumed.",
     ),
 )

@@ -51,7 +51,8 @@ OF_SCANS = (
     default="soft_tissue",
     show_default=True,
     metavar="NAME|LEVEL/WIDTH",
-    help="Kept of a CT, in HU; in its file's own numbers where it has none below 0.",
+    help="Kept of a CT, in HU; in its file's own numbers where it has none below 0. "
+    "soft_tissue is 40/400, lung -600/1500, brain 40/80, bone 300/1500, mediastinum 50/350, liver 60/160.",
 )
 @click.option(
     "--percentiles",
@@ -103,7 +104,7 @@ def prepare(
     Reads NIfTI, NRRD, MetaImage, DICOM series (a folder each), PNG, JPEG, TIFF, npy, and challenge npz. A CT goes
     through its window, other scans between percentiles; pictures of bytes and challenge npz stay as they are. Labels
     are renumbered 1 to N, as the challenge's files have them; prepare.jsonl tells what they were, and all else that was
-    done, a line a file. The same command goes on where it was stopped; files that fail are told of, and the exit code
+    done, a line a file. The same command goes on where it was stopped; files that fail are reported, and the exit code
     is 1 then.
 
     \b
