@@ -212,8 +212,8 @@ def label_candidates(candidates: Iterable[Candidate]) -> tuple[dict[Candidate, s
 def label_protocols(records: Iterable[Reading]) -> tuple[dict[str, str], str]:
     """Labels of protocols by `protocol_id`: the name, with the options that are not most records'; and those.
 
-    Images have no name, and not all of the options. What is a published script's rule is called by the script alone, and
-    its options count for no others'.
+    Images have no name, and not all of the options. What is a published script's rule is called by the script alone,
+    and its options count for no others'.
     """
     members: Counter[str] = Counter()
     distinct: dict[str, dict[str, Any]] = {}

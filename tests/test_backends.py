@@ -413,3 +413,14 @@ def test_a_process_takes_signals_after_its_openvino_models_are_gone(tmp_path: Pa
     command = [sys.executable, "-c", SIGNALLED, str(tmp_path / "small.onnx")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "taken"), done.stderr
+
+
+@pytest.mark.slow
+def test_compiled_convolutions_have_packed_weights(sam: Sam) -> None:
+    from torch._dynamo.utils import counters
+
+    backend = create_backend("compile", sam)
+    torch._dynamo.reset()
+    counters.clear()
+    backend.encode(np.zeros((1, 3, sam.spec.image_size, sam.spec.image_size), np.float32))
+    assert counters["inductor"]["mkldnn_conv_weight_pack_matcher_count"] > 0

@@ -46,8 +46,9 @@ def test_hd95_equals_the_package(drawn: tuple[np.ndarray, np.ndarray, tuple[floa
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         distances = surface_distance.compute_surface_distances(reference, prediction, spacing_mm)
-    expected = surface_distance.compute_robust_hausdorff(distances, 95)
-    assert found == pytest.approx(expected, abs=1e-9)
+    # Where the areas of a surface add up to just 95 %, rounding decides which distance that is.
+    expected = [surface_distance.compute_robust_hausdorff(distances, 95 + off) for off in (-1e-9, 0, 1e-9)]
+    assert any(found == pytest.approx(distance, abs=1e-9) for distance in expected)
 
 
 def test_hd95_of_a_shifted_square_by_hand() -> None:

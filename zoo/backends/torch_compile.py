@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from zoo.backends import Floats, lacking_bf16, register_backend
 from zoo.backends.torch_eager import TorchBackend
 from zoo.cache import cache_folder
 from zoo.sam.model import Sam
 
+#: Encoders that a process may compile.
+MOST_COMPILED = 1000
 #: Any of these makes the kernels.
 COMPILERS = ("g++", "clang++", "c++")
 
@@ -35,12 +37,26 @@ class CompiledBackend(TorchBackend):
     name = "compile"
 
     def __init__(self, sam: Sam, precision: str, threads: int) -> None:
+        # Seconds of import, for this backend alone.
+        import torch._dynamo.config as dynamo
+        import torch._inductor.config as inductor
+
         # It tells a user without a GPU that there is no GPU.
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
         super().__init__(sam, precision, threads)
-        options: Any = {"freezing": True}
-        self._encoder = torch.compile(self._encoder, options=options)
+        # Encoders of one class share the code that is compiled: past the limit the next would run as it is, unsaid.
+        dynamo.recompile_limit, dynamo.fail_on_recompile_limit_hit = MOST_COMPILED, True
+        compiled = torch.compile(self._encoder)
+
+        def encoder(images: Tensor) -> Tensor:
+            # Weights that are constants are packed for the CPU. As an option of torch.compile it comes too late: they
+            # are inputs of what has been traced by then.
+            with inductor.patch(freezing=True):
+                embedding: Tensor = compiled(images)
+            return embedding
+
+        self._encoder = encoder
 
     def encode(self, images: Floats) -> Floats:
         """As `Backend.encode`, one image at a time: another batch size would be compiled anew."""
