@@ -52,7 +52,7 @@ rule_options = options(
         type=click.Choice(["inclusive", "exclusive"]),
         default="inclusive",
         show_default=True,
-        help="Whether a box's z_max belongs to the object.",
+        help="Whether a box's z_max belongs to the object; of npz alone: boxes of scans hold both ends.",
     ),
     click.option(
         "--box-dilation-px",

@@ -415,3 +415,10 @@ def test_masks_are_kept_where_what_was_asked_for_beside_them_fails(
     assert result.exit_code == 1
     assert "found no slice thickness; expected one (the masks are written)" in " ".join(result.output.split())
     assert np.asarray(nib.load(tmp_path / "out" / "one.nii.gz").dataobj).any()
+
+
+def test_boxes_of_scans_hold_both_ends(tmp_path: Path) -> None:
+    write_volume(tmp_path, "RAI")
+    result = run("-i", tmp_path / "knee_mr.nii.gz", "-o", tmp_path / "out", "--z-range", "exclusive")
+    assert result.exit_code == 1
+    assert "expected inclusive: boxes of scans hold both ends" in " ".join(result.output.split())

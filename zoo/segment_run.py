@@ -136,6 +136,12 @@ class SegmentRun:
             made_of = fingerprint(source.files())
             prompted = load_prompted(source, self.preparation, self.boxes_file, self.boxes, self.clicks)
             case = prompted.case
+            if prompted.grid is not None and self.protocol.z_range == "exclusive":
+                # Its last slice would be taken off along the slices, which may run the other way.
+                found = f"--z-range exclusive for the boxes of {source.image_path}"
+                raise InputError(
+                    source.image_path or source.reference, found, "inclusive: boxes of scans hold both ends"
+                )
             protocol = self.protocol if case.is_volume else self.image_protocol
             advance = start(f"segmenting {source.case_id}", count_steps(case, protocol))
             kept = kept_embeddings(case, self.max_memory_bytes)
