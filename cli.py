@@ -87,7 +87,7 @@ def list_command() -> None:
     from zoo.weights import RANDOM, default_weights
 
     encoders = Table(
-        "name", "input px", "model", "default weights", "published weights", "their licence", title="Encoders"
+        "name", "input px", "model", "ours ship", "published weights", "their licence", title="Encoders"
     )
     encoders.columns[0].no_wrap = True
     for column in encoders.columns[1:]:
@@ -95,8 +95,8 @@ def list_command() -> None:
     for name in list_encoders():
         spec = encoder_spec(name)
         size = f"{spec.image_size} or {name}@SIZE" if spec.adaptable else str(spec.image_size)
-        default = "random" if default_weights(name) == RANDOM else "ship"
-        encoders.add_row(name, size, spec.title, default, spec.weights_from, spec.licence)
+        ships = "" if default_weights(name) == RANDOM else "yes"
+        encoders.add_row(name, size, spec.title, ships, spec.weights_from, spec.licence)
     runtimes = Table("name", "precisions", "on this machine", title="Runtimes (--backend)")
     here = runnable_here()
     for name, precisions in list_backends().items():
