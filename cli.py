@@ -8,7 +8,7 @@ import sys
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -56,7 +56,8 @@ class Commands(click.Group):
         from zoo.errors import InputError
 
         # Names of files need not be text, and are told all the same.
-        cast(TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace")
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except InputError as error:
@@ -86,9 +87,7 @@ def list_command() -> None:
     from zoo.registry import encoder_spec, list_encoders
     from zoo.weights import RANDOM, default_weights
 
-    encoders = Table(
-        "name", "input px", "model", "ours ship", "published weights", "their licence", title="Encoders"
-    )
+    encoders = Table("name", "input px", "model", "ours ship", "published weights", "their licence", title="Encoders")
     encoders.columns[0].no_wrap = True
     for column in encoders.columns[1:]:
         column.overflow = "fold"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compress.options import CANDIDATE_HELP, PROTOCOL_HELP, PROTOCOLS, protocols_of, rule_options
+from zoo.data.commands import WINDOW_HELP
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,8 +98,7 @@ if TYPE_CHECKING:
     default="soft_tissue",
     show_default=True,
     metavar="NAME|LEVEL/WIDTH",
-    help="Of a CT, in HU; in its file's own numbers where it has none below 0. "
-    "soft_tissue is 40/400, lung -600/1500, brain 40/80, bone 300/1500, mediastinum 50/350, liver 60/160.",
+    help=WINDOW_HELP,
 )
 @click.option("--overlay", is_flag=True, help="Also a picture of each case, and an animation of each volume.")
 @click.option("--dicom-seg", is_flag=True, help="Of DICOM series (folders) also a DICOM segmentation (extra `dicom`).")

@@ -121,8 +121,7 @@ def read_scores(records: Iterable[Reading]) -> list[Scored]:
         tolerance_mm = number(record.measurements.get("tolerance_mm"))
         scores = _scores(record, case, tolerance_mm)
         label, protocol = labels[who], protocols[options]
-        clicks = int((record.protocol or {}).get("clicks") or 0)
-        scored.append(Scored(who, label, protocol, options, clicks, case, tolerance_mm, scores, record.run_id))
+        scored.append(Scored(who, label, protocol, options, record.clicks, case, tolerance_mm, scores, record.run_id))
     return scored
 
 

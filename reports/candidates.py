@@ -148,6 +148,11 @@ class Reading(Record):
         )
 
     @property
+    def clicks(self) -> int:
+        """Clicks beside each box, made where a mask was wrong."""
+        return integer((self.protocol or {}).get("clicks"))
+
+    @property
     def is_cold(self) -> bool:
         """Whether this is of a pass in a fresh process."""
         return self.measurements.get("temperature") == "cold"

@@ -74,7 +74,7 @@ def tradeoff_tables(rows: Sequence[TradeoffRow]) -> list[Table]:
 def _measured_both_ways(records: Sequence[Reading]) -> int:
     """How many candidates of trained weights were timed, and scored without clicks."""
     speeds = {record.who for record in records if record.kind == "latency" and record.case is None}
-    scores = [record for record in records if record.kind == "accuracy" and not (record.protocol or {}).get("clicks")]
+    scores = [record for record in records if record.kind == "accuracy" and not record.clicks]
     return len({record.who for record in scores if record.who.trained} & speeds)
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from zoo.data.commands import WINDOW_HELP
 from zoo.data.dataset import open_source
-from zoo.data.intensity import parse_window
+from zoo.data.intensity import CT_WINDOWS, parse_window
 from zoo.data.prepare import Preparation, image_of
 from zoo.data.scan import read_labels, read_scan
 from zoo.errors import InputError
@@ -50,3 +51,8 @@ def test_a_ct_that_is_not_in_hounsfield_units_is_refused_with_a_way_on(tmp_path:
         assert image_of(scan, "MR", Preparation()).max() == 255
     in_units = image_of(read_scan(tmp_path / "ct_3.nii"), "CT", Preparation())
     assert sorted(set(in_units.ravel().tolist())) == [0, 127, 165, 255]
+
+
+def test_help_tells_the_windows_as_they_are() -> None:
+    told = (f"{name} {level:g}/{width:g}" for name, (level, width) in CT_WINDOWS.items())
+    assert ", ".join(told).replace("tissue ", "tissue is ") in WINDOW_HELP

@@ -177,10 +177,8 @@ def _case_among(path: Path, cases: Collection[str], names: Sequence[str], image:
         InputError: several cases may be it.
     """
     ends = _ends(image)
-    for one in (*names[:1], *ends, *names[1:]):
-        if found := [case for case in cases if case.replace("\\", "/") == one]:
-            return found[0]
     spelled = (
+        *({case for case in cases if case.replace("\\", "/") == one} for one in (*names[:1], *ends, *names[1:])),
         *({case for case in cases if _without_suffix(case) == _without_suffix(one)} for one in (*ends, *names)),
         {case for case in cases if stem(Path(_without_suffix(case))) in names[:1]},
     )

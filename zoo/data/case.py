@@ -100,14 +100,16 @@ class Case:
         """
         if not self.is_volume or count >= len(self.image):
             return self
-        together = np.convolve(self._shown_in_slices().sum(axis=1), np.ones(count, int), mode="valid")
+        together = np.convolve(
+            self._shown_in_slices(0, len(self.image) - 1).sum(axis=1), np.ones(count, int), mode="valid"
+        )
         fullest = np.flatnonzero(together == together.max())
         first = int(fullest[len(fullest) // 2])
         return self.cut_slices(first, first + count - 1)
 
     def cut_slices(self, first: int, last: int) -> Case:
         """The same volume from slice `first` to slice `last`, without the objects that none of them shows."""
-        keep = np.flatnonzero(self._shown_in_slices()[first : last + 1].any(axis=0))
+        keep = np.flatnonzero(self._shown_in_slices(first, last).any(axis=0))
         boxes = self.boxes[keep].copy()
         boxes[:, [2, 5]] = np.clip(boxes[:, [2, 5]], first, last) - first
         inside = (click for click in clicks_of_kept(self.clicks, keep) if first <= click.voxel[2] <= last)
@@ -121,14 +123,18 @@ class Case:
             clicks=tuple(replace(click, voxel=(*click.voxel[:2], click.voxel[2] - first)) for click in inside),
         )
 
-    def _shown_in_slices(self) -> NDArray[np.bool_]:
-        """Which slices (D) show which objects (N): those of their boxes, and where labels are known those with some."""
-        z = np.arange(len(self.image))[:, None]
+    def _shown_in_slices(self, first: int, last: int) -> NDArray[np.bool_]:
+        """Which of the slices `first` to `last` show which objects (N): those of their boxes, and where labels are
+        known those with some.
+        """
+        z = np.arange(first, last + 1)[:, None]
         reached: NDArray[np.bool_] = (self.boxes[:, 2] <= z) & (z <= self.boxes[:, 5])
         if self.labels is None:
             return reached
         values = int(max(self.labels.max(), self.object_labels.max())) + 1
-        there = np.array([np.bincount(labels.ravel(), minlength=values) > 0 for labels in self.labels])
+        there = np.array(
+            [np.bincount(labels.ravel(), minlength=values) > 0 for labels in self.labels[first : last + 1]]
+        )
         return reached & there[:, self.object_labels]
 
 

@@ -181,7 +181,7 @@ def _explicit_pair(spec: str) -> CaseSource:
 def _paths(spec: str) -> list[Path]:
     """Files that a file, folder or glob names; in place of the slices of a DICOM series, their folder."""
     root = Path(spec)
-    found = files_below(root) or _matches(spec)
+    found = files_below(root) if root.exists() else _matches(spec)
     made = {path.parent for path in found if path.name == SEGMENT_LEDGER} - {root}
     files = {path for path in found if _is_scan(path) and made.isdisjoint(path.parents)}
     slices: dict[Path, list[Path]] = {}

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
     from zoo.data.cases import CaseSource
 
+#: Of `prepare` and `segment`; the numbers are those of `zoo.data.intensity.CT_WINDOWS`.
+WINDOW_HELP = (
+    "Of a CT, in HU; in its file's own numbers where it has none below 0. "
+    "soft_tissue is 40/400, lung -600/1500, brain 40/80, bone 300/1500, mediastinum 50/350, liver 60/160."
+)
 #: Options that a challenge npz cannot follow.
 OF_SCANS = (
     "modality",
@@ -51,8 +56,7 @@ OF_SCANS = (
     default="soft_tissue",
     show_default=True,
     metavar="NAME|LEVEL/WIDTH",
-    help="Kept of a CT, in HU; in its file's own numbers where it has none below 0. "
-    "soft_tissue is 40/400, lung -600/1500, brain 40/80, bone 300/1500, mediastinum 50/350, liver 60/160.",
+    help=WINDOW_HELP,
 )
 @click.option(
     "--percentiles",

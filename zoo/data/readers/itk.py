@@ -47,8 +47,9 @@ MOST_SCOUT_SLICES = 3
 MOST_TOLD = 10
 #: Headers of NRRD and MetaImage are shorter than this.
 HEADER_BYTES = 2**16
-#: What their fields for a file of voxels are called, in lower case, and what tells that there is none.
+#: Which of them are NRRD's, and what ends those.
 _NRRD, _EMPTY_LINE = (".nrrd", ".nhdr"), re.compile(rb"\n\r?\n")
+#: What their fields for a file of voxels are called, in lower case, and what tells that there is none.
 _DATA_FILE, _INLINE = (b"elementdatafile", b"data file", b"datafile"), b"LOCAL"
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
