@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,8 @@ class Distillation(nn.Module):
     """A student's loss against a teacher that does not change.
 
     Args:
-        sam: the student; it takes over the teacher's prompt encoder and mask decoder, which stay as they are.
+        sam: the student; it takes over the teacher's prompt encoder and mask decoder, which stay as they are, and
+            with them what they were trained for.
         teacher: any model of the zoo.
         distance: one of `DISTANCES`.
         mask_weight: of the masks' difference behind the frozen decoder, prompted alike.
@@ -49,6 +51,7 @@ class Distillation(nn.Module):
         sam.mask_decoder.load_state_dict(teacher.mask_decoder.state_dict())
         sam.prompt_encoder.requires_grad_(False)
         sam.mask_decoder.requires_grad_(False)
+        sam.spec = replace(sam.spec, mask_prompts=teacher.spec.mask_prompts)
         self.sam, self.distance = sam, DISTANCES[distance]
         self.mask_weight, self.mask_rounds = mask_weight, mask_rounds
         self.finetuning = Finetuning(sam)

@@ -117,7 +117,6 @@ def _launched(config: TrainConfig, devices: int) -> Fabric:
         precision=config.precision,
     )
     fabric.launch()
-    torch.backends.cudnn.benchmark = True  # every step has the same shapes
     return fabric
 
 
