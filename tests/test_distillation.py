@@ -19,7 +19,7 @@ from compress.training.embed import EmbeddingStore, images_of, shard_paths, writ
 from compress.training.finetune import Finetuning, training_geometry
 from compress.training.second_look import draw_clicks
 from compress.training.stored import NpyEmbeddings, StoredPairs, open_embeddings
-from zoo.data.dataset import PairedImages, Prompting, SyntheticImages, open_source
+from zoo.data.dataset import PairedImages, Prompting, SyntheticImages, epoch_order, open_source
 from zoo.errors import InputError
 from zoo.registry import create_sam
 
@@ -55,6 +55,14 @@ def test_distillation_learns_from_the_teacher_alone() -> None:
     assert all("sam.image_encoder" in key for key in changed)
 
 
+@pytest.mark.parametrize("taught", [True, False])
+def test_a_student_prompts_with_masks_where_its_decoder_learnt_to(taught: bool) -> None:
+    student, teacher = (create_sam("light_repvit_m0_9", f"random:{seed}") for seed in (1, 2))
+    student.spec = replace(student.spec, mask_prompts=not taught)
+    teacher.spec = replace(teacher.spec, mask_prompts=taught)
+    assert Distillation(student, teacher).sam.spec.mask_prompts is taught
+
+
 def test_stored_embeddings_are_the_teachers(tmp_path: Path) -> None:
     teacher = create_sam("light_repvit_m0_9", "random:1")
     card = write_store(teacher, ["synthetic"], 96, 4, count=5, folder=tmp_path, shard_size=2)
@@ -71,13 +79,24 @@ def test_stored_embeddings_are_the_teachers(tmp_path: Path) -> None:
     live = PairedImages(SyntheticImages(96, 4 << 32), prompting, teacher.spec)
     for index in (0, 3, 4, 5):
         stored = pairs[index]
-        image = live[index % 5]["teacher_image"]
+        image = live[int(epoch_order(prompting.seed, index // 5, 5)[index % 5])]["teacher_image"]
         torch.testing.assert_close(stored["image"], image)
         with torch.inference_mode():
             expected = teacher.image_encoder(image[None])[0]
         torch.testing.assert_close(stored["teacher_embedding"].float(), expected, rtol=1e-2, atol=1e-2)
     task = Distillation(create_sam("light_repvit_m0_9", "random:1"), teacher).eval()
     assert task({key: value[None] for key, value in pairs[3].items()})["loss"].item() < 1e-4
+
+
+def test_each_epoch_has_every_embedding_in_an_order_of_its_own(tmp_path: Path) -> None:
+    teacher = create_sam("light_repvit_m0_9", "random:1")
+    write_store(teacher, ["synthetic"], 96, 0, count=3, folder=tmp_path)
+    pairs = StoredPairs(EmbeddingStore(tmp_path), Prompting(teacher.spec, objects=1, augment=False), teacher.spec)
+    sums = [round(float(pairs[index]["teacher_embedding"].double().sum()), 3) for index in range(12)]
+    epochs = [sums[start : start + 3] for start in (0, 3, 6, 9)]
+    assert len(set(sums)) == 3
+    assert all(sorted(epoch) == sorted(epochs[0]) for epoch in epochs)
+    assert any(epoch != epochs[0] for epoch in epochs)
 
 
 def test_splitting_a_batch_changes_nothing() -> None:
@@ -100,7 +119,7 @@ def test_files_are_embedded_once(tmp_path: Path) -> None:
     teacher, told = create_sam("light_repvit_m0_9", "random:1"), []
     files = str(npy_folder(tmp_path))
     card = write_store(teacher, [files], 0, 0, 1000, tmp_path / "all", told=lambda *done: told.append(done))
-    assert (card.count, told) == (2, [(2, 2)])
+    assert (card.count, told) == (2, [(1, 2), (2, 2)])
     assert images_of(open_source([files, files], 0)) == 4
     assert images_of(open_source([files, "synthetic"], 64)) == np.inf
 

@@ -27,7 +27,7 @@ from compress.training.config import RunOptions, TrainConfig
 from compress.training.finetune import Finetuning, training_geometry
 from compress.training.loop import fit, validation_on
 from compress.training.pictures import LABEL
-from compress.training.run import process_count, run_training
+from compress.training.run import launch, process_count, run_training
 from compress.training.state import BEST, LAST, LOG
 from zoo.data.dataset import (
     PromptedImages,
@@ -82,7 +82,7 @@ def run(out: Path, config: TrainConfig = SMALL, task_of: object = Finetuning) ->
         lambda task: {"dsc": 0.5},
         config,
         out,
-        Fabric(accelerator="cpu", devices=1, precision=config.precision),
+        launch(config, 1),
     )
     return losses(out)
 

@@ -16,6 +16,9 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from compress.training.config import TrainConfig
 from zoo.errors import InputError
 
+#: After so many steps a run is told if it has waited for its data for more than so large a share of the time.
+WATCHED_STEPS, MUCH_WAITING = 50, 0.2
+
 
 class StepBatches:
     """For each part of each step, the indices of this process's share of its images.
@@ -77,6 +80,35 @@ def stream_batches(
             batches._shutdown_workers()
 
 
+def draw_parts(stream: Iterator[dict[str, Tensor]], parts: int) -> tuple[list[dict[str, Tensor]], InputError | None]:
+    """The batches of a step's parts, or why one of them cannot be had."""
+    try:
+        return [next(stream) for _ in range(parts)], None
+    except InputError as error:
+        return [], error
+
+
+class Waits:
+    """Finds out whether a run waits for its data.
+
+    Args:
+        workers: processes that make data.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers, self.steps, self.data_s, self.all_s = workers, 0, 0.0, 0.0
+
+    def after(self, data_s: float, step_s: float) -> str | None:
+        """Hears of a step, of which `data_s` was spent waiting; what to tell of it, once. The first one starts up."""
+        self.steps += 1
+        if self.steps > 1:
+            self.data_s, self.all_s = self.data_s + data_s, self.all_s + step_s
+        share = self.data_s / self.all_s if self.all_s else 0
+        if self.steps != WATCHED_STEPS or share < MUCH_WAITING:
+            return None
+        return f"waits for data {share:.0%} of the time; more --workers than {self.workers} may help"
+
+
 class _Told(Dataset[dict[str, Tensor] | InputError]):
     """A dataset whose errors are values: torch would rebuild a worker's exception of its traceback alone."""
 
@@ -103,7 +135,10 @@ def _started(loader: DataLoader[dict[str, Tensor] | InputError]) -> Any:
     """The loader's iterator, without its handler of SIGCHLD, which raises of a dead worker wherever the program is.
 
     Waiting for the worker's next batch finds it out, too, and nothing else is disturbed: no file that is being written.
+    Windows has no such signal.
     """
+    if not hasattr(signal, "SIGCHLD"):
+        return iter(loader)
     before = signal.getsignal(signal.SIGCHLD)
     batches = iter(loader)
     if signal.getsignal(signal.SIGCHLD) != before:

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compress.training.config import RunOptions, TrainConfig
-from compress.training.options import DEFAULT_DATA, training_config, with_prompting, with_run_options, with_settings
+from compress.training.options import (
+    DEFAULT_DATA,
+    training_config,
+    validation_of,
+    with_prompting,
+    with_run_options,
+    with_settings,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -81,6 +88,7 @@ def train(
     from zoo.data.dataset import PromptedImages, open_source
 
     config = training_config(settings)
+    validation = validation_of(validation, data, find_lr)
     run_options = RunOptions(validation, validation_count, process_count(devices), out, wandb)
     sam = unfolded_sam(encoder, weights)
     prompting, side = training_geometry(sam, config)
@@ -178,8 +186,6 @@ def distill(
         raise InputError("--data", f"{data[0]} beside --embeddings", "one of the two: embeddings come with images")
     data = data or DEFAULT_DATA
     config = training_config(settings)
-    variant = "reparam" if int8 else "train"
-    run_options = RunOptions(validation, validation_count, process_count(devices), out, wandb, variant)
     sam, master = unfolded_sam(student, weights), unfolded_sam(teacher, teacher_weights)
     assert sam.weights is not None
     assert master.weights is not None
@@ -202,10 +208,14 @@ def distill(
         store = open_embeddings(embeddings)
         store.check_teacher(master)
         images = StoredPairs(store, replace(prompting, augment=False), master.spec)
+        data = tuple(store.data)
         origin = {**origin, "data": store.data, "embeddings": store.count}
     else:
         source = open_source(data, prompting.spec.image_size, training_seed(config))
         images = PairedImages(source, prompting, master.spec)
+    validation = validation_of(validation, data, find_lr)
+    variant = "reparam" if int8 else "train"
+    run_options = RunOptions(validation, validation_count, process_count(devices), out, wandb, variant)
     task = Distillation(sam, master, distance, mask_weight, mask_rounds)
     _carry_out(task, sam, images, config, run_options, origin, find_lr)
 

@@ -189,9 +189,10 @@ def write_store(
         part.write_text(json.dumps(asdict(card), indent=2) + "\n")
     for shard, path in enumerate(shard_paths(folder, card)):
         indices = range(shard * shard_size, min(count, (shard + 1) * shard_size))
-        if not path.exists():
-            _write_shard(path, teacher, source, indices)
-        told(indices.stop, count)
+        if path.exists():
+            told(indices.stop, count)
+        else:
+            _write_shard(path, teacher, source, indices, lambda done: told(done, count))
     return card
 
 
@@ -202,13 +203,14 @@ def images_of(source: ImageSource) -> float:
     return len(source.items) if isinstance(source, FileImages) else math.inf
 
 
-def _write_shard(path: Path, teacher: Sam, source: ImageSource, indices: range) -> None:
+def _write_shard(path: Path, teacher: Sam, source: ImageSource, indices: range, told: Callable[[int], None]) -> None:
     """A file with `embeddings` float16 (N, 256, 64, 64), and `images` int64 (N,), their images' fingerprints."""
     embeddings, images = [], []
     for index in indices:
         drawn = source.image(index)
         embeddings.append(embed_image(teacher, drawn))
         images.append(fingerprint(drawn.image))
+        told(index + 1)
     with writing(path, SAVE_FAILURES), whole_file(path) as part:
         save_file({"embeddings": torch.stack(embeddings), "images": torch.tensor(images)}, part)
 

@@ -88,7 +88,8 @@ def search_rate(
     with stream_batches(dataset, replace(config, steps=steps), 0, fabric) as stream:
         for rate in rates:
             try:
-                numbers = take_step(fabric, model, copied_sam, optimizer, stream, config, progress, float(rate))
+                parts = [next(stream) for _ in range(config.accumulate)]
+                numbers = take_step(fabric, model, copied_sam, optimizer, parts, config, progress, float(rate))
             except NotFiniteError:
                 if not losses:
                     raise

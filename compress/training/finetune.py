@@ -91,12 +91,13 @@ class Finetuning(nn.Module):
         return logits[:, 0].float(), iou[:, 0].float()
 
     def _embedded(self, boxes: Tensor, clicks: Tensor | None) -> Tensor:
-        """Sparse prompt embeddings (B, K, P + 2, 256)."""
+        """Sparse prompt embeddings (B, K, P + 2, 256), in float32: bfloat16 would move corners by a pixel."""
         encoder = self.sam.prompt_encoder
-        corners = encoder.embed_boxes(boxes.flatten(0, 1)).unflatten(0, boxes.shape[:2])
-        if clicks is None:
-            return corners
-        points = encoder.embed_labelled_points(clicks[..., :2].flatten(0, 1), clicks[..., 2].flatten(0, 1))
+        with torch.autocast(boxes.device.type, enabled=False):
+            corners = encoder.embed_boxes(boxes.flatten(0, 1)).unflatten(0, boxes.shape[:2])
+            if clicks is None:
+                return corners
+            points = encoder.embed_labelled_points(clicks[..., :2].flatten(0, 1), clicks[..., 2].flatten(0, 1))
         return torch.cat([points.unflatten(0, boxes.shape[:2]), corners], dim=2)
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

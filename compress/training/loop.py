@@ -17,13 +17,13 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from compress.training.batches import stream_batches
+from compress.training.batches import Waits, draw_parts, stream_batches
 from compress.training.config import TrainConfig, learning_rate, time_used
 from compress.training.losses import dice
 from compress.training.optim import copied, create_optimizer, freeze, update_average
 from compress.training.pictures import save_predictions
 from compress.training.state import BEST, LAST, LOG, Progress, cut_log, load_state, save_best, save_state
-from compress.training.step import NotFiniteError, take_step
+from compress.training.step import take_step
 from zoo.data.dataset import PromptedImages
 from zoo.errors import InputError
 from zoo.files import writing
@@ -32,7 +32,7 @@ from zoo.sam.model import Sam
 #: A score must rise by this much to count as better.
 LEAST_GAIN = 1e-4
 #: Settings that a resumed run may change.
-FREE_SETTINGS = ("workers", "validate_every", "patience", "accumulate")
+FREE_SETTINGS = ("workers", "validate_every", "patience")
 
 #: Called with what happened: kind (`begun`, when nothing can be refused any more, `step`, `validation`, `note`) and its
 #: numbers or text.
@@ -90,8 +90,8 @@ def fit(
 
     Raises:
         InputError: a checkpoint of another run, a batch that cannot be shared out, an image that cannot be used or the
-            death of a process that makes data (the steps before are saved), a loss that is not finite (the last good
-            checkpoint stays), or no room to write.
+            death of a process that makes data (the steps before are saved, whichever process it was), a loss that is
+            not finite (the last good checkpoint stays), or no room to write.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the step is done and saved.
     """
     identity = {
@@ -113,14 +113,11 @@ def fit(
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     if fabric.is_global_zero:
-        cut_log(out / LOG, progress.step)
-
-    def save_own() -> None:
-        if fabric.is_global_zero:
-            save_state(out / LAST, average_sam, sam, optimizer, progress, identity)
+        cut_log(out / LOG, progress)
 
     def save() -> None:
-        save_own()
+        if fabric.is_global_zero:
+            save_state(out / LAST, average_sam, sam, optimizer, progress, identity)
         fabric.barrier()
 
     def log(kind: str, numbers: dict[str, Any]) -> None:
@@ -133,35 +130,48 @@ def fit(
         stale = config.patience and progress.stale >= config.patience
         return progress.step < config.step_limit and used < 1 and not stale
 
-    stopped = False
+    def is_due() -> bool:
+        last = progress.step == config.step_limit or used >= 1
+        return progress.validated < progress.step and (progress.step % config.validate_every == 0 or last)
+
+    stopped, waits = False, Waits(config.workers)
     begun, used = time.monotonic() - progress.trained_s, time_used(config, progress.trained_s)
     with stream_batches(dataset, config, progress.step, fabric) as stream, Stop() as stop:
         listen("begun", {"step": progress.step})
-        while goes_on() and not (stopped := bool(_highest(fabric, stop.asked))):
+        while True:
+            if is_due():
+                save()  # the steps outlive a validation that fails, for which a resumed run begins with it
+                # BatchNorm's statistics differ between processes: the first one's scores decide for all of them.
+                scores: dict[str, float] = fabric.broadcast(validate(average) if fabric.is_global_zero else {})
+                log("validation", scores)
+                progress.validated = progress.step
+                if _is_better(progress, next(iter(scores.values())), config) and fabric.is_global_zero:
+                    training = {**identity, "step": progress.step, **scores}
+                    save_best(out / BEST, average_sam, sam.spec, variant, training)
+                save()
+            if not goes_on() or (stopped := bool(_highest(fabric, stop.asked))):
+                break
             rate = learning_rate(config, progress.step, progress.plateau_factor, used)
-            try:
-                numbers = take_step(fabric, model, sam, optimizer, stream, config, progress, rate)
-            except InputError as error:
-                # A loss that is not finite may have spoilt statistics; the other processes come to no barrier.
-                if progress.step and not isinstance(error, NotFiniteError):
-                    save_own()
-                raise
+            start = time.perf_counter()
+            # All parts first, as computing one moves BatchNorm's statistics: if one cannot be had, nothing may change.
+            parts, error = draw_parts(stream, config.accumulate)
+            data_s = time.perf_counter() - start
+            if _highest(fabric, error is not None):
+                if progress.step:
+                    save()
+                raise error or InputError("--data", "what another process could not use", "see its own message")
+            numbers = take_step(fabric, model, sam, optimizer, parts, config, progress, rate)
             progress.trained_s = time.monotonic() - begun
-            log("step", {**numbers, "trained_s": progress.trained_s})
+            step_s = time.perf_counter() - start
+            log("step", {**numbers, "data_s": data_s, "step_s": step_s, "trained_s": progress.trained_s})
+            if told := waits.after(data_s, step_s):
+                listen("note", {"text": told})
             if config.minutes:
                 used = _highest(fabric, time_used(config, progress.trained_s))
             if config.ema_decay:
                 update_average(average_sam, sam, config.ema_decay, progress.step)
             else:
                 average_sam.load_state_dict(sam.state_dict())
-            if progress.step % config.validate_every == 0 or progress.step == config.step_limit or used >= 1:
-                # BatchNorm's statistics differ between processes: the first one's scores decide for all of them.
-                scores: dict[str, float] = fabric.broadcast(validate(average) if fabric.is_global_zero else {})
-                log("validation", scores)
-                if _is_better(progress, next(iter(scores.values())), config) and fabric.is_global_zero:
-                    training = {**identity, "step": progress.step, **scores}
-                    save_best(out / BEST, average_sam, sam.spec, variant, training)
-                save()
         if stopped:
             save()
             listen("note", {"text": f"stopped at step {progress.step}; the same command goes on from there"})

@@ -82,9 +82,10 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
 
 
 def copied(task: nn.Module, sam: Sam) -> tuple[nn.Module, Sam]:
-    """A copy of a task, and the model in it that is the copy of `sam`, which is a part of `task`."""
+    """A copy of a task but for its teacher, and the model in it that is the copy of `sam`, a part of `task`."""
     path = next(name for name, module in task.named_modules() if module is sam)
-    copy = deepcopy(task)
+    teacher = getattr(task, "teacher", None)
+    copy = deepcopy(task, {} if teacher is None else {id(teacher): teacher})
     model = copy.get_submodule(path)
     assert isinstance(model, Sam)
     return copy, model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -11,6 +12,7 @@ import click
 
 from compress.options import options
 from compress.training.config import FREEZABLE, TrainConfig
+from zoo.errors import InputError
 
 DEFAULTS = {field.name: field.default for field in fields(TrainConfig)}
 
@@ -41,7 +43,11 @@ with_settings = options(
         type=click.FloatRange(min=0),
     ),
     setting("batch_size", "Images per step, over all processes.", type=click.IntRange(min=1)),
-    setting("accumulate", "Parts that a step's images are computed in, to save memory.", type=click.IntRange(min=1)),
+    setting(
+        "accumulate",
+        "Parts that a step's images are computed in, to save memory. BatchNorm sees one part at a time.",
+        type=click.IntRange(min=1),
+    ),
     setting("objects", "Prompts per image.", type=click.IntRange(min=1)),
     setting("box_jitter_px", "How loose boxes may be, in a frame of 256 px.", type=click.FloatRange(min=0)),
     setting(
@@ -62,14 +68,19 @@ with_settings = options(
     setting("channels_last", "Memory layout of images."),
     setting(
         "freeze",
-        "Part that is not trained; repeat for more.",
+        "Part that is not trained; repeat for more. Of batch_norm, the statistics.",
         multiple=True,
         type=click.Choice(FREEZABLE),
     ),
     setting("validate_every", "Steps between validations, each with a checkpoint.", type=click.IntRange(min=1)),
     setting("patience", "Validations without gain until the run stops; 0 for never.", type=click.IntRange(min=0)),
     setting("seed", "Of all that is drawn.", type=click.IntRange(min=0)),
-    setting("workers", "Processes that make data.", type=click.IntRange(min=0)),
+    setting(
+        "workers",
+        "Processes that make data, for each device.  [default: 1; for a GPU one core less than there are, at most 8]",
+        default=None,
+        type=click.IntRange(min=0),
+    ),
 )
 
 
@@ -77,11 +88,32 @@ def training_config(settings: Mapping[str, Any]) -> TrainConfig:
     """The settings of a run, from options of the command line.
 
     Args:
-        settings: by name; None for `steps` is the default number, or no limit where there is one to the `minutes`.
+        settings: by name; None for `steps` is the default number, or no limit where there is one to the `minutes`; for
+            `workers`, what keeps up with the device.
     """
     minutes = settings["minutes"] or 0
     steps = settings["steps"] or (0 if minutes else DEFAULTS["steps"])
-    return TrainConfig(**{**settings, "steps": steps, "minutes": minutes})
+    workers = _default_workers() if settings["workers"] is None else settings["workers"]
+    return TrainConfig(**{**settings, "steps": steps, "minutes": minutes, "workers": workers})
+
+
+def _default_workers() -> int:
+    """On a CPU they would take the cores from training."""
+    import torch
+
+    return max(1, min(8, (os.cpu_count() or 1) - 1)) if torch.cuda.is_available() else TrainConfig.workers
+
+
+def validation_of(validation: tuple[str, ...], trained_on: tuple[str, ...], find_lr: int | None) -> tuple[str, ...]:
+    """What to validate on; a search for a learning rate validates on nothing.
+
+    Raises:
+        InputError: nothing is said, and training is on one's own images: synthetic ones do not tell what is best there.
+    """
+    if validation or find_lr or set(trained_on) <= set(DEFAULT_DATA):
+        return validation or DEFAULT_DATA
+    expected = "labelled images that are not trained on, or synthetic"
+    raise InputError("--validation", f"none beside {trained_on[0]}", expected)
 
 
 with_prompting = options(
@@ -119,10 +151,9 @@ with_run_options = options(
     click.option(
         "--validation",
         multiple=True,
-        default=["synthetic"],
-        show_default=True,
         metavar="SOURCE",
-        help="As --data; synthetic samples are others than those of training.",
+        help="As --data, and other images: their scores decide what is best.  [default: synthetic, of other seeds, "
+        "where --data is]",
     ),
     click.option(
         "--validation-count", type=click.IntRange(min=1), default=64, show_default=True, help="Images of a validation."

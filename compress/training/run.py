@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision, Precision
 from lightning_fabric.strategies.ddp import DDPStrategy
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -22,7 +23,7 @@ from compress.training.config import RunOptions, TrainConfig, time_used
 from compress.training.loop import fit, validation_on
 from compress.training.state import Progress
 from compress.training.trackers import TensorBoard, Tracker, WeightsAndBiases
-from zoo.data.dataset import PromptedImages, open_source
+from zoo.data.dataset import PromptedImages, names_digest, open_source
 from zoo.errors import InputError
 from zoo.sam.model import Sam
 
@@ -44,18 +45,25 @@ def run_training(
         InputError: as `fit`, `open_source` and `WeightsAndBiases`.
     """
     prompting = train_set.prompting
-    # Scores of other images would be compared with the best so far.
-    origin = {**origin, "validation": list(options.validation), "validation_count": options.validation_count}
     size = prompting.spec.image_size
     unseen = open_source(options.validation, size, validation_seed(config))
+    # Scores of other images would be compared with the best so far, and others be trained on in another order.
+    origin = {
+        **origin,
+        "data_files": names_digest(train_set.source),
+        "validation": list(options.validation),
+        "validation_files": names_digest(unseen),
+        "validation_count": options.validation_count,
+    }
     held_out = PromptedImages(unseen, replace(prompting, augment=False))
-    fabric = _launched(config, options.devices)
+    fabric = launch(config, options.devices)
     picture = options.out / PICTURE
     settings = {"encoder": sam.spec.name, **asdict(config), **origin}
     trackers = partial(_trackers, options, settings) if fabric.is_global_zero else _no_trackers
     with _Teller(config, trackers, picture, quiet=not fabric.is_global_zero) as teller:
         drawn = picture if fabric.is_global_zero else None
-        validate = validation_on(held_out, range(options.validation_count), VALIDATION_BATCH, fabric.device, drawn)
+        together = min(VALIDATION_BATCH, config.batch_size // config.accumulate)  # what a run has room for
+        validate = validation_on(held_out, range(options.validation_count), together, fabric.device, drawn)
         out, variant = options.out, options.variant
         return fit(task, sam, train_set, validate, config, out, fabric, teller.listen, origin, variant)
 
@@ -78,7 +86,7 @@ def run_search(
     with Bar(*columns, console=console) as bar:
         shown = bar.add_task("learning rate", total=steps)
         curve = find_lr.search_rate(
-            task, sam, train_set, config, steps, _launched(config, 1), lambda done: bar.update(shown, completed=done)
+            task, sam, train_set, config, steps, launch(config, 1), lambda done: bar.update(shown, completed=done)
         )
     find_lr.save_curve(picture, curve)
     console.print(find_lr.rate_table(curve))
@@ -109,15 +117,31 @@ def validation_seed(config: TrainConfig) -> int:
     return 2 * config.seed + 1
 
 
-def _launched(config: TrainConfig, devices: int) -> Fabric:
+def launch(config: TrainConfig, devices: int) -> Fabric:
+    """The processes, devices and precision of a run."""
     fabric = Fabric(
         accelerator="auto" if torch.cuda.is_available() else "cpu",
         devices=devices,
         strategy="auto" if devices == 1 else DDPStrategy(find_unused_parameters=True),
-        precision=config.precision,
+        plugins=_arithmetic(config),
     )
     fabric.launch()
     return fabric
+
+
+class _Autocast(MixedPrecision):
+    """Mixed precision that leaves what a model is given as it is: a box at 203.5 would be one at 204 in bfloat16."""
+
+    def convert_input(self, data: Any) -> Any:
+        """The very data."""
+        return data
+
+
+def _arithmetic(config: TrainConfig) -> Precision:
+    """The precision of a run, on the device that it will be given."""
+    if config.precision == "bf16-mixed":
+        return _Autocast("bf16-mixed", "cuda" if torch.cuda.is_available() else "cpu")
+    return Precision()
 
 
 def _trackers(options: RunOptions, settings: Mapping[str, Any], step: int) -> list[Tracker]:

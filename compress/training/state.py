@@ -29,6 +29,7 @@ class Progress:
         best: highest validation score.
         best_step: when it was reached.
         stale: validations since.
+        validated: step of the last validation.
         plateau_factor: what the learning rate is multiplied by under the `plateau` schedule.
         trained_s: time in the loop.
     """
@@ -38,6 +39,7 @@ class Progress:
     best: float = -1
     best_step: int = 0
     stale: int = 0
+    validated: int = 0
     plateau_factor: float = 1
     trained_s: float = 0
 
@@ -94,7 +96,7 @@ def load_state(
     average.load_state_dict(state["model"])
     model.load_state_dict(state["trained"])
     optimizer.load_state_dict(state["optimizer"])
-    return Progress(**state["progress"])
+    return Progress(**{"validated": state["progress"]["step"], **state["progress"]})
 
 
 def save_best(path: Path, average: nn.Module, spec: EncoderSpec, variant: str, training: dict[str, Any]) -> None:
@@ -119,17 +121,19 @@ def save_best(path: Path, average: nn.Module, spec: EncoderSpec, variant: str, t
         write_state_dict(state, part, metadata, is_safetensors=True)
 
 
-def cut_log(path: Path, step: int) -> None:
-    """Drops the log's lines of steps that a resumed run will make again, and a torn last line."""
+def cut_log(path: Path, progress: Progress) -> None:
+    """Drops the log's lines of steps and validations that a resumed run will make again, and a torn last line."""
     if not path.exists():
         return
-    kept = [line for line in path.read_text().splitlines(keepends=True) if _step_of(line) <= step]
+    kept = [line for line in path.read_text().splitlines(keepends=True) if _is_done(line, progress)]
     with writing(path), whole_file(path) as part:
         part.write_text("".join(kept))
 
 
-def _step_of(line: str) -> float:
+def _is_done(line: str, progress: Progress) -> bool:
+    """Whether a line of the log tells what the checkpoint holds."""
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError):
-        return float("inf")
+        told = json.loads(line)
+        return bool(told["step"] <= (progress.validated if told["kind"] == "validation" else progress.step))
+    except (ValueError, KeyError, TypeError):
+        return False

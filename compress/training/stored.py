@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from compress.training.embed import EmbeddingStore, embed_image
-from zoo.data.dataset import ImageSource, LabelledImage, PromptedImages, Prompting, open_source, read_npy
+from zoo.data.dataset import ImageSource, LabelledImage, PromptedImages, Prompting, epoch_order, open_source, read_npy
 from zoo.errors import InputError
 from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE, EncoderSpec
 from zoo.sam.model import Sam
@@ -121,14 +121,15 @@ class StoredPairs(PromptedImages):
         self.embeddings, self.teacher = embeddings, teacher
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Sample `index`, of image `index % count`; prompts are drawn anew in every round.
+        """Sample `index`: each epoch has every image, in an order of its own, with prompts drawn anew.
 
         Raises:
             InputError: no image has an object, one cannot be read, or it is not the one that was embedded.
         """
         count = self.embeddings.count
-        for shift in range(count):
-            place = (index + shift) % count
+        for shift in range(2 * count):  # the rest of this epoch, and all of the next
+            epoch, turn = divmod(index + shift, count)
+            place = int(epoch_order(self.prompting.seed, epoch, count)[turn])
             drawn = self.source.image(place)
             if prompted := self.prompting.apply(drawn, index + shift):
                 fit = fit_image(

@@ -6,6 +6,8 @@ would have drawn.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -95,12 +97,13 @@ class FileImages:
     def image(self, index: int) -> LabelledImage:
         """The image that epoch `index // N` has at its place `index % N`."""
         epoch, place = divmod(index, len(self.items))
-        path, z = self.items[int(_order(self.seed, epoch, len(self.items))[place])]
+        path, z = self.items[int(epoch_order(self.seed, epoch, len(self.items))[place])]
         return _read_npy_pair(path) if path.suffix == ".npy" else _read_npz(path, z)
 
 
-@lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+@lru_cache(maxsize=64)
+def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    """In which order an epoch has `count` things."""
     return np.random.default_rng((seed, epoch)).permutation(count)
 
 
@@ -135,11 +138,21 @@ def _open_files(spec: str, seed: int) -> FileImages:
     items: list[tuple[Path, int | None]]
     if (root / "imgs").is_dir():
         items = [(path, None) for path in sorted((root / "imgs").glob("*.npy"))]
+        if missing := [path.name for path, _ in items if not _labels_of(path).exists()]:
+            found = f"no labels of {len(missing)} of {len(items)} images ({missing[0]} first)"
+            raise InputError(root / "gts", found, "a file for each in imgs/")
     else:
         items = [item for path in _npz_files(root) for item in _npz_items(path)]
     if not items:
         raise InputError(root, "no training images", "synthetic, a folder with imgs/ and gts/, or challenge npz files")
     return FileImages(items, seed)
+
+
+def names_digest(source: ImageSource) -> str | None:
+    """Tells files from others by their paths, slices and order, not by what is in them; None where there are none."""
+    sources = source.sources if isinstance(source, Mixture) else [source]
+    names = [[[str(path), z] for path, z in one.items] if isinstance(one, FileImages) else None for one in sources]
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest() if any(names) else None
 
 
 def _npz_files(root: Path) -> list[Path]:
@@ -162,7 +175,7 @@ def _read_npz(path: Path, z: int | None) -> LabelledImage:
 
 def _read_npy_pair(path: Path) -> LabelledImage:
     """An image of the `imgs/ gts/` layout: uint8, or floats in [0, 1], (H, W) or (H, W, 3)."""
-    image, labels = (read_npy(file) for file in (path, path.parent.parent / "gts" / path.name))
+    image, labels = (read_npy(file) for file in (path, _labels_of(path)))
     if image.dtype.kind == "f":
         if not is_unit(image):
             raise InputError(path, f"floats from {image.min()} to {image.max()}", "floats in [0, 1], or uint8")
@@ -172,7 +185,12 @@ def _read_npy_pair(path: Path) -> LabelledImage:
     if labels.shape != image.shape[:2] or labels.dtype.kind not in "biu":
         raise InputError(path, f"labels {labels.dtype} {labels.shape}", f"integers {image.shape[:2]}")
     rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
-    return LabelledImage(rgb, whole_labels(path.parent.parent / "gts" / path.name, labels), str(path))
+    return LabelledImage(rgb, whole_labels(_labels_of(path), labels), str(path))
+
+
+def _labels_of(image: Path) -> Path:
+    """Where the `imgs/ gts/` layout has an image's labels."""
+    return image.parent.parent / "gts" / image.name
 
 
 def read_npy(path: Path) -> NDArray[Any]:
