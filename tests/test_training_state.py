@@ -94,13 +94,13 @@ def test_labels_are_missed_before_a_run_begins(tmp_path: Path) -> None:
 
 def test_what_is_best_on_own_images_is_not_left_to_synthetic_ones(tmp_path: Path) -> None:
     folder = str(npy_folder(tmp_path))
-    words = ["train", "--encoder", ENCODER, "--data", folder, "-o", str(tmp_path / "run")]
+    words = ["train", "--encoder", ENCODER, "--data", folder, "--steps", "1", "-o", str(tmp_path / "run")]
     told = CliRunner().invoke(main, words)
     assert told.exit_code == 1
     assert f"--validation: found none beside {folder}" in told.output
     write_store(create_sam("light_repvit_m0_9", "random:1"), [folder], 0, 0, 2, tmp_path / "store")
     light = "light_repvit_m0_9"
-    words = ["distill", "--student", light, "--teacher", light, "--teacher-weights", "random:1"]
+    words = ["distill", "--student", light, "--teacher", light, "--teacher-weights", "random:1", "--steps", "1"]
     told = CliRunner().invoke(main, [*words, "--embeddings", str(tmp_path / "store"), "-o", str(tmp_path / "run")])
     assert f"--validation: found none beside {folder}" in told.output
     assert validation_of((), (), None) == validation_of((), ("synthetic",), None) == ("synthetic",)
