@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from conftest import ENCODER
 from lightning_fabric import Fabric
 from test_training import SMALL, losses, run, small_task
+from test_training_data import npy_folder
 from torch import Tensor, nn
 
 from cli import main
@@ -54,18 +54,6 @@ def test_a_validation_that_fails_loses_no_step_and_is_made_up_for(tmp_path: Path
     rows = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
     assert [row["step"] for row in rows if row["kind"] == "validation"] == [2, 4]
     assert len(losses(tmp_path)) == 4
-
-
-def npy_folder(root: Path, count: int = 2) -> Path:
-    """Images with a square each."""
-    for part in ("imgs", "gts"):
-        (root / part).mkdir(parents=True)
-    labels = np.zeros((64, 64), np.uint8)
-    labels[20:40, 20:40] = 1
-    for number in range(count):
-        np.save(root / "imgs" / f"{number}.npy", labels * 200)
-        np.save(root / "gts" / f"{number}.npy", labels)
-    return root
 
 
 @pytest.mark.parametrize("changed", ["data", "validation"])

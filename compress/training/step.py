@@ -12,12 +12,12 @@ from torch import Tensor
 
 from compress.training.config import TrainConfig
 from compress.training.optim import clip_gradients, keep_statistics
-from compress.training.state import Progress
+from compress.training.state import LAST, Progress
 from zoo.errors import InputError
 from zoo.sam.model import Sam
 
 #: The same command would meet the same images with the same numbers.
-WAY_ON = "begin another --out with the last good --weights, last.pth, and a lower --lr"
+WAY_ON = f"begin another --out with the last good --weights, {LAST}, and a lower --lr"
 
 
 class NotFiniteError(InputError):

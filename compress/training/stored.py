@@ -11,7 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from compress.training.embed import EmbeddingStore, embed_image
-from zoo.data.dataset import ImageSource, LabelledImage, PromptedImages, Prompting, epoch_order, open_source, read_npy
+from zoo.data.dataset import (
+    ImageSource,
+    LabelledImage,
+    PromptedImages,
+    Prompting,
+    check_complete,
+    epoch_order,
+    open_source,
+    read_npy,
+)
 from zoo.errors import InputError
 from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE, EncoderSpec
 from zoo.sam.model import Sam
@@ -71,9 +80,7 @@ class NpyEmbeddings:
         names = [path.name for path in sorted((folder / "imgs").glob("*.npy"))]
         if not names:
             raise InputError(folder / "imgs", "no images", "npy files, as in embeddings/")
-        if missing := [name for name in names if not (folder / "embeddings" / name).exists()]:
-            found = f"no embeddings of {len(missing)} of {len(names)} images ({missing[0]} first)"
-            raise InputError(folder / "embeddings", found, "one for each image")
+        check_complete(folder / "embeddings", names, "embeddings")
         self.count = len(names)
 
     def source(self) -> ImageSource:

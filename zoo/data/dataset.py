@@ -138,14 +138,28 @@ def _open_files(spec: str, seed: int) -> FileImages:
     items: list[tuple[Path, int | None]]
     if (root / "imgs").is_dir():
         items = [(path, None) for path in sorted((root / "imgs").glob("*.npy"))]
-        if missing := [path.name for path, _ in items if not _labels_of(path).exists()]:
-            found = f"no labels of {len(missing)} of {len(items)} images ({missing[0]} first)"
-            raise InputError(root / "gts", found, "a file for each in imgs/")
+        check_complete(root / "gts", [path.name for path, _ in items], "labels")
     else:
         items = [item for path in _npz_files(root) for item in _npz_items(path)]
     if not items:
         raise InputError(root, "no training images", "synthetic, a folder with imgs/ and gts/, or challenge npz files")
     return FileImages(items, seed)
+
+
+def check_complete(folder: Path, names: Sequence[str], of_images: str) -> None:
+    """Refuses a folder that lacks the files of some images.
+
+    Args:
+        folder: beside `imgs/`.
+        names: of all images.
+        of_images: what the files are.
+
+    Raises:
+        InputError: one is missing.
+    """
+    if missing := [name for name in names if not (folder / name).exists()]:
+        found = f"no {of_images} of {len(missing)} of {len(names)} images ({missing[0]} first)"
+        raise InputError(folder, found, "one for each image")
 
 
 def names_digest(source: ImageSource) -> str | None:
