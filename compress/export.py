@@ -15,15 +15,16 @@ from bench.candidate import Candidate
 from bench.machine import package_versions
 from compress.card import GRAPH_FILE, CandidateCard, path_from, withdraw_card, write_card
 from zoo.backends import Floats, Prompts
-from zoo.backends.graphs import GRAPHS, GraphName, prompt_inputs
+from zoo.backends.graphs import BESIDE_MASKS, GRAPHS, GraphName, Run, prompt_inputs
 from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.errors import InputError
 from zoo.files import sha256_of, whole_file, writing
+from zoo.fovea import fovea_of
 from zoo.graphs import OPSET, onnx_file
 from zoo.registry import EMBEDDING_SIZE, EncoderSpec
 from zoo.sam.model import Sam
 from zoo.transforms import MASK_LOGIT
-from zoo.windows import logits_of
+from zoo.windows import logits_of, positions_in
 
 #: ‖a-b‖/‖b‖ that an exported float graph may differ by.
 TOLERANCE = 1e-4
@@ -113,7 +114,9 @@ def check_graphs(candidate: Candidate, folder: Path, images: Sequence[Floats]) -
         InputError: one is above `TOLERANCE`.
     """
     backend, spec = candidate.backend, candidate.sam.spec
-    run = {name: load_session(folder / f"{name}.onnx", backend.threads) for name in GRAPHS if name != "encoder"}
+    run: dict[GraphName, Run] = {
+        name: load_session(folder / f"{name}.onnx", backend.threads) for name in GRAPHS if name != "encoder"
+    }
     errors = check_encoder(candidate, folder / GRAPH_FILE, images)
     embedding = backend.encode(_random_image(spec))
     boxes = np.array([[0.2, 0.3, 0.6, 0.7], [0.1, 0.1, 0.9, 0.5]], np.float32) * spec.prompt_frame
@@ -123,16 +126,19 @@ def check_graphs(candidate: Candidate, folder: Path, images: Sequence[Floats]) -
         fast = run["boxes"]({"embedding": embedding, "boxes": boxes[:count]})[0]
         plain = run["prompts"]({"embedding": embedding, **prompt_inputs(prompts)})[0][:, :1]
         errors[f"boxes_{count}"] = relative_error(fast, expected)
-        everywhere = np.arange(count * EMBEDDING_SIZE**2)
-        pixels = run["windows"]({"embedding": embedding, "boxes": boxes[:count], "positions": everywhere})[0]
-        errors[f"windows_{count}"] = relative_error(logits_of(pixels, everywhere, count), expected)
         errors[f"prompts_{count}"] = relative_error(plain, expected)
         masks = np.where(expected > 0, np.float32(MASK_LOGIT), np.float32(-MASK_LOGIT))
-        expected, _ = backend.decode(embedding, Prompts(boxes=boxes[:count], masks=masks))
-        pixels = run["masks"](
-            {"embedding": embedding, "boxes": boxes[:count], "positions": everywhere, "masks": masks}
-        )[0]
-        errors[f"masks_{count}"] = relative_error(logits_of(pixels, everywhere, count), expected)
+        beside, _ = backend.decode(embedding, Prompts(boxes=boxes[:count], masks=masks))
+        # Where everything is wanted, the fovea is all of the embedding.
+        windows = np.tile([[0, 0, EMBEDDING_SIZE, EMBEDDING_SIZE]], (count, 1))
+        everywhere = positions_in(windows)
+        places = {"windows": {"positions": everywhere}, "fovea": vars(fovea_of(windows))}
+        for boxed, masked in BESIDE_MASKS.items():
+            inputs = {"embedding": embedding, "boxes": boxes[:count], **places[boxed]}
+            pixels = run[boxed](inputs)[0]
+            errors[f"{boxed}_{count}"] = relative_error(logits_of(pixels, everywhere, count), expected)
+            pixels = run[masked](inputs | {"masks": masks})[0]
+            errors[f"{masked}_{count}"] = relative_error(logits_of(pixels, everywhere, count), beside)
     _check(errors, folder)
     return errors
 

@@ -134,6 +134,12 @@ rule_options = options(
         "small together.",
     ),
     click.option(
+        "--fovea/--no-fovea",
+        default=True,
+        show_default=True,
+        help="Within boxes: whether the decoder sees what is around a box as it is, and of the rest means of cells.",
+    ),
+    click.option(
         "--box-margin-px",
         type=click.IntRange(min=0),
         default=2,

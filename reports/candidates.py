@@ -21,7 +21,14 @@ DEFAULT_BASELINE = "tinyvit"
 #: From the published baseline to the fastest: the first that a case has is its baseline's.
 PROTOCOL_ORDER = ("per_object", "cached", "batched")
 #: What records of volumes leave out where it was not asked for.
-UNASKED: Mapping[str, Any] = {"clicks": 0, "box_prior": 0.0, "mask_prompts": False, "starts": 1, "zoom": False}
+UNASKED: Mapping[str, Any] = {
+    "clicks": 0,
+    "box_prior": 0.0,
+    "mask_prompts": False,
+    "starts": 1,
+    "zoom": False,
+    "fovea": False,
+}
 #: The published scripts, by the way that each goes through a volume, and the rule of both.
 SCRIPTS = {"per_object": "litemedsam", "cached": "rep_medsam"}
 SCRIPT_RULE: Mapping[str, Any] = {
@@ -250,7 +257,7 @@ def _script_of(protocol: Mapping[str, Any]) -> str | None:
 
 def _with_unasked(protocol: Mapping[str, Any], asked: Collection[str]) -> dict[str, Any]:
     """A protocol with the options that records have only where they were asked for, if any of its kind was."""
-    of_images = {"clicks": 0, "box_prior": 0.0, "box_margin_px": 0, "best_dice": False}
+    of_images = {"clicks": 0, "box_prior": 0.0, "box_margin_px": 0, "best_dice": False, "fovea": False}
     unasked = UNASKED if "name" in protocol else of_images
     return {option: value for option, value in unasked.items() if option in asked} | dict(protocol)
 

@@ -46,3 +46,8 @@ class BoxBackend:
         self, embedding: Floats, boxes: Floats, windows: Windows | None = None, masks: Floats | None = None
     ) -> tuple[Floats, Floats]:
         return self.decode(embedding, Prompts(boxes=boxes, masks=masks))
+
+    def decode_foveated(
+        self, embedding: Floats, boxes: Floats, windows: Windows, masks: Floats | None = None
+    ) -> tuple[Floats, Floats]:
+        return self.decode_boxes(embedding, boxes, windows, masks)

@@ -12,6 +12,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+import torch.nn.functional as F
 from fill import smooth_image
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
@@ -137,6 +138,46 @@ def test_decode_boxes_beside_masks(backend: Backend, sam: Sam, image: NDArray[np
         assert not close(found[0], reference.decode(embedding, Prompts(boxes=boxes))[0], backend.precision)
         within, _ = backend.decode_boxes(embedding, boxes, np.tile([[3, 9, 17, 40]], (count, 1)), beside)
         assert close(within[:, 0, 36:160, 12:68], expected[0][:, 0, 36:160, 12:68], backend.precision)
+
+
+def _blurred(image: torch.Tensor, fovea: tuple[int, int, int, int], cell: int) -> torch.Tensor:
+    """Images (..., H, W) of which each cell outside a fovea, xyxy in their pixels, is its mean."""
+    means = F.avg_pool2d(image, cell).repeat_interleave(cell, -1).repeat_interleave(cell, -2)
+    x_min, y_min, x_max, y_max = fovea
+    means[..., y_min:y_max, x_min:x_max] = image[..., y_min:y_max, x_min:x_max]
+    return means
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_decode_foveated_is_the_plain_decoder_of_what_is_blurred_elsewhere(
+    backend: Backend, sam: Sam, image: NDArray[np.float32], masked: bool
+) -> None:
+    """Foveae of several sizes, at corners, one all of the embedding; a box is answered alone as among others."""
+    embedding = create_backend("torch", sam).encode(image)
+    boxes = np.concatenate([BOXES, BOXES[:1]])
+    windows = np.array([[20, 9, 28, 25], [0, 0, 64, 64], [63, 0, 64, 1], [5, 45, 9, 58]])
+    foveae = [(16, 4, 32, 28), (0, 0, 64, 64), (60, 0, 64, 4), (4, 40, 12, 60)]
+    masks = np.where(np.random.default_rng(0).random((4, 1, 256, 256)) < 0.5, -10, 10).astype(np.float32)
+    found, iou = backend.decode_foveated(embedding, boxes, windows, masks if masked else None)
+    assert found.shape == (4, 1, 256, 256)
+    for number, fovea in enumerate(foveae):
+        one = slice(number, number + 1)
+        with torch.inference_mode():
+            beside = None
+            if masked:  # the mean of the pixels at the same place of all positions of a cell
+                places = _blurred(F.pixel_unshuffle(torch.from_numpy(masks[one]), 4), fovea, 4)
+                beside = F.pixel_shuffle(places, 4)
+            sparse, dense = sam.prompt_encoder(None, torch.from_numpy(boxes[one]), beside)
+            blurred, image_pe = (
+                _blurred(given, fovea, 4) for given in (torch.from_numpy(embedding), sam.prompt_encoder.get_dense_pe())
+            )
+            logits, right_iou = sam.mask_decoder(blurred, image_pe, sparse, dense, multimask_output=False)
+        x_min, y_min, x_max, y_max = 4 * windows[number]
+        inside = np.s_[y_min:y_max, x_min:x_max]
+        assert close(found[number, 0][inside], logits[0, 0].numpy()[inside], backend.precision)
+        assert abs(iou[number, 0] - float(right_iou)) <= TOLERANCE[backend.precision]
+        alone, _ = backend.decode_foveated(embedding, boxes[one], windows[one], masks[one] if masked else None)
+        assert close(alone[0, 0][inside], found[number, 0][inside], backend.precision)
 
 
 def test_a_graph_is_of_float32_whatever_its_maker_is_doing(

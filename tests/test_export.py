@@ -31,7 +31,11 @@ INPUTS = [smooth_image(64, seed=seed) for seed in range(3)]
 
 def test_graphs_equal_the_model(graphs: Path) -> None:
     card = read_card(graphs)
-    decoders = {f"{graph}_{count}" for graph in ("boxes", "windows", "masks", "prompts") for count in (1, 2)}
+    decoders = {
+        f"{graph}_{count}"
+        for graph in ("boxes", "windows", "masks", "fovea", "fovea_masks", "prompts")
+        for count in (1, 2)
+    }
     assert card.checks.keys() == {"encoder_random", "encoder_real"} | decoders
     assert max(card.checks.values()) <= 1e-4
     assert card.inputs == {"image": [1, 3, 64, 64]}

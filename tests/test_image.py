@@ -81,7 +81,7 @@ def test_boxes_prompt_with_a_margin_within_the_image() -> None:
     case = Case("wide", "CT", pixels, boxes, np.array([1, 2], np.uint16), (1.0, 1.0))
     backend = BoxBackend(shrink_px=0)
     found = segment_image(case, backend, Protocol2D(box_margin_px=3, zoom=False))
-    assert backend.prompts == [[25, 25, 59, 59], [0, 0, 255, 127]]
+    assert sorted(backend.prompts) == [[0, 0, 255, 127], [25, 25, 59, 59]]
     assert extent(found == 1) == [33, 33, 66, 66], "the mask ends at the box that was given"
     assert "box_margin_px" not in Protocol2D(box_margin_px=0).recorded(backend.spec)
     assert Protocol2D().recorded(backend.spec)["box_margin_px"] == 2
@@ -118,7 +118,8 @@ def test_three_hundred_objects() -> None:
     assert len(done) == 300
     assert segmentation.dtype == np.uint16
     assert segmentation.max() == 300
-    assert backend.batches == [4] * 75
+    assert sum(backend.batches) == 300
+    assert set(backend.batches[:-1]) <= {20, 23}, "of 8192 positions: foveae of 144 or 96, and 256 cells"
     assert (clock.counts["encoded_slices"], clock.counts["decoded_prompts"]) == (1, 300)
     assert min(clock.seconds[stage] for stage in ("preprocess", "encode", "decode", "postprocess")) > 0
 
@@ -143,7 +144,7 @@ def test_windows_of_boxes_change_nothing_within_them(light_backend: Backend) -> 
         expected = np.zeros(case.spatial_shape, bool)
         inside = pixels_in(box)
         expected[inside] = predictor.predict(boxes=box[None]).masks[0, 0][inside]
-        found = segment_image(alone, light_backend, Protocol2D(box_prior=0, box_margin_px=0)) == 1
+        found = segment_image(alone, light_backend, Protocol2D(box_prior=0, box_margin_px=0, fovea=False)) == 1
         assert expected.any()
         assert (found != expected).mean() <= 0.001
 
@@ -155,7 +156,7 @@ def test_small_objects_of_a_large_image_are_segmented_in_a_tile_of_it(within_box
     backend, clock = Counting(0), StageClock()
     protocol = Protocol2D(within_box=within_box, box_margin_px=0)
     found = segment_image(image(boxes, side=512), backend, protocol, clock)
-    assert backend.prompts == [[44, 40, 84, 60], [54, 50, 94, 70], [50, 50, 200, 100], [224, 224, 255, 255]]
+    assert sorted(backend.prompts) == [[44, 40, 84, 60], [50, 50, 200, 100], [54, 50, 94, 70], [224, 224, 255, 255]]
     assert backend.batches == [2, 1, 1], "objects of a tile are decoded together"
     assert clock.counts["encoded_slices"] == 3
     assert extent(found == 4) == boxes[3]

@@ -50,8 +50,11 @@ def test_a_published_script_has_its_own_rule(script: str, name: str) -> None:
         within_box=False,
         box_prior=0,
         zoom=False,
+        fovea=False,
     )
-    images = Protocol2D(overlap="last", within_box=False, box_prior=0, zoom=False, box_margin_px=0, best_dice=False)
+    images = Protocol2D(
+        overlap="last", within_box=False, box_prior=0, zoom=False, fovea=False, box_margin_px=0, best_dice=False
+    )
     assert protocols("--protocol", script) == ((published,), images)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
@@ -23,8 +24,10 @@ from zoo.backends.graphs import LOGITS_SIZE, GraphName
 from zoo.cache import cached_file
 from zoo.errors import InputError
 from zoo.files import whole_file
+from zoo.fovea import fovea_of
 from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE
 from zoo.sam.fast_decoder import FastDecoder
+from zoo.sam.foveated_decoder import FoveatedDecoder
 from zoo.sam.model import Sam
 
 #: Of the ONNX operators that the graphs are made of.
@@ -40,7 +43,7 @@ class Graph:
     Attributes:
         name: `encoder`: image to embedding. `boxes`: embedding and boxes to one mask a box, by the fast path.
             `windows`: the same, of which only the pixels of some positions of the embedding are read. `masks`: as
-            `windows`, of boxes that each have a mask beside them.
+            `windows`, of boxes that each have a mask beside them. `fovea`, `fovea_masks`: these two with a fovea.
             `prompts`: embedding, points (boxes are two points of labels 2 and 3) and masks to all four masks a prompt.
         module: in eval mode.
         examples: inputs by name.
@@ -114,13 +117,14 @@ def graph_of(sam: Sam, name: GraphName) -> Graph:
         )
     batch, points = Dim("B"), Dim("P")
     masks = torch.zeros(3, 1, LOGITS_SIZE, LOGITS_SIZE)
-    if name in ("windows", "masks"):
-        beside: dict[str, Tensor] = {"masks": masks} if name == "masks" else {}
+    if name != "prompts":
+        beside: dict[str, Tensor] = {"masks": masks} if name in ("masks", "fovea_masks") else {}
+        places, sizes = _seen_in_part() if name in ("fovea", "fovea_masks") else _wanted_in_part()
         return Graph(
             name,
-            WindowDecoder(sam).eval(),
-            {"embedding": embedding, "boxes": boxes, "positions": torch.arange(1000) * 12, **beside},
-            {"embedding": {}, "boxes": {0: batch}, "positions": {0: Dim("N")}, **{key: {0: batch} for key in beside}},
+            (FoveatedDecoder if name in ("fovea", "fovea_masks") else WindowDecoder)(sam).eval(),
+            {"embedding": embedding, "boxes": boxes, **places, **beside},
+            {"embedding": {}, "boxes": {0: batch}, **sizes, **{key: {0: batch} for key in beside}},
             ("pixels", "iou"),
         )
     examples = {
@@ -132,6 +136,19 @@ def graph_of(sam: Sam, name: GraphName) -> Graph:
     }
     dynamic = {"embedding": {}, "points": {0: batch, 1: points}, "labels": {0: batch, 1: points}, "mask": {0: batch}}
     return Graph(name, PromptDecoder(sam).eval(), examples, {**dynamic, "has_mask": {}}, ("logits", "iou"))
+
+
+def _wanted_in_part() -> tuple[dict[str, Tensor], dict[str, dict[int, Any]]]:
+    """Examples and dynamic dimensions of what tells `windows` and `masks` where they are asked."""
+    return {"positions": torch.arange(1000) * 12}, {"positions": {0: Dim("N")}}
+
+
+def _seen_in_part() -> tuple[dict[str, Tensor], dict[str, dict[int, Any]]]:
+    """The same of `fovea` and `fovea_masks`, of three boxes."""
+    windows = np.array([[10, 20, 30, 40], [5, 5, 15, 10], [0, 50, 40, 64]])
+    examples = {name: torch.from_numpy(array) for name, array in vars(fovea_of(windows)).items()}
+    batch, seen = Dim("B"), Dim("seen")
+    return examples, {"seen": {0: batch, 1: seen}, "counts": {0: batch, 1: seen + 256}, "wanted": {0: Dim("N")}}
 
 
 def onnx_file(sam: Sam, name: GraphName) -> Path:

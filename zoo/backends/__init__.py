@@ -97,6 +97,12 @@ class Backend(Protocol):
         """
         ...
 
+    def decode_foveated(
+        self, embedding: Floats, boxes: Floats, windows: Windows, masks: Floats | None = None
+    ) -> tuple[Floats, Floats]:
+        """As `decode_boxes`, by a decoder that sees little of the embedding but what is around windows: `zoo.fovea`."""
+        ...
+
 
 #: Makes a backend of a model, or of its graphs: (sam or files, precision, threads).
 BackendFactory = Callable[..., Backend]

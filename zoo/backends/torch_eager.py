@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.backends import Floats, Prompts, Windows, register_backend
+from zoo.fovea import fovea_of
 from zoo.sam.fast_decoder import FastDecoder
+from zoo.sam.foveated_decoder import FoveatedDecoder
 from zoo.sam.model import Sam
 from zoo.windows import logits_of, positions_in
 
@@ -40,7 +42,7 @@ class TorchBackend:
         self._encoder: Callable[[Tensor], Tensor] = sam.image_encoder
         with torch.no_grad():
             self._image_pe = sam.prompt_encoder.get_dense_pe()
-            self._fast_decoder = FastDecoder(sam)
+            self._fast_decoder, self._foveated_decoder = FastDecoder(sam), FoveatedDecoder(sam)
 
     def encode(self, images: Floats) -> Floats:
         """As `Backend.encode`."""
@@ -71,6 +73,17 @@ class TorchBackend:
             positions = positions_in(windows)
             pixels, iou = self._fast_decoder.at_positions(*inputs, self._tensor(positions), asked)
         return logits_of(_array(pixels), positions, len(boxes)), _array(iou)
+
+    def decode_foveated(
+        self, embedding: Floats, boxes: Floats, windows: Windows, masks: Floats | None = None
+    ) -> tuple[Floats, Floats]:
+        """As `Backend.decode_foveated`."""
+        fovea = fovea_of(windows)
+        inputs = [self._tensor(array) for array in (embedding, boxes, fovea.seen, fovea.counts, fovea.wanted)]
+        asked = None if masks is None else self._tensor(masks)
+        with self._running():
+            pixels, iou = self._foveated_decoder(*inputs, asked)
+        return logits_of(_array(pixels), positions_in(windows), len(boxes)), _array(iou)
 
     @contextmanager
     def _running(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Objects of one image, each by its box and clicks, to low-resolution logits by the fastest equal path."""
+"""Objects of one image, each by its box and clicks, to low-resolution logits by the fastest path there is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from zoo.backends import Backend, Floats, Prompts, Windows
+from zoo.fovea import batches_of
 from zoo.sam.predictor import box_batches
 from zoo.sam.rule import Clicks
 from zoo.stages import StageClock
@@ -20,6 +21,8 @@ def decode_objects(
     windows: Windows | None,
     clock: StageClock,
     masks: Sequence[Floats | None] = (),
+    *,
+    fovea: bool = False,
 ) -> Iterator[tuple[int, Floats, float]]:
     """Objects by boxes alone a few together, then those that a mask prompts for, then those with clicks one by one.
 
@@ -31,6 +34,7 @@ def decode_objects(
         windows: (N, 4), where alone masks are wanted; None wants all of them.
         clock: where to add up the time.
         masks: logits (1, 256, 256) that prompt, too, for each object without clicks; none for none.
+        fovea: whether the decoder has a fovea, see `zoo.fovea`, around each window; not for objects with clicks.
 
     Yields:
         An object's place in `boxes`, its logits (256, 256), and the IoU that is predicted of its mask.
@@ -41,21 +45,35 @@ def decode_objects(
         [place for place in unclicked if of_places[place] is None],
         [place for place in unclicked if of_places[place] is not None],
     ):
-        for batch in box_batches(len(alike)):
-            places = alike[batch]
+        for batch in _batches(len(alike), windows[alike] if fovea and windows is not None else None):
+            places = [alike[place] for place in batch]
             within = None if windows is None else windows[places]
             beside = [mask for place in places if (mask := of_places[place]) is not None]
             with clock.measure("decode"):
-                if beside:
-                    logits, iou = backend.decode_boxes(embedding, boxes[places], within, np.stack(beside))
-                else:
-                    logits, iou = backend.decode_boxes(embedding, boxes[places], within)
+                logits, iou = decode_together(backend, embedding, boxes[places], within, beside, fovea=fovea)
             yield from zip(places, logits[:, 0], iou[:, 0].tolist(), strict=True)
     for place, own in enumerate(clicks):
         if own is not None:
             with clock.measure("decode"):
                 alone = decode_one(backend, embedding, boxes[place], own)
             yield place, *alone
+
+
+def _batches(count: int, foveae: Windows | None) -> list[list[int]]:
+    """Which of `count` boxes are decoded together, each around its window if there are foveae."""
+    if foveae is not None:
+        return batches_of(foveae)
+    return [list(range(count))[batch] for batch in box_batches(count)]
+
+
+def decode_together(
+    backend: Backend, embedding: Floats, boxes: Floats, windows: Windows | None, masks: Sequence[Floats], *, fovea: bool
+) -> tuple[Floats, Floats]:
+    """Boxes (B, 4), with a mask (1, 256, 256) each or none, to logits (B, 1, 256, 256) and predicted IoU (B, 1)."""
+    beside = np.stack(masks) if masks else None
+    if fovea and windows is not None:
+        return backend.decode_foveated(embedding, boxes, windows, beside)
+    return backend.decode_boxes(embedding, boxes, windows, beside)
 
 
 def decode_one(

@@ -21,7 +21,7 @@ still share the image, they stay 16, and no object needs an image of its own.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -34,22 +34,24 @@ from zoo.sam.transformer import Attention, TwoWayAttentionBlock
 
 
 @dataclass(frozen=True)
-class _Image:
+class PromptedImage:
     """An image, and what masks add to it: `image + features @ matrix`, (B, P, C), which is never written out.
 
     Attributes:
         image: (B or 1, P, C).
         features: (B, P, F) of masks; None where no mask prompts.
         matrix: (F, C).
+        log_counts: (B, P, 1), logarithms of how many positions each stands for; None where each is one.
     """
 
     image: Tensor
     features: Tensor | None = None
     matrix: Tensor | None = None
+    log_counts: Tensor | None = None
 
-    def __add__(self, other: Tensor) -> _Image:
-        """The sum with (1, P, C)."""
-        return _Image(self.image + other, self.features, self.matrix)
+    def __add__(self, other: Tensor) -> PromptedImage:
+        """The sum with (B or 1, P, C)."""
+        return replace(self, image=self.image + other)
 
     def times(self, columns: Tensor) -> Tensor:
         """Its product with (B, C, K): (B, P, K)."""
@@ -57,6 +59,11 @@ class _Image:
         if self.features is None or self.matrix is None:
             return product
         return product + self.features @ (self.matrix @ columns)
+
+    def attention(self, columns: Tensor) -> Tensor:
+        """How queries, as (B, C, K), share their attention among positions: (B, P, K)."""
+        scores = self.times(columns)
+        return torch.softmax(scores if self.log_counts is None else scores + self.log_counts, dim=1)
 
     def sums(self, weights: Tensor) -> Tensor:
         """Weighted sums over positions, by weights (B, P, K): (B, K, C)."""
@@ -135,35 +142,47 @@ class FastDecoder(nn.Module):
             The 4x4 low-resolution logits of each position (N, 4, 4), and predicted IoU (B, 1).
         """
         image, mask_token, iou = self._look(embedding, self.prompt_encoder.embed_boxes(boxes), masks)
-        box = positions // self.side**2
-        return _in_rows(self._upscale(image.flatten(0, 1)[positions]) @ mask_token[box][:, :, None]), iou
+        return self._pixels(image, mask_token, positions), iou
+
+    def _pixels(self, image: Tensor, mask_token: Tensor, places: Tensor) -> Tensor:
+        """The pixels (N, 4, 4) at places (N,) of an image (B, P, 256), counted through all rows."""
+        box = places // image.shape[1]
+        return _in_rows(self._upscale(image.flatten(0, 1)[places]) @ mask_token[box][:, :, None])
 
     def _look(self, embedding: Tensor, prompts: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """The image (B, 4096, 256) as each prompt made it, the mask's token (B, 32) and predicted IoU (B, 1)."""
-        iou_and_mask, image = self._attend(self._tokens(prompts), self._prompted(embedding, masks))
-        iou = self.decoder.iou_prediction_head(iou_and_mask[:, 0])[:, :1]
-        return image, self.decoder.output_hypernetworks_mlps[0](iou_and_mask[:, 1]), iou
+        features = None if masks is None else _positions_first(self._features(masks))
+        return self._answer(prompts, self._prompted(_positions_first(embedding), features), self.image_pe)
 
-    def _prompted(self, embedding: Tensor, masks: Tensor | None) -> _Image:
-        """The image with what is added to it where a mask prompts, or where none does."""
-        if masks is None:
-            no_mask: Tensor = self.prompt_encoder.no_mask_embed.weight
-            return _Image(_positions_first(embedding) + no_mask)
-        *layers, last = self.prompt_encoder.mask_downscaling
-        for layer in layers:
+    def _answer(self, prompts: Tensor, image: PromptedImage, image_pe: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `_look`, of an image (B or 1, P, 256) and the encoding of its positions, alike."""
+        iou_and_mask, seen = self._attend(self._tokens(prompts), image, image_pe)
+        iou = self.decoder.iou_prediction_head(iou_and_mask[:, 0])[:, :1]
+        return seen, self.decoder.output_hypernetworks_mlps[0](iou_and_mask[:, 1]), iou
+
+    def _features(self, masks: Tensor) -> Tensor:
+        """Masks (B, 1, H, W) to the features of each position, H and W a quarter: (B, 16, H', W')."""
+        for layer in self.prompt_encoder.mask_downscaling[:-1]:
             masks = layer(masks)
+        return masks
+
+    def _prompted(self, image: Tensor, features: Tensor | None) -> PromptedImage:
+        """An image (B or 1, P, 256) with what is added to it where masks of features (B, P, 16) prompt, or none."""
+        if features is None:
+            no_mask: Tensor = self.prompt_encoder.no_mask_embed.weight
+            return PromptedImage(image + no_mask)
+        last = self.prompt_encoder.mask_downscaling[-1]
         assert isinstance(last, nn.Conv2d)
         assert last.bias is not None
-        features = _positions_first(masks)
-        return _Image(_positions_first(embedding) + last.bias, features, last.weight.flatten(1).T)
+        return PromptedImage(image + last.bias, features, last.weight.flatten(1).T)
 
     def _tokens(self, prompts: Tensor) -> Tensor:
         """The decoder's own tokens and the prompts': (B, 5 + T, 256)."""
         own = torch.cat([self.decoder.iou_token.weight, self.decoder.mask_tokens.weight])
         return torch.cat([own.expand(prompts.shape[0], -1, -1), prompts], dim=1)
 
-    def _attend(self, tokens: Tensor, image: _Image) -> tuple[Tensor, Tensor]:
-        """The two-way transformer: tokens (B, T, 256) and image (B, 4096, 256) to two of the tokens and the image."""
+    def _attend(self, tokens: Tensor, image: PromptedImage, image_pe: Tensor) -> tuple[Tensor, Tensor]:
+        """The two-way transformer: tokens (B, T, 256) and image (B, P, 256) to two of the tokens and the image."""
         transformer, token_pe = self.decoder.transformer, tokens
         layer: TwoWayAttentionBlock
         for layer in transformer.layers:  # type: ignore[assignment]
@@ -173,16 +192,16 @@ class FastDecoder(nn.Module):
                 queries = tokens + token_pe
                 tokens = tokens + layer.self_attn(queries, queries, tokens)
             tokens = layer.norm1(tokens)
-            keys = image + self.image_pe
+            keys = image + image_pe
             tokens = layer.norm2(
                 tokens + _look_at_image(layer.cross_attn_token_to_image, tokens + token_pe, keys, image)
             )
             tokens = layer.norm3(tokens + layer.mlp(tokens))
             told = _tell_image(layer.cross_attn_image_to_token, keys, tokens + token_pe, tokens, image)
-            image = _Image(layer.norm4(told))
+            image = PromptedImage(layer.norm4(told), log_counts=image.log_counts)
         iou_and_mask = tokens[:, :2]
         queries = iou_and_mask + token_pe[:, :2]
-        looked = _look_at_image(transformer.final_attn_token_to_image, queries, image + self.image_pe, image)
+        looked = _look_at_image(transformer.final_attn_token_to_image, queries, image + image_pe, image)
         return transformer.norm_final_attn(iou_and_mask + looked), image.image
 
     def _upscale(self, image: Tensor) -> Tensor:
@@ -207,19 +226,20 @@ def _positions_first(image: Tensor) -> Tensor:
     return image.permute(0, 2, 3, 1).flatten(1, 2).contiguous()
 
 
-def _look_at_image(attention: Attention, queries: Tensor, keys: _Image, image: _Image) -> Tensor:
+def _look_at_image(attention: Attention, queries: Tensor, keys: PromptedImage, image: PromptedImage) -> Tensor:
     """Tokens (B, T, C) attend to the image (B or 1, P, C), whose keys carry its positions: (B, T, C)."""
     heads = attention.heads
     depth = attention.q_proj.out_features // heads
     q = attention.q_proj(queries).unflatten(2, (heads, depth)) / math.sqrt(depth)
     folded = torch.einsum("bthd,hdc->bthc", q, _by_head(attention.k_proj.weight, heads)).flatten(1, 2)
-    weights = torch.softmax(keys.times(folded.transpose(1, 2)), dim=1)
-    seen = image.sums(weights).unflatten(1, (-1, heads))
+    seen = image.sums(keys.attention(folded.transpose(1, 2))).unflatten(1, (-1, heads))
     mixed = torch.einsum("bthc,hdc->bthd", seen, _by_head(attention.v_proj.weight, heads)).flatten(2)
     return attention.out_proj(mixed + attention.v_proj.bias)
 
 
-def _tell_image(attention: Attention, keys: _Image, token_keys: Tensor, tokens: Tensor, image: _Image) -> Tensor:
+def _tell_image(
+    attention: Attention, keys: PromptedImage, token_keys: Tensor, tokens: Tensor, image: PromptedImage
+) -> Tensor:
     """The image (B or 1, P, C) attends to tokens (B, T, C) and adds what it gets to itself: (B, P, C)."""
     heads = attention.heads
     depth = attention.k_proj.out_features // heads

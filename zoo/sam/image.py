@@ -61,7 +61,9 @@ def segment_image(
         prompts = widen_boxes(scale_boxes(boxes, fit, protocol.box_rounding), protocol.box_margin_px, fit)
         windows = np.stack([window_of(box, fit) for box in boxes]) if protocol.within_box else None
         clicks = [clicks_for(case, number, fit, corner=tile[:2]) for number in numbers]
-        for place, low_res, iou in decode_objects(backend, embedding, prompts, clicks, windows, clock):
+        for place, low_res, iou in decode_objects(
+            backend, embedding, prompts, clicks, windows, clock, fovea=protocol.fovea
+        ):
             number = numbers[place]
             clock.counts["decoded_prompts"] += 1
             with clock.measure("postprocess"):

@@ -35,6 +35,7 @@ PUBLISHED_2D: Mapping[str, Any] = {
     "within_box": False,
     "box_prior": 0.0,
     "zoom": False,
+    "fovea": False,
     "box_margin_px": 0,
     "best_dice": False,
 }
@@ -43,12 +44,13 @@ PUBLISHED_3D: Mapping[str, Any] = {
     "within_box": False,
     "box_prior": 0.0,
     "zoom": False,
+    "fovea": False,
     "starts": 1,
     "mask_prompts": False,
     "mask_value": "label",
 }
 #: Options that records leave out where they are off, as records of before do.
-TOLD_IF_ON = ("box_prior", "box_margin_px", "best_dice")
+TOLD_IF_ON = ("box_prior", "box_margin_px", "best_dice", "fovea")
 #: Options of volumes that mean nothing where no mask prompts.
 OF_MASKS = ("mask_prompts", "own_box_share")
 #: Points (1, P, 2) in the prompt frame and their labels (1, P), of one object.
@@ -71,6 +73,8 @@ class Protocol:
         zoom: whether small objects of what is larger than the encoder's input are segmented in a tile of it, see
             `zoo.tiles`: of an image each object, of a volume all of them in the same tile, where they are small
             together. Rep-MedSAM: False, which loses what is small.
+        fovea: whether the decoder sees of an embedding what is around an object's own box as it is, and means of the
+            rest, see `zoo.fovea`; where masks end at boxes (`within_box`), and not beside clicks. Rep-MedSAM: False.
     """
 
     box_rounding: BoxRounding = "truncate"
@@ -79,6 +83,7 @@ class Protocol:
     within_box: bool = True
     box_prior: float = 0.5
     zoom: bool = True
+    fovea: bool = True
 
     def as_record(self) -> dict[str, Any]:
         """All options by name, see `protocol_of`."""
@@ -89,7 +94,8 @@ class Protocol:
 
         `TOLD_IF_ON` are left out where they are off.
         """
-        return {option: value for option, value in self.as_record().items() if option not in TOLD_IF_ON or value}
+        made = self.as_record() | {"fovea": self.fovea and self.within_box}
+        return {option: value for option, value in made.items() if option not in TOLD_IF_ON or value}
 
     def applied_to(self, spec: EncoderSpec) -> EncoderSpec:
         """An encoder's spec, with images resized as the protocol says."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from zoo.backends import Floats, Prompts, Windows
 from zoo.errors import InputError
+from zoo.fovea import fovea_of
 from zoo.registry import EMBEDDING_SIZE, EncoderSpec
 from zoo.windows import logits_of, positions_in
 
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from zoo.sam.model import Sam
 
 #: Names of a model's graphs, see `zoo.graphs`.
-GraphName = Literal["encoder", "boxes", "windows", "masks", "prompts"]
+GraphName = Literal["encoder", "boxes", "windows", "masks", "fovea", "fovea_masks", "prompts"]
 GRAPHS: tuple[GraphName, ...] = get_args(GraphName)
+#: The graph that takes masks beside the boxes of another.
+BESIDE_MASKS: Mapping[GraphName, GraphName] = {"windows": "masks", "fovea": "fovea_masks"}
 #: Side of a mask prompt and of the low-resolution logits.
 LOGITS_SIZE = 4 * EMBEDDING_SIZE
 #: Runs a loaded graph: inputs by name to outputs in order, as arrays that nothing else holds.
@@ -62,7 +65,8 @@ class GraphFolder:
     @property
     def is_whole(self) -> bool:
         """Whether all graphs are there that a model's defaults ask for."""
-        names = (name for name in GRAPHS if name != "masks" or self.spec.mask_prompts)
+        unasked = () if self.spec.mask_prompts else BESIDE_MASKS.values()
+        names = (name for name in GRAPHS if name not in unasked)
         return all((self.folder / f"{name}.onnx").is_file() for name in names)
 
     def path(self, name: GraphName) -> Path:
@@ -148,10 +152,22 @@ class GraphBackend:
             return logits, iou
         positions = np.arange(len(boxes) * EMBEDDING_SIZE**2) if windows is None else positions_in(windows)
         inputs |= {"positions": positions}
-        pixels, iou = (
-            self._graph("windows")(inputs) if masks is None else self._graph("masks")(inputs | {"masks": masks})
-        )
+        pixels, iou = self._beside("windows", inputs, masks)
         return logits_of(pixels, positions, len(boxes)), iou
+
+    def decode_foveated(
+        self, embedding: Floats, boxes: Floats, windows: Windows, masks: Floats | None = None
+    ) -> tuple[Floats, Floats]:
+        """As `Backend.decode_foveated`."""
+        inputs: dict[str, NDArray[Any]] = {"embedding": embedding, "boxes": boxes, **vars(fovea_of(windows))}
+        pixels, iou = self._beside("fovea", inputs, masks)
+        return logits_of(pixels, positions_in(windows), len(boxes)), iou
+
+    def _beside(self, name: GraphName, inputs: dict[str, NDArray[Any]], masks: Floats | None) -> list[Floats]:
+        """Runs a graph, or that which takes masks beside the same boxes."""
+        if masks is None:
+            return self._graph(name)(inputs)
+        return self._graph(BESIDE_MASKS[name])(inputs | {"masks": masks})
 
 
 def refusal(path: Path, runtime: str, error: Exception) -> InputError:

@@ -77,6 +77,6 @@ def load_compiled(path: Path, precision: str, threads: int) -> Run:
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> list[Floats]:
         # The request's output tensors are the runtime's own and are written again by the next call.
-        return [np.array(value, np.float32) for value in compiled(dict(inputs)).values()]
+        return [np.array(value, np.float32) for value in compiled(dict(inputs), share_outputs=True).values()]
 
     return run
