@@ -61,9 +61,10 @@ def warm_up(backend: Backend) -> None:
     boxes = np.asarray(prompts.boxes)
     backend.decode_boxes(embedding, boxes)
     window = np.array([[0, 0, 8, 8]])
-    backend.decode_foveated(embedding, boxes, window)
-    if backend.spec.mask_prompts:
-        backend.decode_foveated(embedding, boxes, window, np.ones((1, 1, LOW_RES_PX, LOW_RES_PX), np.float32))
+    for decode in (backend.decode_boxes, backend.decode_foveated):
+        decode(embedding, boxes, window)
+        if backend.spec.mask_prompts:
+            decode(embedding, boxes, window, np.ones((1, 1, LOW_RES_PX, LOW_RES_PX), np.float32))
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,13 @@ def open_backend(recipe: Recipe) -> Backend:
         if files.is_whole and is_made_of(folder, card, recipe.weights):
             checked_graph(folder, card)
             return open_graphs(recipe.backend, files, recipe.precision, recipe.threads)
-    from compress.build import build_as_can_be
+    try:
+        from compress.build import build_as_can_be
+    except ImportError as error:
+        found = f"graphs of another version or of other weights, and no torch to make them ({error})"
+        raise InputError(
+            recipe.folder or "model", found, "graphs that `export` of this version wrote, or torch"
+        ) from error
 
     return build_as_can_be(recipe, partial(click.echo, err=True)).backend
 

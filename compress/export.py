@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from bench.candidate import Candidate
 from bench.machine import package_versions
 from compress.card import GRAPH_FILE, CandidateCard, path_from, withdraw_card, write_card
-from zoo.backends import Floats, Prompts
-from zoo.backends.graphs import BESIDE_MASKS, GRAPHS, GraphName, Run, prompt_inputs
+from zoo.backends import Backend, Floats, Prompts
+from zoo.backends.graphs import GRAPHS, GraphName, Run, prompt_inputs
 from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.errors import InputError
 from zoo.files import sha256_of, whole_file, writing
@@ -129,18 +129,32 @@ def check_graphs(candidate: Candidate, folder: Path, images: Sequence[Floats]) -
         errors[f"prompts_{count}"] = relative_error(plain, expected)
         masks = np.where(expected > 0, np.float32(MASK_LOGIT), np.float32(-MASK_LOGIT))
         beside, _ = backend.decode(embedding, Prompts(boxes=boxes[:count], masks=masks))
-        # Where everything is wanted, the fovea is all of the embedding.
-        windows = np.tile([[0, 0, EMBEDDING_SIZE, EMBEDDING_SIZE]], (count, 1))
-        everywhere = positions_in(windows)
-        places = {"windows": {"positions": everywhere}, "fovea": vars(fovea_of(windows))}
-        for boxed, masked in BESIDE_MASKS.items():
-            inputs = {"embedding": embedding, "boxes": boxes[:count], **places[boxed]}
-            pixels = run[boxed](inputs)[0]
-            errors[f"{boxed}_{count}"] = relative_error(logits_of(pixels, everywhere, count), expected)
-            pixels = run[masked](inputs | {"masks": masks})[0]
-            errors[f"{masked}_{count}"] = relative_error(logits_of(pixels, everywhere, count), beside)
+        everywhere = np.arange(count * EMBEDDING_SIZE**2)
+        inputs: dict[str, NDArray[Any]] = {"embedding": embedding, "boxes": boxes[:count], "positions": everywhere}
+        pixels = run["windows"](inputs)[0]
+        errors[f"windows_{count}"] = relative_error(logits_of(pixels, everywhere, count), expected)
+        pixels = run["masks"](inputs | {"masks": masks})[0]
+        errors[f"masks_{count}"] = relative_error(logits_of(pixels, everywhere, count), beside)
+        errors |= _check_fovea(backend, run, embedding, boxes[:count], masks)
     _check(errors, folder)
     return errors
+
+
+def _check_fovea(
+    backend: Backend, run: Mapping[GraphName, Run], embedding: Floats, boxes: Floats, masks: Floats
+) -> dict[str, float]:
+    """Relative errors of the graphs with a fovea, around windows of which one is at a corner."""
+    windows = np.array([[12, 20, 40, 44], [50, 0, EMBEDDING_SIZE, 9]])[: len(boxes)]
+    inputs: dict[str, NDArray[Any]] = {"embedding": embedding, "boxes": boxes, **vars(fovea_of(windows))}
+
+    def error(pixels: Floats, beside: Floats | None) -> float:
+        expected, _ = backend.decode_foveated(embedding, boxes, windows, beside)
+        return relative_error(logits_of(pixels, positions_in(windows), len(boxes)), expected)
+
+    return {
+        f"fovea_{len(boxes)}": error(run["fovea"](inputs)[0], None),
+        f"fovea_masks_{len(boxes)}": error(run["fovea_masks"](inputs | {"masks": masks})[0], masks),
+    }
 
 
 def check_encoder(candidate: Candidate, graph: Path, images: Sequence[Floats]) -> dict[str, float]:

@@ -41,8 +41,8 @@ def export(encoder: str, weights: str | None, threads: int, out: Path, variant: 
 
     encoder.onnx takes a normalised image to its embedding; boxes.onnx takes the embedding and boxes to one mask each,
     by the fast path, windows.onnx to some places of it, and masks.onnx those of boxes with a neighbouring slice's mask,
-    for volumes; fovea.onnx and fovea_masks.onnx do so with a fovea, as is the default; prompts.onnx takes points, boxes
-    and masks. Stock ONNX Runtime runs them.
+    for volumes; fovea.onnx and fovea_masks.onnx are as windows.onnx and masks.onnx, with a fovea, which `segment` uses
+    by default; prompts.onnx takes points, boxes and masks. Stock ONNX Runtime runs them.
 
     \b
     Example:

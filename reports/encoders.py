@@ -260,7 +260,8 @@ def _notes(rows: Sequence[EncoderRow]) -> tuple[str, ...]:
     notes = (
         [
             f"Encoder and decoder: {'/'.join(map(str, rounds))} calls each; the decoder decodes one box, the fast path "
-            "a batch of boxes on one image, whole masks of each; `segment` needs only what lies in the boxes."
+            "a batch of boxes on one image, whole masks of each; `segment` needs only what lies in the boxes, and "
+            "decodes small ones with a fovea."
         ]
         if rounds
         else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -111,10 +112,12 @@ def decoder_shares(rows: Sequence[EncoderRow], peaks: Mapping[int, Peak]) -> lis
 
 
 def case_shares(rows: Sequence[CaseRow], encoders: Sequence[EncoderRow], peaks: Mapping[int, Peak]) -> list[Share]:
-    """Likewise of whole cases: the multiply-adds of all slices encoded and prompts decoded."""
+    """Likewise of whole cases: the multiply-adds of all slices encoded and prompts decoded, where all are computed."""
     costs = {row.candidate: row for row in encoders}
     found = []
     for row in rows:
+        if json.loads(row.protocol_options or "{}").get("fovea"):
+            continue  # much of what was counted of the decoder is not computed
         cost = costs.get(row.candidate, EncoderRow(row.candidate))
         gmacs = {row.candidate.precision: row.encoded_slices * cost.encoder_gmacs}
         decoder = _of_decoder(row.candidate)

@@ -47,11 +47,18 @@ def test_interleave_goes_round_by_round() -> None:
 
 def test_both_decoders_are_warm_before_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     paths: list[str] = []
-    for path in ("encode", "decode", "decode_boxes"):
+    for path in ("encode", "decode", "decode_boxes", "decode_foveated"):
         run = getattr(BoxBackend, path)
-        monkeypatch.setattr(BoxBackend, path, lambda *given, path=path, run=run: paths.append(path) or run(*given))
+        monkeypatch.setattr(
+            BoxBackend, path, lambda *given, path=path, run=run: paths.append(f"{path} {len(given) - 1}") or run(*given)
+        )
     warm_up(BoxBackend())
-    assert {"encode", "decode", "decode_boxes"} <= set(paths)
+    assert {"encode 1", "decode 2", "decode_boxes 2", "decode_boxes 3", "decode_foveated 3"} <= set(paths)
+    assert "decode_foveated 4" not in paths, "no masks beside boxes where none will be"
+    knowing = BoxBackend()
+    knowing.spec = replace(knowing.spec, mask_prompts=True)
+    warm_up(knowing)
+    assert "decode_foveated 4" in paths
 
 
 def test_macs_by_hand() -> None:

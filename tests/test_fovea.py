@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from zoo.backends import Backend, Floats, Prompts, Windows
 from zoo.data.case import Case, Click
 from zoo.data.cases import find_cases
-from zoo.fovea import CELL, TOGETHER, batches_of, fovea_of
+from zoo.fovea import CELL, CELLS, TOGETHER, batches_of, fovea_of, has_small_fovea
 from zoo.registry import EMBEDDING_SIZE
 from zoo.sam.case import segment_case
 from zoo.sam.rule import PROTOCOLS, PUBLISHED_2D, PUBLISHED_3D, AnyProtocol, Protocol2D, Protocol3D
@@ -32,7 +32,7 @@ def test_the_positions_around_a_box_and_the_cells_elsewhere() -> None:
     seen = fovea.seen[0, fovea.counts[0, : fovea.seen.shape[1]] > 0]
     assert [seen[0], seen[15], seen[16], seen[-1]] == [20 * 64 + 16, 20 * 64 + 31, 21 * 64 + 16, 43 * 64 + 31]
     assert (fovea.counts == 1).sum() == 16 * 24
-    assert (fovea.counts == CELL**2).sum() == 256 - 4 * 6
+    assert (fovea.counts == CELL**2).sum() == CELLS - 4 * 6
 
 
 @given(WINDOWS)
@@ -114,6 +114,17 @@ def test_boxes_have_a_fovea_where_masks_end_at_them(name: str) -> None:
     assert ways_of(VOLUME, Protocol3D(name, fovea=False)) == {whole}
     assert ways_of(VOLUME, Protocol3D(name, within_box=False)) == {whole}
     assert ways_of(VOLUME, Protocol3D(name, **PUBLISHED_3D)) == {whole}
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_large_boxes_are_decoded_with_all_there_is_to_see(name: str) -> None:
+    """Of 64 positions of a pixel each, a box of 52 and its eighth needs all; one of 44 needs 56x56 = 3136, of 40 52."""
+    for side, small in ((52, False), (44, False), (40, True)):
+        assert has_small_fovea(np.array([[6, 6, 6 + side, 6 + side]])).all() == small
+    volume = replace(VOLUME, boxes=np.array([[2, 2, 0, 60, 60, 3], [9, 9, 0, 40, 40, 3]]))
+    volume = replace(volume, object_labels=np.array([1, 2], np.uint16))
+    whole = "decode_boxes" if name == "batched" else "decode"
+    assert ways_of(volume, Protocol3D(name)) == {whole, "decode_foveated"}
 
 
 def test_images_have_a_fovea_but_beside_clicks() -> None:

@@ -87,6 +87,18 @@ def test_predict_sh_needs_no_torch_and_gives_the_masks_of_the_model(exported: Pa
     assert (found == expected).mean() > 0.999
 
 
+def test_a_folder_of_before_is_told_from_a_whole_one_without_torch(exported: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "candidate"
+    shutil.copytree(exported, folder)
+    (folder / "fovea.onnx").unlink()
+    challenge_case(tmp_path / "in")
+    words = ["segment", "-i", tmp_path / "in", "-o", tmp_path / "out", "--candidate", folder]
+    done = with_requirements_alone([sys.executable, str(ROOT / "cli.py"), *map(str, words)], tmp_path)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert re.search(r"candidate: found graphs of another version .*; expected graphs that `export`", done.stderr)
+
+
 def test_a_graph_that_is_not_the_cards_is_refused(exported: Path, tmp_path: Path) -> None:
     folder = tmp_path / "candidate"
     shutil.copytree(exported, folder)

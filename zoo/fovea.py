@@ -2,10 +2,11 @@
 
 SAM's decoder compares a few tokens with all 4096 positions of an embedding, for each box anew, though little of it is
 near the box. Here it sees the positions around the box, and of the others the mean of each cell of 4x4, which counts
-for sixteen where tokens weigh positions against each other. That is SAM's decoder on an embedding, with the encoding of
-its positions, that is blurred outside the fovea; it is computed on as many positions as are left.
+for sixteen where tokens weigh positions against each other. That is SAM's decoder, to the last digit, on an embedding,
+an encoding of positions and a mask that are blurred outside the fovea (of a mask, each of a position's 4x4 pixels by
+itself); but on as many positions as are left.
 
-No equal path, then, but one that costs a fraction; what it changes is measured, see the results.
+It is no equal path, then: ckpts/light_repvit_m0_9.md tells what it changes, docs/results.md what it gains.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ from zoo.registry import EMBEDDING_SIZE
 
 #: Positions along the side of a cell, whose mean stands for them where they are not in the fovea.
 CELL = 4
-#: Of a box's extent, that the fovea reaches beyond it on each side; whole cells more or less than that.
+#: Cells of an embedding.
+CELLS = (EMBEDDING_SIZE // CELL) ** 2
+#: Of a box's extent, that the fovea reaches beyond it on each side, and on to the end of a cell.
 MARGIN = 0.125
+#: Positions of the largest fovea: what a box that needs more would save does not make up for an image of its own.
+LARGEST = 3072
 #: What the number of positions is a multiple of: runtimes prepare themselves for each new shape, which takes 5 ms.
 SHAPES = 64
 #: Boxes times positions that are decoded together: fewer call too often, more do not stay in a cache.
@@ -33,7 +38,7 @@ class Fovea:
 
     Attributes:
         seen: int64 (B, S), positions that are seen one by one; 0 where there are fewer than S.
-        counts: float32 (B, S + 256): for how many positions each of `seen`, and then each cell stands; 0 where `seen`
+        counts: float32 (B, S + CELLS): for how many positions each of `seen`, and then each cell stands; 0 where `seen`
             has nothing to say, and of cells within the fovea.
         wanted: int64 (N,), places in `counts`, through all rows, of the positions that `positions_in` tells.
     """
@@ -52,16 +57,21 @@ def fovea_of(windows: NDArray[np.int64]) -> Fovea:
     fine = np.zeros((len(each), most), np.float32)
     for row, positions in enumerate(each):
         seen[row, : len(positions)], fine[row, : len(positions)] = positions, 1
-    within = _inside(np.arange((EMBEDDING_SIZE // CELL) ** 2), foveae // CELL, EMBEDDING_SIZE // CELL)
+    within = _inside(np.arange(CELLS), foveae // CELL, EMBEDDING_SIZE // CELL)
     counts = np.concatenate([fine, np.where(within, 0, CELL**2).astype(np.float32)], axis=1)
     of, place = np.nonzero(_inside(seen, windows, EMBEDDING_SIZE) & (fine > 0))
     return Fovea(seen, counts, of * counts.shape[1] + place)
 
 
+def has_small_fovea(windows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of windows (B, 4) are decoded with a fovea: others are answered sooner from all of an embedding."""
+    small: NDArray[np.bool_] = _sizes(windows) <= LARGEST
+    return small
+
+
 def batches_of(windows: NDArray[np.int64]) -> list[list[int]]:
     """Which of windows (B, 4) are decoded together, the largest first: those of foveae of like size."""
-    low, high = np.split(_around(windows), 2, axis=1)
-    sizes = (high - low).prod(axis=1) + (EMBEDDING_SIZE // CELL) ** 2
+    sizes = _sizes(windows) + CELLS
     batches: list[list[int]] = []
     for place in np.argsort(-sizes, kind="stable").tolist():
         if batches and (len(batches[-1]) + 1) * sizes[batches[-1][0]] <= TOGETHER:
@@ -69,6 +79,13 @@ def batches_of(windows: NDArray[np.int64]) -> list[list[int]]:
         else:
             batches.append([place])
     return batches
+
+
+def _sizes(windows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions in the fovea of each of windows (B, 4)."""
+    low, high = np.split(_around(windows), 2, axis=1)
+    sizes: NDArray[np.int64] = (high - low).prod(axis=1)
+    return sizes
 
 
 def _around(windows: NDArray[np.int64]) -> NDArray[np.int64]:

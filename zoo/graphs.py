@@ -24,7 +24,7 @@ from zoo.backends.graphs import LOGITS_SIZE, GraphName
 from zoo.cache import cached_file
 from zoo.errors import InputError
 from zoo.files import whole_file
-from zoo.fovea import fovea_of
+from zoo.fovea import CELLS, fovea_of
 from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE
 from zoo.sam.fast_decoder import FastDecoder
 from zoo.sam.foveated_decoder import FoveatedDecoder
@@ -148,7 +148,7 @@ def _seen_in_part() -> tuple[dict[str, Tensor], dict[str, dict[int, Any]]]:
     windows = np.array([[10, 20, 30, 40], [5, 5, 15, 10], [0, 50, 40, 64]])
     examples = {name: torch.from_numpy(array) for name, array in vars(fovea_of(windows)).items()}
     batch, seen = Dim("B"), Dim("seen")
-    return examples, {"seen": {0: batch, 1: seen}, "counts": {0: batch, 1: seen + 256}, "wanted": {0: Dim("N")}}
+    return examples, {"seen": {0: batch, 1: seen}, "counts": {0: batch, 1: seen + CELLS}, "wanted": {0: Dim("N")}}
 
 
 def onnx_file(sam: Sam, name: GraphName) -> Path:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zoo.backends import Backend, Floats, Prompts, Windows
-from zoo.fovea import batches_of
+from zoo.fovea import batches_of, has_small_fovea
 from zoo.sam.predictor import box_batches
 from zoo.sam.rule import Clicks
 from zoo.stages import StageClock
@@ -45,12 +46,15 @@ def decode_objects(
         [place for place in unclicked if of_places[place] is None],
         [place for place in unclicked if of_places[place] is not None],
     ):
-        for batch in _batches(len(alike), windows[alike] if fovea and windows is not None else None):
-            places = [alike[place] for place in batch]
+        for places, foveated in _batches(alike, windows if fovea else None):
             within = None if windows is None else windows[places]
             beside = [mask for place in places if (mask := of_places[place]) is not None]
+            stacked = np.stack(beside) if beside else None
             with clock.measure("decode"):
-                logits, iou = decode_together(backend, embedding, boxes[places], within, beside, fovea=fovea)
+                if foveated and within is not None:
+                    logits, iou = backend.decode_foveated(embedding, boxes[places], within, stacked)
+                else:
+                    logits, iou = backend.decode_boxes(embedding, boxes[places], within, stacked)
             yield from zip(places, logits[:, 0], iou[:, 0].tolist(), strict=True)
     for place, own in enumerate(clicks):
         if own is not None:
@@ -59,27 +63,41 @@ def decode_objects(
             yield place, *alone
 
 
-def _batches(count: int, foveae: Windows | None) -> list[list[int]]:
-    """Which of `count` boxes are decoded together, each around its window if there are foveae."""
-    if foveae is not None:
-        return batches_of(foveae)
-    return [list(range(count))[batch] for batch in box_batches(count)]
-
-
-def decode_together(
-    backend: Backend, embedding: Floats, boxes: Floats, windows: Windows | None, masks: Sequence[Floats], *, fovea: bool
-) -> tuple[Floats, Floats]:
-    """Boxes (B, 4), with a mask (1, 256, 256) each or none, to logits (B, 1, 256, 256) and predicted IoU (B, 1)."""
-    beside = np.stack(masks) if masks else None
-    if fovea and windows is not None:
-        return backend.decode_foveated(embedding, boxes, windows, beside)
-    return backend.decode_boxes(embedding, boxes, windows, beside)
+def _batches(places: list[int], foveae: Windows | None) -> Iterator[tuple[list[int], bool]]:
+    """Which objects are decoded together, and whether with foveae, around windows (N, 4) of all; None for without."""
+    small = np.zeros(len(places), bool) if foveae is None else has_small_fovea(foveae[places])
+    near, whole = ([place for place, own in zip(places, small, strict=True) if own == it] for it in (True, False))
+    if foveae is not None and near:
+        for batch in batches_of(foveae[near]):
+            yield [near[i] for i in batch], True
+    for some in box_batches(len(whole)):
+        yield whole[some], False
 
 
 def decode_one(
-    backend: Backend, embedding: Floats, box: Floats, clicks: Clicks | None, mask: Floats | None = None
+    backend: Backend,
+    embedding: Floats,
+    box: Floats,
+    clicks: Clicks | None,
+    mask: Floats | None = None,
+    fovea: NDArray[np.int64] | None = None,
 ) -> tuple[Floats, float]:
-    """An object by itself, by the plain path: its box (4,), clicks and a mask's logits to logits (256, 256) and IoU."""
+    """An object by itself, by the plain path, or with a fovea where `decode_objects` decodes it so.
+
+    Args:
+        backend: the model in a runtime.
+        embedding: (1, 256, 64, 64).
+        box: (4,) in the prompt frame.
+        clicks: if there are any.
+        mask: logits (1, 256, 256) that prompt, too.
+        fovea: the window (4,) around which it is; None for none.
+
+    Returns:
+        Logits (256, 256) and predicted IoU.
+    """
+    if fovea is not None and clicks is None and has_small_fovea(fovea[None]).all():
+        logits, iou = backend.decode_foveated(embedding, box[None], fovea[None], None if mask is None else mask[None])
+        return logits[0, 0], float(iou[0, 0])
     points, labels = clicks or (None, None)
     beside = None if mask is None else mask[None]
     logits, iou = backend.decode(embedding, Prompts(boxes=box[None], points=points, point_labels=labels, masks=beside))

@@ -98,7 +98,7 @@ class FastDecoder(nn.Module):
         super().__init__()
         self.side = side
         self.prompt_encoder, self.decoder = sam.prompt_encoder, sam.mask_decoder
-        self.register_buffer("image_pe", _positions_first(sam.prompt_encoder.pe_layer.grid(side)[None].detach()))
+        self.register_buffer("image_pe", positions_first(sam.prompt_encoder.pe_layer.grid(side)[None].detach()))
 
     def forward(self, embedding: Tensor, boxes: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Masks of B boxes on one image, or on one image each.
@@ -142,19 +142,19 @@ class FastDecoder(nn.Module):
             The 4x4 low-resolution logits of each position (N, 4, 4), and predicted IoU (B, 1).
         """
         image, mask_token, iou = self._look(embedding, self.prompt_encoder.embed_boxes(boxes), masks)
-        return self._pixels(image, mask_token, positions), iou
+        return self.pixels(image, mask_token, positions), iou
 
-    def _pixels(self, image: Tensor, mask_token: Tensor, places: Tensor) -> Tensor:
+    def pixels(self, image: Tensor, mask_token: Tensor, places: Tensor) -> Tensor:
         """The pixels (N, 4, 4) at places (N,) of an image (B, P, 256), counted through all rows."""
         box = places // image.shape[1]
         return _in_rows(self._upscale(image.flatten(0, 1)[places]) @ mask_token[box][:, :, None])
 
     def _look(self, embedding: Tensor, prompts: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """The image (B, 4096, 256) as each prompt made it, the mask's token (B, 32) and predicted IoU (B, 1)."""
-        features = None if masks is None else _positions_first(self._features(masks))
-        return self._answer(prompts, self._prompted(_positions_first(embedding), features), self.image_pe)
+        features = None if masks is None else positions_first(self._features(masks))
+        return self.answer(prompts, self.prompted(positions_first(embedding), features), self.image_pe)
 
-    def _answer(self, prompts: Tensor, image: PromptedImage, image_pe: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def answer(self, prompts: Tensor, image: PromptedImage, image_pe: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As `_look`, of an image (B or 1, P, 256) and the encoding of its positions, alike."""
         iou_and_mask, seen = self._attend(self._tokens(prompts), image, image_pe)
         iou = self.decoder.iou_prediction_head(iou_and_mask[:, 0])[:, :1]
@@ -166,7 +166,7 @@ class FastDecoder(nn.Module):
             masks = layer(masks)
         return masks
 
-    def _prompted(self, image: Tensor, features: Tensor | None) -> PromptedImage:
+    def prompted(self, image: Tensor, features: Tensor | None) -> PromptedImage:
         """An image (B or 1, P, 256) with what is added to it where masks of features (B, P, 16) prompt, or none."""
         if features is None:
             no_mask: Tensor = self.prompt_encoder.no_mask_embed.weight
@@ -221,7 +221,7 @@ def _in_rows(logits: Tensor) -> Tensor:
     return logits.view(-1, 2, 2, 2, 2).transpose(2, 3).reshape(-1, 4, 4)
 
 
-def _positions_first(image: Tensor) -> Tensor:
+def positions_first(image: Tensor) -> Tensor:
     """(B, C, H, W) to (B, H*W, C), contiguous."""
     return image.permute(0, 2, 3, 1).flatten(1, 2).contiguous()
 

@@ -7,26 +7,27 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.fovea import CELL
-from zoo.sam.fast_decoder import FastDecoder
+from zoo.sam.fast_decoder import FastDecoder, positions_first
 from zoo.sam.model import Sam
 
 
-class FoveatedDecoder(FastDecoder):
-    """Prompt encoder and mask decoder for box prompts, with masks if need be, that sees little of an embedding.
+class FoveatedDecoder(nn.Module):
+    """Prompt encoder and mask decoder for box prompts, with masks if need be, that see an embedding through a fovea.
 
     Shares the parameters of `sam`.
     """
 
-    grid_pe: Tensor
+    cell_pe: Tensor
 
     def __init__(self, sam: Sam) -> None:
-        super().__init__(sam)
-        self.register_buffer("grid_pe", sam.prompt_encoder.get_dense_pe().detach())
+        super().__init__()
+        self.decoder = FastDecoder(sam)
+        self.register_buffer("cell_pe", _means(sam.prompt_encoder.get_dense_pe()).detach())
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         embedding: Tensor,
         boxes: Tensor,
@@ -41,27 +42,49 @@ class FoveatedDecoder(FastDecoder):
             embedding: (1, 256, 64, 64).
             boxes: (B, 4) xyxy in the prompt frame.
             seen: int64 (B, S), as in `Fovea`.
-            counts: (B, S + 256), as in `Fovea`.
+            counts: (B, S + CELLS), as in `Fovea`.
             wanted: int64 (N,), as in `Fovea`.
             masks: logits (B, 1, 256, 256) that prompt, too.
 
         Returns:
             The 4x4 low-resolution logits of each of `wanted` (N, 4, 4), and predicted IoU (B, 1).
         """
-        features = None if masks is None else self._features_seen(masks, seen)
-        prompted = replace(self._prompted(_seen_of(embedding, seen), features), log_counts=counts.log()[..., None])
-        prompts = self.prompt_encoder.embed_boxes(boxes)
-        image, mask_token, iou = self._answer(prompts, prompted, _seen_of(self.grid_pe, seen))
-        return self._pixels(image, mask_token, wanted), iou
+        features = None if masks is None else self._features(masks, seen)
+        positions = embedding.flatten(2).transpose(1, 2)
+        image = self.decoder.prompted(_seen_of(positions, _means(embedding), seen), features)
+        image_pe = _seen_of(self.decoder.image_pe, self.cell_pe, seen)
+        prompts = self.decoder.prompt_encoder.embed_boxes(boxes)
+        told, mask_token, iou = self.decoder.answer(
+            prompts, replace(image, log_counts=counts.log()[..., None]), image_pe
+        )
+        return self.decoder.pixels(told, mask_token, wanted), iou
 
-    def _features_seen(self, masks: Tensor, seen: Tensor) -> Tensor:
-        """Features (B, S + 256, 16) of masks, whose convolutions, of kernel and stride 2, are matrix products."""
-        first, first_norm, _, second, second_norm, *_ = self.prompt_encoder.mask_downscaling
-        # Pixels of a position by place among its 2x2 and then within that.
-        by_place = masks.unflatten(3, (-1, 2, 2)).unflatten(2, (-1, 2, 2)).permute(0, 1, 3, 6, 4, 7, 2, 5)
-        x = _seen_of(by_place.flatten(1, 5), seen).unflatten(2, (4, 4))
+    def _features(self, masks: Tensor, seen: Tensor) -> Tensor:
+        """Features (B, S + CELLS, 16) of masks; convolutions of kernel and stride 2 are matrix products.
+
+        Pixels are taken where they are seen, and their means over a cell, before anything is computed of them: the
+        convolutions of whole masks would take as long as all else that a small box asks for.
+        """
+        first, first_norm, _, second, second_norm, *_ = self.decoder.prompt_encoder.mask_downscaling
+        # The 16 pixels of a position, by place among its 2x2 and then within that.
+        by_place = masks.unflatten(3, (-1, 2, 2)).unflatten(2, (-1, 2, 2)).permute(0, 1, 3, 6, 4, 7, 2, 5).flatten(1, 5)
+        x = _seen_of(positions_first(by_place), _means(by_place), seen).unflatten(2, (4, 4))
         x = F.gelu(_norm(first_norm, _convolution(first, x)))
         return F.gelu(_norm(second_norm, _convolution(second, x.flatten(2))))
+
+
+def _means(image: Tensor) -> Tensor:
+    """Images (B, C, 64, 64) to the means of all cells: (B, CELLS, C)."""
+    return F.avg_pool2d(image, CELL).flatten(2).transpose(1, 2)
+
+
+def _seen_of(positions: Tensor, means: Tensor, seen: Tensor) -> Tensor:
+    """Some positions (B, S) of (1 or B, 4096, C), and behind them all means (1 or B, CELLS, C): (B, S + CELLS, C)."""
+    if positions.shape[0] == 1:
+        own = positions[0][seen]
+    else:
+        own = positions[torch.arange(seen.shape[0], device=seen.device)[:, None], seen]
+    return torch.cat([own, means.expand(seen.shape[0], -1, -1)], dim=1)
 
 
 def _convolution(convolution: Any, x: Tensor) -> Tensor:
@@ -72,14 +95,3 @@ def _convolution(convolution: Any, x: Tensor) -> Tensor:
 def _norm(norm: Any, x: Tensor) -> Tensor:
     """`LayerNorm2d` of channels that come last."""
     return F.layer_norm(x, norm.weight.shape, norm.weight, norm.bias, norm.eps)
-
-
-def _seen_of(image: Tensor, seen: Tensor) -> Tensor:
-    """Of images (1 or B, C, 64, 64) the positions `seen` (B, S), then the means of all cells: (B, S + 256, C)."""
-    positions = image.flatten(2).transpose(1, 2)
-    if image.shape[0] == 1:
-        own = positions[0][seen]
-    else:
-        own = positions[torch.arange(seen.shape[0], device=seen.device)[:, None], seen]
-    means = F.avg_pool2d(image, CELL).flatten(2).transpose(1, 2)
-    return torch.cat([own, means.expand(seen.shape[0], -1, -1)], dim=1)

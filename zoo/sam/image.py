@@ -62,7 +62,7 @@ def segment_image(
         windows = np.stack([window_of(box, fit) for box in boxes]) if protocol.within_box else None
         clicks = [clicks_for(case, number, fit, corner=tile[:2]) for number in numbers]
         for place, low_res, iou in decode_objects(
-            backend, embedding, prompts, clicks, windows, clock, fovea=protocol.fovea
+            backend, embedding, prompts, clicks, windows, clock, fovea=protocol.has_fovea
         ):
             number = numbers[place]
             clock.counts["decoded_prompts"] += 1

@@ -23,7 +23,7 @@ from zoo.sam.overlap import Overlap
 from zoo.transforms import MASK_LOGIT, BoxRounding, Fit, mask_box, mask_in_frame, scale_boxes, scale_points
 
 #: `per_object` encodes every slice again for every object; `cached` encodes every slice once; `batched` encodes once
-#: and decodes all objects of a slice together, by the decoder's fast path.
+#: and decodes all objects of a slice together, by the decoder's fast path. With a fovea all three decode by that.
 PROTOCOLS = ("per_object", "cached", "batched")
 #: How far from an object's middle slice the others lie that it may begin at, as a share of the way to its ends.
 START_REACH = 0.6
@@ -94,8 +94,13 @@ class Protocol:
 
         `TOLD_IF_ON` are left out where they are off.
         """
-        made = self.as_record() | {"fovea": self.fovea and self.within_box}
+        made = self.as_record() | {"fovea": self.has_fovea}
         return {option: value for option, value in made.items() if option not in TOLD_IF_ON or value}
+
+    @property
+    def has_fovea(self) -> bool:
+        """Whether decoders have a fovea: where masks may leave their boxes, they see all."""
+        return self.fovea and self.within_box
 
     def applied_to(self, spec: EncoderSpec) -> EncoderSpec:
         """An encoder's spec, with images resized as the protocol says."""

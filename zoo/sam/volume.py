@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from zoo.backends import Backend, Floats
 from zoo.data.case import Case
 from zoo.sam.box_prior import add_box_prior
-from zoo.sam.decode import decode_objects, decode_one, decode_together
+from zoo.sam.decode import decode_objects, decode_one
 from zoo.sam.overlap import Owners
 from zoo.sam.rule import START_GAIN, Clicks, Protocol3D, Walk, clicks_for, mask_prompt, prompt_for, starts_of, walks_of
 from zoo.stages import StageClock
@@ -152,12 +152,9 @@ class _Segmenter:
         mask = self._mask_prompt(previous, clicks)
         prompt = self._prompt(number, previous, mask)
         self.clock.counts["decoded_prompts"] += 1
+        fovea = self._windows[number] if self.protocol.has_fovea else None
         with self.clock.measure("decode"):
-            if clicks is not None or not (self.protocol.fovea and self._windows):
-                return decode_one(self.backend, embedding, prompt, clicks, mask)
-            window, beside = self._windows[number][None], [] if mask is None else [mask]
-            logits, iou = decode_together(self.backend, embedding, prompt[None], window, beside, fovea=True)
-            return logits[0, 0], float(iou[0, 0])
+            return decode_one(self.backend, embedding, prompt, clicks, mask, fovea)
 
     def sweep(self, walks: list[Walk]) -> None:
         """Where objects begin first, then through the volume twice, with all objects of a slice decoded together.
@@ -205,7 +202,7 @@ class _Segmenter:
         prompts = np.stack([self._prompt(n, before.get(n), mask) for n, mask in zip(numbers, beside, strict=True)])
         self.clock.counts["decoded_prompts"] += len(numbers)
         for place, low_res, iou in decode_objects(
-            self.backend, embedding, prompts, clicks, windows, self.clock, beside, fovea=self.protocol.fovea
+            self.backend, embedding, prompts, clicks, windows, self.clock, beside, fovea=self.protocol.has_fovea
         ):
             yield numbers[place], low_res, iou
 
