@@ -55,6 +55,7 @@ def test_share_of_a_case_counts_slices_and_prompts(book: Book) -> None:
     peak(book)
     book.cost(REPVIT, gmacs=30.0)
     book.one_pass(REPVIT, 10.0, protocol("cached"))
+    book.one_pass(REPVIT, 1.0, protocol("batched", fovea=True))  # which does not compute what was counted
     (share,) = book.csv("shares", formats=["csv"])["of_peak"]
     assert share == pytest.approx(246 * (30.0 + 1.82) / 10.0 / 100), "246 slices and prompts in 10 s"
 
