@@ -2,7 +2,7 @@
 
 SAM's decoder compares a few tokens with all 4096 positions of an embedding, for each box anew, though little of it is
 near the box. Here it sees the positions around the box, and of the others the mean of each cell of 4x4, which counts
-for sixteen where tokens weigh positions against each other. That is SAM's decoder, to the last digit, on an embedding,
+for sixteen where tokens weigh positions against each other. That is SAM's decoder, but for rounding, on an embedding,
 an encoding of positions and a mask that are blurred outside the fovea (of a mask, each of a position's 4x4 pixels by
 itself); but on as many positions as are left.
 
