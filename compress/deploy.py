@@ -83,10 +83,10 @@ def open_backend(recipe: Recipe) -> Backend:
     try:
         from compress.build import build_as_can_be
     except ImportError as error:
-        found = f"graphs of another version or of other weights, and no torch to make them ({error})"
-        raise InputError(
-            recipe.folder or "model", found, "graphs that `export` of this version wrote, or torch"
-        ) from error
+        if not recipe.folder:
+            raise
+        found = f"graphs of another version or of other weights, and nothing to make them with ({error})"
+        raise InputError(recipe.folder, found, "graphs that `export` of this version wrote, or torch") from error
 
     return build_as_can_be(recipe, partial(click.echo, err=True)).backend
 

@@ -140,9 +140,9 @@ def test_decode_boxes_beside_masks(backend: Backend, sam: Sam, image: NDArray[np
         assert close(within[:, 0, 36:160, 12:68], expected[0][:, 0, 36:160, 12:68], backend.precision)
 
 
-def _blurred(image: torch.Tensor, fovea: tuple[int, int, int, int], cell: int) -> torch.Tensor:
-    """Images (..., H, W) of which each cell outside a fovea, xyxy in their pixels, is its mean."""
-    means = F.avg_pool2d(image, cell).repeat_interleave(cell, -1).repeat_interleave(cell, -2)
+def _blurred(image: torch.Tensor, fovea: tuple[int, int, int, int]) -> torch.Tensor:
+    """Images (..., H, W) of which each cell of 4x4 outside a fovea, xyxy in their pixels, is its mean."""
+    means = F.avg_pool2d(image, 4).repeat_interleave(4, -1).repeat_interleave(4, -2)
     x_min, y_min, x_max, y_max = fovea
     means[..., y_min:y_max, x_min:x_max] = image[..., y_min:y_max, x_min:x_max]
     return means
@@ -165,11 +165,11 @@ def test_decode_foveated_is_the_plain_decoder_of_what_is_blurred_elsewhere(
         with torch.inference_mode():
             beside = None
             if masked:  # the mean of the pixels at the same place of all positions of a cell
-                places = _blurred(F.pixel_unshuffle(torch.from_numpy(masks[one]), 4), fovea, 4)
+                places = _blurred(F.pixel_unshuffle(torch.from_numpy(masks[one]), 4), fovea)
                 beside = F.pixel_shuffle(places, 4)
             sparse, dense = sam.prompt_encoder(None, torch.from_numpy(boxes[one]), beside)
             blurred, image_pe = (
-                _blurred(given, fovea, 4) for given in (torch.from_numpy(embedding), sam.prompt_encoder.get_dense_pe())
+                _blurred(given, fovea) for given in (torch.from_numpy(embedding), sam.prompt_encoder.get_dense_pe())
             )
             logits, right_iou = sam.mask_decoder(blurred, image_pe, sparse, dense, multimask_output=False)
         x_min, y_min, x_max, y_max = 4 * windows[number]

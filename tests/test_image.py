@@ -119,7 +119,8 @@ def test_three_hundred_objects() -> None:
     assert segmentation.dtype == np.uint16
     assert segmentation.max() == 300
     assert sum(backend.batches) == 300
-    assert set(backend.batches[:-1]) <= {20, 23}, "of 8192 positions: foveae of 144 or 96, and 256 cells"
+    assert set(backend.batches[:-1]) == {20, 23}, "of 8192 positions: foveae of 144 or 96, and 256 cells"
+    assert backend.batches[-1] <= 23
     assert (clock.counts["encoded_slices"], clock.counts["decoded_prompts"]) == (1, 300)
     assert min(clock.seconds[stage] for stage in ("preprocess", "encode", "decode", "postprocess")) > 0
 

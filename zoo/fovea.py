@@ -27,7 +27,7 @@ MARGIN = 0.125
 #: Positions of the largest fovea: what a box that needs more would save does not make up for an image of its own.
 LARGEST = 3072
 #: What the number of positions is a multiple of: runtimes prepare themselves for each new shape, which takes 5 ms.
-SHAPES = 64
+SEEN_STEP = 64
 #: Boxes times positions that are decoded together: fewer call too often, more do not stay in a cache.
 TOGETHER = 8192
 
@@ -52,7 +52,7 @@ def fovea_of(windows: NDArray[np.int64]) -> Fovea:
     """What is seen to decode windows (B, 4), see `zoo.windows`; each row depends on its own window alone."""
     foveae = _around(windows)
     each = [_positions(fovea) for fovea in foveae]
-    most = -(-max(map(len, each)) // SHAPES) * SHAPES
+    most = -(-max(map(len, each)) // SEEN_STEP) * SEEN_STEP
     seen = np.zeros((len(each), most), np.int64)
     fine = np.zeros((len(each), most), np.float32)
     for row, positions in enumerate(each):

@@ -119,10 +119,11 @@ def graph_of(sam: Sam, name: GraphName) -> Graph:
     masks = torch.zeros(3, 1, LOGITS_SIZE, LOGITS_SIZE)
     if name != "prompts":
         beside: dict[str, Tensor] = {"masks": masks} if name in ("masks", "fovea_masks") else {}
-        places, sizes = _seen_in_part() if name in ("fovea", "fovea_masks") else _wanted_in_part()
+        foveated = name in ("fovea", "fovea_masks")
+        places, sizes = _fovea_examples() if foveated else _position_examples()
         return Graph(
             name,
-            (FoveatedDecoder if name in ("fovea", "fovea_masks") else WindowDecoder)(sam).eval(),
+            (FoveatedDecoder if foveated else WindowDecoder)(sam).eval(),
             {"embedding": embedding, "boxes": boxes, **places, **beside},
             {"embedding": {}, "boxes": {0: batch}, **sizes, **{key: {0: batch} for key in beside}},
             ("pixels", "iou"),
@@ -138,13 +139,13 @@ def graph_of(sam: Sam, name: GraphName) -> Graph:
     return Graph(name, PromptDecoder(sam).eval(), examples, {**dynamic, "has_mask": {}}, ("logits", "iou"))
 
 
-def _wanted_in_part() -> tuple[dict[str, Tensor], dict[str, dict[int, Any]]]:
+def _position_examples() -> tuple[dict[str, Tensor], dict[str, dict[int, Any]]]:
     """Examples and dynamic dimensions of what tells `windows` and `masks` where they are asked."""
     return {"positions": torch.arange(1000) * 12}, {"positions": {0: Dim("N")}}
 
 
-def _seen_in_part() -> tuple[dict[str, Tensor], dict[str, dict[int, Any]]]:
-    """The same of `fovea` and `fovea_masks`, of three boxes."""
+def _fovea_examples() -> tuple[dict[str, Tensor], dict[str, dict[int, Any]]]:
+    """Examples and dynamic dimensions of what tells `fovea` and `fovea_masks` what to see, for three boxes."""
     windows = np.array([[10, 20, 30, 40], [5, 5, 15, 10], [0, 50, 40, 64]])
     examples = {name: torch.from_numpy(array) for name, array in vars(fovea_of(windows)).items()}
     batch, seen = Dim("B"), Dim("seen")

@@ -35,7 +35,8 @@ def decode_objects(
         windows: (N, 4), where alone masks are wanted; None wants all of them.
         clock: where to add up the time.
         masks: logits (1, 256, 256) that prompt, too, for each object without clicks; none for none.
-        fovea: whether the decoder has a fovea, see `zoo.fovea`, around each window; not for objects with clicks.
+        fovea: whether the decoder has a fovea, see `zoo.fovea`, around each of `windows`, which it needs; never beside
+            clicks.
 
     Yields:
         An object's place in `boxes`, its logits (256, 256), and the IoU that is predicted of its mask.
@@ -51,7 +52,8 @@ def decode_objects(
             beside = [mask for place in places if (mask := of_places[place]) is not None]
             stacked = np.stack(beside) if beside else None
             with clock.measure("decode"):
-                if foveated and within is not None:
+                if foveated:
+                    assert within is not None
                     logits, iou = backend.decode_foveated(embedding, boxes[places], within, stacked)
                 else:
                     logits, iou = backend.decode_boxes(embedding, boxes[places], within, stacked)
@@ -63,12 +65,12 @@ def decode_objects(
             yield place, *alone
 
 
-def _batches(places: list[int], foveae: Windows | None) -> Iterator[tuple[list[int], bool]]:
-    """Which objects are decoded together, and whether with foveae, around windows (N, 4) of all; None for without."""
-    small = np.zeros(len(places), bool) if foveae is None else has_small_fovea(foveae[places])
+def _batches(places: list[int], windows: Windows | None) -> Iterator[tuple[list[int], bool]]:
+    """Which objects are decoded together, and whether with foveae around windows (N, 4) of all; None for without."""
+    small = np.zeros(len(places), bool) if windows is None else has_small_fovea(windows[places])
     near, whole = ([place for place, own in zip(places, small, strict=True) if own == it] for it in (True, False))
-    if foveae is not None and near:
-        for batch in batches_of(foveae[near]):
+    if windows is not None and near:
+        for batch in batches_of(windows[near]):
             yield [near[i] for i in batch], True
     for some in box_batches(len(whole)):
         yield whole[some], False
@@ -80,7 +82,7 @@ def decode_one(
     box: Floats,
     clicks: Clicks | None,
     mask: Floats | None = None,
-    fovea: NDArray[np.int64] | None = None,
+    window: NDArray[np.int64] | None = None,
 ) -> tuple[Floats, float]:
     """An object by itself, by the plain path, or with a fovea where `decode_objects` decodes it so.
 
@@ -90,13 +92,13 @@ def decode_one(
         box: (4,) in the prompt frame.
         clicks: if there are any.
         mask: logits (1, 256, 256) that prompt, too.
-        fovea: the window (4,) around which it is; None for none.
+        window: (4,), around which the decoder has a fovea; None for none.
 
     Returns:
         Logits (256, 256) and predicted IoU.
     """
-    if fovea is not None and clicks is None and has_small_fovea(fovea[None]).all():
-        logits, iou = backend.decode_foveated(embedding, box[None], fovea[None], None if mask is None else mask[None])
+    if window is not None and clicks is None and has_small_fovea(window[None]).all():
+        logits, iou = backend.decode_foveated(embedding, box[None], window[None], None if mask is None else mask[None])
         return logits[0, 0], float(iou[0, 0])
     points, labels = clicks or (None, None)
     beside = None if mask is None else mask[None]

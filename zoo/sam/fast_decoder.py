@@ -145,23 +145,32 @@ class FastDecoder(nn.Module):
         return self.pixels(image, mask_token, positions), iou
 
     def pixels(self, image: Tensor, mask_token: Tensor, places: Tensor) -> Tensor:
-        """The pixels (N, 4, 4) at places (N,) of an image (B, P, 256), counted through all rows."""
+        """Pixels (N, 4, 4) by tokens (B, 32) at places (N,) of an image (B, P, 256), counted through all rows."""
         box = places // image.shape[1]
         return _in_rows(self._upscale(image.flatten(0, 1)[places]) @ mask_token[box][:, :, None])
 
     def _look(self, embedding: Tensor, prompts: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """The image (B, 4096, 256) as each prompt made it, the mask's token (B, 32) and predicted IoU (B, 1)."""
+        """As `answer`, of the whole image."""
         features = None if masks is None else positions_first(self._features(masks))
         return self.answer(prompts, self.prompted(positions_first(embedding), features), self.image_pe)
 
     def answer(self, prompts: Tensor, image: PromptedImage, image_pe: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As `_look`, of an image (B or 1, P, 256) and the encoding of its positions, alike."""
+        """What prompts make of an image.
+
+        Args:
+            prompts: sparse embeddings (B, T, 256).
+            image: of P positions.
+            image_pe: (B or 1, P, 256), the encoding of its positions.
+
+        Returns:
+            The image (B, P, 256) as each prompt made it, the mask's token (B, 32) and predicted IoU (B, 1).
+        """
         iou_and_mask, seen = self._attend(self._tokens(prompts), image, image_pe)
         iou = self.decoder.iou_prediction_head(iou_and_mask[:, 0])[:, :1]
         return seen, self.decoder.output_hypernetworks_mlps[0](iou_and_mask[:, 1]), iou
 
     def _features(self, masks: Tensor) -> Tensor:
-        """Masks (B, 1, H, W) to the features of each position, H and W a quarter: (B, 16, H', W')."""
+        """Masks (B, 1, H, W) to the features of each position: (B, 16, H / 4, W / 4)."""
         for layer in self.prompt_encoder.mask_downscaling[:-1]:
             masks = layer(masks)
         return masks

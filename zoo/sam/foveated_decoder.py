@@ -24,7 +24,7 @@ class FoveatedDecoder(nn.Module):
 
     def __init__(self, sam: Sam) -> None:
         super().__init__()
-        self.decoder = FastDecoder(sam)
+        self.fast = FastDecoder(sam)
         self.register_buffer("cell_pe", _means(sam.prompt_encoder.get_dense_pe()).detach())
 
     def forward(
@@ -51,13 +51,11 @@ class FoveatedDecoder(nn.Module):
         """
         features = None if masks is None else self._features(masks, seen)
         positions = embedding.flatten(2).transpose(1, 2)
-        image = self.decoder.prompted(_seen_of(positions, _means(embedding), seen), features)
-        image_pe = _seen_of(self.decoder.image_pe, self.cell_pe, seen)
-        prompts = self.decoder.prompt_encoder.embed_boxes(boxes)
-        told, mask_token, iou = self.decoder.answer(
-            prompts, replace(image, log_counts=counts.log()[..., None]), image_pe
-        )
-        return self.decoder.pixels(told, mask_token, wanted), iou
+        image = self.fast.prompted(_seen_of(positions, _means(embedding), seen), features)
+        image_pe = _seen_of(self.fast.image_pe, self.cell_pe, seen)
+        prompts = self.fast.prompt_encoder.embed_boxes(boxes)
+        told, mask_token, iou = self.fast.answer(prompts, replace(image, log_counts=counts.log()[..., None]), image_pe)
+        return self.fast.pixels(told, mask_token, wanted), iou
 
     def _features(self, masks: Tensor, seen: Tensor) -> Tensor:
         """Features (B, S + CELLS, 16) of masks; convolutions of kernel and stride 2 are matrix products.
@@ -65,7 +63,7 @@ class FoveatedDecoder(nn.Module):
         Pixels are taken where they are seen, and their means over a cell, before anything is computed of them: the
         convolutions of whole masks would take as long as all else that a small box asks for.
         """
-        first, first_norm, _, second, second_norm, *_ = self.decoder.prompt_encoder.mask_downscaling
+        first, first_norm, _, second, second_norm, *_ = self.fast.prompt_encoder.mask_downscaling
         # The 16 pixels of a position, by place among its 2x2 and then within that.
         by_place = masks.unflatten(3, (-1, 2, 2)).unflatten(2, (-1, 2, 2)).permute(0, 1, 3, 6, 4, 7, 2, 5).flatten(1, 5)
         x = _seen_of(positions_first(by_place), _means(by_place), seen).unflatten(2, (4, 4))

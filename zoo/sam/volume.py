@@ -152,9 +152,9 @@ class _Segmenter:
         mask = self._mask_prompt(previous, clicks)
         prompt = self._prompt(number, previous, mask)
         self.clock.counts["decoded_prompts"] += 1
-        fovea = self._windows[number] if self.protocol.has_fovea else None
+        window = self._windows[number] if self.protocol.has_fovea else None
         with self.clock.measure("decode"):
-            return decode_one(self.backend, embedding, prompt, clicks, mask, fovea)
+            return decode_one(self.backend, embedding, prompt, clicks, mask, window)
 
     def sweep(self, walks: list[Walk]) -> None:
         """Where objects begin first, then through the volume twice, with all objects of a slice decoded together.
