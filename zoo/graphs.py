@@ -123,7 +123,7 @@ def graph_of(sam: Sam, name: GraphName) -> Graph:
         places, sizes = _fovea_examples() if foveated else _position_examples()
         return Graph(
             name,
-            (FoveatedDecoder if foveated else WindowDecoder)(sam).eval(),
+            (FoveatedDecoder(FastDecoder(sam)) if foveated else WindowDecoder(sam)).eval(),
             {"embedding": embedding, "boxes": boxes, **places, **beside},
             {"embedding": {}, "boxes": {0: batch}, **sizes, **{key: {0: batch} for key in beside}},
             ("pixels", "iou"),

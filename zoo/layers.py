@@ -29,6 +29,10 @@ class LayerNorm2d(nn.Module):
         normalised = (x - mean) * torch.rsqrt(variance + self.eps)
         return normalised * self.weight[:, None, None] + self.bias[:, None, None]
 
+    def of_last(self, x: Tensor) -> Tensor:
+        """As `forward`, of channels that come last: (..., C) to (..., C)."""
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
 
 class ConvBn(nn.Sequential):
     """Convolution without bias, then BatchNorm, under the keys `c` and `bn` that LeViT gave them.

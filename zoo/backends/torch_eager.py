@@ -42,7 +42,8 @@ class TorchBackend:
         self._encoder: Callable[[Tensor], Tensor] = sam.image_encoder
         with torch.no_grad():
             self._image_pe = sam.prompt_encoder.get_dense_pe()
-            self._fast_decoder, self._foveated_decoder = FastDecoder(sam), FoveatedDecoder(sam)
+            self._fast_decoder = FastDecoder(sam)
+            self._foveated_decoder = FoveatedDecoder(self._fast_decoder)
 
     def encode(self, images: Floats) -> Floats:
         """As `Backend.encode`."""

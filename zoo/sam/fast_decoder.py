@@ -220,7 +220,7 @@ class FastDecoder(nn.Module):
         norm: LayerNorm2d
         first, norm, _, second, _ = self.decoder.output_upscaling  # type: ignore[assignment]
         x = _transposed_convolution(first, image)
-        x = F.gelu(F.layer_norm(x, (first.out_channels,), norm.weight, norm.bias, norm.eps))
+        x = F.gelu(norm.of_last(x))
         x = F.gelu(_transposed_convolution(second, x.view(-1, first.out_channels)))
         return x.view(-1, 16, second.out_channels)
 

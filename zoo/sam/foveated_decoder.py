@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.fovea import CELL
+from zoo.layers import LayerNorm2d
 from zoo.sam.fast_decoder import FastDecoder, positions_first
-from zoo.sam.model import Sam
 
 
 class FoveatedDecoder(nn.Module):
     """Prompt encoder and mask decoder for box prompts, with masks if need be, that see an embedding through a fovea.
 
-    Shares the parameters of `sam`.
+    Args:
+        fast: whose parameters and steps it shares.
     """
 
     cell_pe: Tensor
 
-    def __init__(self, sam: Sam) -> None:
+    def __init__(self, fast: FastDecoder) -> None:
         super().__init__()
-        self.fast = FastDecoder(sam)
-        self.register_buffer("cell_pe", _means(sam.prompt_encoder.get_dense_pe()).detach())
+        self.fast = fast
+        self.register_buffer("cell_pe", _means(fast.prompt_encoder.get_dense_pe()).detach())
 
     def forward(
         self,
@@ -63,12 +63,16 @@ class FoveatedDecoder(nn.Module):
         Pixels are taken where they are seen, and their means over a cell, before anything is computed of them: the
         convolutions of whole masks would take as long as all else that a small box asks for.
         """
-        first, first_norm, _, second, second_norm, *_ = self.fast.prompt_encoder.mask_downscaling
+        first: nn.Conv2d
+        second: nn.Conv2d
+        first_norm: LayerNorm2d
+        second_norm: LayerNorm2d
+        first, first_norm, _, second, second_norm, *_ = self.fast.prompt_encoder.mask_downscaling  # type: ignore[assignment]
         # The 16 pixels of a position, by place among its 2x2 and then within that.
         by_place = masks.unflatten(3, (-1, 2, 2)).unflatten(2, (-1, 2, 2)).permute(0, 1, 3, 6, 4, 7, 2, 5).flatten(1, 5)
         x = _seen_of(positions_first(by_place), _means(by_place), seen).unflatten(2, (4, 4))
-        x = F.gelu(_norm(first_norm, _convolution(first, x)))
-        return F.gelu(_norm(second_norm, _convolution(second, x.flatten(2))))
+        x = F.gelu(first_norm.of_last(_convolution(first, x)))
+        return F.gelu(second_norm.of_last(_convolution(second, x.flatten(2))))
 
 
 def _means(image: Tensor) -> Tensor:
@@ -85,11 +89,6 @@ def _seen_of(positions: Tensor, means: Tensor, seen: Tensor) -> Tensor:
     return torch.cat([own, means.expand(seen.shape[0], -1, -1)], dim=1)
 
 
-def _convolution(convolution: Any, x: Tensor) -> Tensor:
+def _convolution(convolution: nn.Conv2d, x: Tensor) -> Tensor:
     """Of kernel and stride 2, of the channels of four pixels after another: (..., 4 * C) to (..., C')."""
     return F.linear(x, convolution.weight.permute(0, 2, 3, 1).flatten(1), convolution.bias)
-
-
-def _norm(norm: Any, x: Tensor) -> Tensor:
-    """`LayerNorm2d` of channels that come last."""
-    return F.layer_norm(x, norm.weight.shape, norm.weight, norm.bias, norm.eps)
