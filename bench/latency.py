@@ -24,7 +24,7 @@ from zoo.transforms import LOW_RES_PX
 K = TypeVar("K")
 
 #: What is timed of a candidate by itself.
-PARTS = ("encode", "decode", "decode_boxes")
+PARTS = ("encode", "decode", "decode_boxes", "decode_foveated")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class StartedParts:
 
 
 def start_parts(backend: Backend, warmup: int, on_call: Callable[[], None] = lambda: None) -> StartedParts:
-    """Calls encoder, decoder of one box, and fast path of a batch of boxes, each for the first time.
+    """Calls encoder, decoder of one box, and fast path and fovea of a batch of boxes, each for the first time.
 
     Args:
         backend: the model in a runtime, which may fail only now.
@@ -92,10 +92,12 @@ def start_parts(backend: Backend, warmup: int, on_call: Callable[[], None] = lam
     """
     embedding, prompts = decoder_input(backend)
     boxes = np.repeat(np.asarray(prompts.boxes), BOXES_A_BATCH, axis=0)
+    windows = np.round(boxes * (EMBEDDING_SIZE / backend.spec.prompt_frame)).astype(np.int64)
     calls: dict[str, Callable[[], object]] = {
         "encode": partial(backend.encode, encoder_input(backend)),
         "decode": partial(backend.decode, embedding, prompts),
         "decode_boxes": partial(backend.decode_boxes, embedding, boxes),
+        "decode_foveated": partial(backend.decode_foveated, embedding, boxes, windows),
     }
     samples = {part: start(call, warmup, on_call) for part, call in calls.items()}
     return StartedParts(calls, samples, {"boxes": BOXES_A_BATCH, "warmup": warmup, "input_px": backend.spec.image_size})

@@ -45,6 +45,8 @@ MEASUREMENTS: Mapping[str, tuple[str, ...]] = {
         "decode_first_s",
         "decode_boxes_s",
         "decode_boxes_first_s",
+        "decode_foveated_s",
+        "decode_foveated_first_s",
         "boxes",
         "warmup",
         "input_px",

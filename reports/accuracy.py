@@ -13,10 +13,10 @@ from reports.candidates import (
     Candidate,
     Reading,
     label_candidates,
-    label_protocols,
 )
 from reports.case_info import CaseInfo
 from reports.fields import listed
+from reports.rules import label_protocols
 from reports.statistics import number
 from reports.tables import NOTHING, Table, flatten, significant
 

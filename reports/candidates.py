@@ -1,11 +1,11 @@
-"""Candidates and protocols as values, their labels, and which candidate the others are compared to."""
+"""Candidates as values, their labels, and which one the others are compared to."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
@@ -20,28 +20,6 @@ FLOOR = "box ellipse"
 DEFAULT_BASELINE = "tinyvit"
 #: From the published baseline to the fastest: the first that a case has is its baseline's.
 PROTOCOL_ORDER = ("per_object", "cached", "batched")
-#: What records of volumes leave out where it was not asked for.
-UNASKED: Mapping[str, Any] = {
-    "clicks": 0,
-    "box_prior": 0.0,
-    "mask_prompts": False,
-    "starts": 1,
-    "zoom": False,
-    "fovea": False,
-}
-#: The published scripts, by the way that each goes through a volume, and the rule of both.
-SCRIPTS = {"per_object": "litemedsam", "cached": "rep_medsam"}
-SCRIPT_RULE: Mapping[str, Any] = {
-    **UNASKED,
-    "z_range": "inclusive",
-    "box_dilation_px": 3,
-    "box_rounding": "truncate",
-    "resize": None,
-    "propagate": True,
-    "mask_value": "label",
-    "overlap": "last",
-    "within_box": False,
-}
 
 
 @dataclass(frozen=True)
@@ -193,7 +171,7 @@ def lasting_names(sides: Iterable[Iterable[Candidate]]) -> dict[Candidate, str]:
     for side in distinct:
         weights |= Counter(name for name, _ in {(lasting_name(who), who.sha256) for who in side})
     names = {who: lasting_name(who) for side in distinct for who in side}
-    return {who: _join(name, _field(who, "sha256") if weights[name] > 1 else "") for who, name in names.items()}
+    return {who: joined(name, _field(who, "sha256") if weights[name] > 1 else "") for who, name in names.items()}
 
 
 def protocol_id(protocol: Mapping[str, Any] | None) -> str:
@@ -217,56 +195,8 @@ def label_candidates(candidates: Iterable[Candidate]) -> tuple[dict[Candidate, s
         told: dict[str, set[str]] = {}
         for who, label in labels.items():
             told.setdefault(label, set()).add(_field(who, name))
-        labels = {w: _join(label, _field(w, name)) if len(told[label]) > 1 else label for w, label in labels.items()}
+        labels = {w: joined(label, _field(w, name)) if len(told[label]) > 1 else label for w, label in labels.items()}
     return labels, ", ".join(filter(None, shared))
-
-
-def label_protocols(records: Iterable[Reading]) -> tuple[dict[str, str], str]:
-    """Labels of protocols by `protocol_id`: the name, with the options that are not most records'; and those.
-
-    Images have no name, and not all of the options. What is a published script's rule is called by the script alone,
-    and its options count for no others'.
-    """
-    members: Counter[str] = Counter()
-    distinct: dict[str, dict[str, Any]] = {}
-    for record in records:
-        if record.protocol:
-            members[record.protocol_id] += 1
-            distinct.setdefault(record.protocol_id, record.protocol)
-    asked: dict[bool, set[str]] = {False: set(), True: set()}
-    for protocol in distinct.values():
-        asked["name" in protocol] |= protocol.keys()
-    distinct = {key: _with_unasked(protocol, asked["name" in protocol]) for key, protocol in distinct.items()}
-    options = dict.fromkeys(option for protocol in distinct.values() for option in protocol if option != "name")
-    values: dict[str, Counter[str]] = {option: Counter() for option in options}
-    scripts = {key: script for key, protocol in distinct.items() if (script := _script_of(protocol))}
-    for key, protocol in distinct.items():
-        for option in protocol.keys() & options if key not in scripts else ():
-            values[option][json.dumps(protocol[option])] += members[key]
-    usual = {option: json.loads(counts.most_common(1)[0][0]) for option, counts in values.items() if counts}
-    labels = {key: _join(str(own.get("name", "")), *_unusual(own, usual)) for key, own in distinct.items()} | scripts
-    shared = (f"{option} {usual[option]}{' where not said' if len(values[option]) > 1 else ''}" for option in usual)
-    return labels | {"": ""}, ", ".join(shared)
-
-
-def _script_of(protocol: Mapping[str, Any]) -> str | None:
-    """The published script whose way and rule a protocol is, if any."""
-    rule = all(protocol.get(option, UNASKED.get(option)) == value for option, value in SCRIPT_RULE.items())
-    return SCRIPTS.get(protocol.get("name", "")) if rule else None
-
-
-def _with_unasked(protocol: Mapping[str, Any], asked: Collection[str]) -> dict[str, Any]:
-    """A protocol with the options that records have only where they were asked for, if any of its kind was."""
-    of_images = {"clicks": 0, "box_prior": 0.0, "box_margin_px": 0, "best_dice": False, "fovea": False}
-    unasked = UNASKED if "name" in protocol else of_images
-    return {option: value for option, value in unasked.items() if option in asked} | dict(protocol)
-
-
-def _unusual(protocol: Mapping[str, Any], usual: Mapping[str, Any]) -> Iterator[str]:
-    """`overlap last`, `no propagate`: the options of a protocol that differ from the usual ones."""
-    for option, value in usual.items():
-        if option in protocol and (own := protocol[option]) != value:
-            yield f"{'' if own else 'no '}{option}" if isinstance(own, bool) else f"{option} {own}"
 
 
 def choose_baseline(rows: Sequence[Row], encoder: str | None) -> Row | None:
@@ -295,10 +225,11 @@ def _preference(row: Timed) -> tuple[int, bool, bool, float]:
 def _label(candidate: Candidate, shown: Collection[str]) -> str:
     if candidate.encoder == FLOOR:
         return FLOOR
-    return _join(candidate.encoder or "-", *(_field(candidate, name) for name in shown))
+    return joined(candidate.encoder or "-", *(_field(candidate, name) for name in shown))
 
 
-def _join(*parts: str) -> str:
+def joined(*parts: str) -> str:
+    """Those that are not empty, in a row."""
     return ", ".join(filter(None, parts))
 
 

@@ -11,11 +11,11 @@ from reports.candidates import (
     Reading,
     choose_baseline,
     label_candidates,
-    label_protocols,
 )
 from reports.case_info import CaseInfo
 from reports.fields import integer
 from reports.published import Published, published_case
+from reports.rules import label_protocols
 from reports.statistics import Ratio, Samples, Spread, finite_samples, median_of, ratio_of_medians, spread_of
 from reports.tables import NOTHING, SPEEDUP, Table, flatten, significant, speedup_cell, whole
 
@@ -179,12 +179,12 @@ def _is_main(row: CaseRow, of_case: Sequence[CaseRow]) -> bool:
     return row.is_baseline or row.median_s <= min(same)
 
 
-def shared_settings(records: Iterable[Reading]) -> str:
-    """In words, what all case records share: of candidates and of protocols."""
+def shared_settings(records: Iterable[Reading], *, in_short: bool = False) -> str:
+    """In words, what all case records share: of candidates and of protocols, each option or what is no default."""
     passes = [record for record in records if record.kind == "latency" and record.case]
     _, candidate = label_candidates(record.who for record in passes)
-    _, options = label_protocols(passes)
-    return "; ".join(filter(None, (candidate, options)))
+    _, rule = label_protocols(passes)
+    return "; ".join(filter(None, (candidate, rule.in_short() if in_short else rule.in_full())))
 
 
 def _case_row(

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from reports.accuracy import LabelKey
-from reports.candidates import Candidate, Reading, label_protocols, lasting_names
+from reports.candidates import Candidate, Reading, lasting_names
 from reports.case_info import CaseInfo
 from reports.load import latencies_of_runs, load_records
 from reports.machine import MachineReport, machine_reports
 from reports.paired import NOT_SHOWN, Difference, difference, difference_cell, p_cell
+from reports.rules import label_protocols
 from reports.statistics import MIN_SAMPLES, Ratio, Samples, ratio_of_medians, run_samples, spread_of
 from reports.tables import markdown_table, milliseconds, ratio_cell, significant
 

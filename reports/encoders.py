@@ -21,8 +21,9 @@ from reports.tables import (
     whole,
 )
 
-#: Heading of `EncoderRow.box_s`.
+#: Headings of `EncoderRow.box_s` and `EncoderRow.foveated_s`.
 FAST_PATH = "fast path, a box (ms)"
+FOVEA = "fovea, a box (ms)"
 #: The runtime and precision that an encoder's others are compared with: what runs everywhere.
 COMMON = ("torch", "fp32")
 #: Relative difference between the two counters that is worth a word.
@@ -51,6 +52,7 @@ class EncoderRow:
         encode_first_s: the very first call.
         decode_s: spread of the seconds of one prompt by the plain decoder.
         box_s: spread of the seconds of a box among others by the fast path.
+        foveated_s: likewise with a fovea.
         speedup: median latency of the baseline's encoder over this one's.
         is_baseline: whether ratios of its number of threads are taken to this row.
     """
@@ -72,6 +74,7 @@ class EncoderRow:
     encode_first_s: float = math.nan
     decode_s: Spread = field(default_factory=Spread)
     box_s: Spread = field(default_factory=Spread)
+    foveated_s: Spread = field(default_factory=Spread)
     speedup: Ratio = field(default_factory=Ratio)
     is_baseline: bool = False
 
@@ -141,7 +144,8 @@ def encoder_tables(rows: Sequence[EncoderRow]) -> list[Table]:
     visible = [(r.candidate.encoder, r.candidate.variant, r.candidate.backend, r.candidate.precision) for r in rows]
     same_looking = len({(*name, row.candidate.threads) for name, row in zip(visible, rows, strict=True)}) < len(rows)
     several_runs = len({row.run_id for row in rows if row.run_id}) > 1
-    shown = [_shown(row, weights=same_looking, run=several_runs) for row in rows]
+    fovea = any(row.foveated_s.n for row in rows)
+    shown = [_shown(row, weights=same_looking, fovea=fovea, run=several_runs) for row in rows]
     return [Table("encoders", "Encoders", shown, [flatten(row) for row in rows], _notes(rows))]
 
 
@@ -181,7 +185,10 @@ def _with_cost(row: EncoderRow, record: Reading) -> EncoderRow:
 def _with_parts(row: EncoderRow, record: Reading) -> EncoderRow:
     found = record.measurements
     encode, decode = (_part_samples(record, key) for key in ("encode_s", "decode_s"))
-    boxes = _part_samples(record, "decode_boxes_s", calls_in_one=number(found.get("boxes")))
+    boxes, foveated = (
+        _part_samples(record, key, calls_in_one=number(found.get("boxes")))
+        for key in ("decode_boxes_s", "decode_foveated_s")
+    )
     return replace(
         row,
         input_px=number(found.get("input_px")),
@@ -191,6 +198,7 @@ def _with_parts(row: EncoderRow, record: Reading) -> EncoderRow:
         encode_first_s=number(found.get("encode_first_s")),
         decode_s=spread_of(decode),
         box_s=spread_of(boxes),
+        foveated_s=spread_of(foveated),
     )
 
 
@@ -227,12 +235,13 @@ def _merge(cost: EncoderRow, run: EncoderRow, base: EncoderRow, *, is_baseline: 
         encode_first_s=run.encode_first_s,
         decode_s=run.decode_s,
         box_s=run.box_s,
+        foveated_s=run.foveated_s,
         speedup=ratio_of_medians(base.encode_samples, run.encode_samples),
         is_baseline=is_baseline,
     )
 
 
-def _shown(row: EncoderRow, *, weights: bool, run: bool) -> dict[str, str]:
+def _shown(row: EncoderRow, *, weights: bool, fovea: bool, run: bool) -> dict[str, str]:
     who = row.candidate
     return (
         {"encoder": who.encoder, "variant": who.variant}
@@ -247,6 +256,7 @@ def _shown(row: EncoderRow, *, weights: bool, run: bool) -> dict[str, str]:
             "encoder (ms), median [IQR]": spread_ms(row.encode_s),
             "decoder (ms)": milliseconds(row.decode_s.median),
             FAST_PATH: milliseconds(row.box_s.median),
+            **({FOVEA: milliseconds(row.foveated_s.median)} if fovea else {}),
             "first call (ms)": milliseconds(row.encode_first_s),
             SPEEDUP: speedup_cell(row.speedup, is_baseline=row.is_baseline),
         }
@@ -260,8 +270,8 @@ def _notes(rows: Sequence[EncoderRow]) -> tuple[str, ...]:
     notes = (
         [
             f"Encoder and decoder: {'/'.join(map(str, rounds))} calls each; the decoder decodes one box, the fast path "
-            "a batch of boxes on one image, whole masks of each; `segment` needs only what lies in the boxes, and "
-            "decodes small ones with a fovea."
+            "a batch of boxes on one image, whole masks of each; with a fovea, as `segment` by default, what lies in "
+            "boxes half as wide and high as the image."
         ]
         if rounds
         else []

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from reports.candidates import Candidate, Reading, label_protocols, lasting_names
+from reports.candidates import Candidate, Reading, lasting_names
 from reports.load import latencies_of_runs
 from reports.provenance import short_commit
+from reports.rules import label_protocols
 from reports.statistics import Samples, ratio_of_medians, run_samples, spread_of
 from reports.tables import NOTHING, Table, flatten, ratio_cell, spread_ms
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from reports.candidates import Candidate, Reading, label_candidates, label_protocols, lasting_name
+from reports.candidates import Candidate, Reading, label_candidates, lasting_name
 from reports.case_info import CaseInfo
 from reports.fields import listed, mapped
 from reports.load import Loaded
+from reports.rules import label_protocols
 from reports.tables import NOTHING, Table
 
 #: Instruction sets of which a machine's first that it has tell most: products in bfloat16 and int8, then float32.

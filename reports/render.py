@@ -129,7 +129,7 @@ def _short_tables(reports: Sequence[MachineReport]) -> str:
 
 def _measured_on(report: MachineReport) -> str:
     threads = "/".join(str(n) for n in sorted({row.candidate.threads for row in report.encoders}))
-    settings = shared_settings(report.records) or f"{threads} threads"
+    settings = shared_settings(report.records, in_short=True) or f"{threads} threads"
     return f"Measured on {report.title}; {settings}; machine `{report.machine}`."
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from reports.accuracy import AccuracyRow, Mean, accuracy_rows, on_shared_labels, read_scores
 from reports.candidates import FLOOR, Candidate, Reading
-from reports.encoders import FAST_PATH, EncoderRow, encoder_rows, is_common, timed
+from reports.encoders import FAST_PATH, FOVEA, EncoderRow, encoder_rows, is_common, timed
 from reports.statistics import Ratio, ratio_of_medians
 from reports.tables import NOTHING, Table, flatten, milliseconds, speedup_cell
 
@@ -26,6 +26,7 @@ class TradeoffRow:
         candidate: what was measured.
         encode_s: median latency of the encoder.
         box_s: median latency of a box among others by the fast path.
+        foveated_s: likewise with a fovea; NaN in runs of before.
         speedup: over the same encoder in fp32, in torch where that was timed.
         is_reference: whether this is that one.
         images: DSC over the labels of images; an empty one where none was scored.
@@ -38,6 +39,7 @@ class TradeoffRow:
     candidate: Candidate
     encode_s: float = math.nan
     box_s: float = math.nan
+    foveated_s: float = math.nan
     speedup: Ratio = field(default_factory=Ratio)
     is_reference: bool = False
     images: Mean = field(default_factory=Mean)
@@ -67,7 +69,9 @@ def tradeoff_tables(rows: Sequence[TradeoffRow]) -> list[Table]:
     if len([row for row in rows if row.candidate.encoder != FLOOR]) < 2:
         return []
     of_threads = len({row.candidate.threads for row in rows if row.candidate.encoder != FLOOR}) > 1
-    shown, data = [_shown(row, of_threads) for row in rows], [flatten(row) for row in rows]
+    fovea = any(math.isfinite(row.foveated_s) for row in rows)
+    shown = [_shown(row, of_threads=of_threads, fovea=fovea) for row in rows]
+    data = [flatten(row) for row in rows]
     return [Table("tradeoff", TITLE, shown, data, _notes(rows), ENCODER)]
 
 
@@ -108,6 +112,7 @@ def _row(
         candidate=who,
         encode_s=speed.encode_s.median,
         box_s=speed.box_s.median,
+        foveated_s=speed.foveated_s.median,
         speedup=ratio_of_medians(reference.encode_samples, speed.encode_samples) if reference else Ratio(),
         is_reference=speed is reference,
         images=_mean(who, "2D", everything),
@@ -139,7 +144,7 @@ def _model(who: Candidate) -> tuple[str, str, int]:
     return who.encoder, who.sha256, who.threads
 
 
-def _shown(row: TradeoffRow, of_threads: bool) -> dict[str, str]:
+def _shown(row: TradeoffRow, *, of_threads: bool, fovea: bool) -> dict[str, str]:
     who = row.candidate
     threads = {"threads": str(who.threads or NOTHING)} if of_threads else {}
     cells = {
@@ -149,7 +154,7 @@ def _shown(row: TradeoffRow, of_threads: bool) -> dict[str, str]:
         "precision": who.precision or NOTHING,
         **threads,
         "encoder (ms)": milliseconds(row.encode_s),
-        FAST_PATH: milliseconds(row.box_s),
+        **({FOVEA: milliseconds(row.foveated_s)} if fovea else {FAST_PATH: milliseconds(row.box_s)}),
         "speed-up": speedup_cell(row.speedup, is_baseline=row.is_reference),
         "DSC, images": f"{row.images.mean:.3f}" if row.images.n else NOTHING,
         "DSC, volumes": f"{row.volumes.mean:.3f}" if row.volumes.n else NOTHING,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reports.candidates import fastest_of
-from reports.encoders import FAST_PATH, EncoderRow, is_common
+from reports.encoders import FAST_PATH, FOVEA, EncoderRow, is_common
 from reports.statistics import ratio_of_medians
 from reports.tables import NOTHING, Table, milliseconds, significant, speedup_cell, whole
 
@@ -61,6 +61,7 @@ def short_zoo_rows(rows: Sequence[EncoderRow]) -> list[dict[str, str]]:
 def short_runtime_rows(rows: Sequence[EncoderRow]) -> list[dict[str, str]]:
     """Encoder by runtime by precision, of encoders timed in more than one; the slowest of an encoder first."""
     shown: list[dict[str, str]] = []
+    fovea = any(row.foveated_s.n for row in rows)
     for group in _by_encoder(rows):
         common = _common(group)
         if common is None or len(group) < 2:
@@ -76,6 +77,7 @@ def short_runtime_rows(rows: Sequence[EncoderRow]) -> list[dict[str, str]]:
                     "encoder (ms)": milliseconds(row.median_s),
                     "decoder, one box (ms)": milliseconds(row.decode_s.median),
                     FAST_PATH: milliseconds(row.box_s.median),
+                    **({FOVEA: milliseconds(row.foveated_s.median)} if fovea else {}),
                     "speed-up": speedup_cell(ratio, is_baseline=row is common),
                 }
             )

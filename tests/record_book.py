@@ -70,10 +70,15 @@ class Book:
         }
         self.add("cost", who, measurements, **fields)
 
-    def parts(self, who: dict[str, Any], encode_s: list[float | None], **fields: Any) -> None:
+    def parts(
+        self, who: dict[str, Any], encode_s: list[float | None], foveated_s: float | None = None, **fields: Any
+    ) -> None:
+        """Four boxes are decoded together; `foveated_s` of records of before is None."""
         decode_s = [0.08] * len(encode_s)
         measurements = {"encode_s": encode_s, "encode_first_s": 1.5, "decode_s": decode_s, "input_px": 256}
         measurements |= {"decode_boxes_s": [0.06] * len(encode_s), "boxes": 4}
+        if foveated_s is not None:
+            measurements["decode_foveated_s"] = [foveated_s] * len(encode_s)
         self.add("latency", who, measurements, **fields)
 
     def one_pass(

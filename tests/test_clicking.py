@@ -16,7 +16,8 @@ from test_volume import volume
 
 from bench.clicking import click_on_errors
 from cli import main
-from reports.candidates import label_protocols, protocol_id
+from reports.candidates import protocol_id
+from reports.rules import label_protocols
 from zoo.data.case import Case
 from zoo.data.clicks import Click
 from zoo.sam.image import segment_image
@@ -92,8 +93,9 @@ def test_protocols_with_and_without_clicks_have_names_of_their_own() -> None:
     records: Any = [SimpleNamespace(protocol=one, protocol_id=protocol_id(one)) for one in protocols]
     labels, shared = label_protocols(records)
     assert [labels[record.protocol_id] for record in records] == ["", "clicks 1", "clicks 2"]
-    assert shared == "clicks 0 where not said, zoom True"
-    assert label_protocols(records[:1]) == ({protocol_id(protocols[0]): "", "": ""}, "zoom True")
+    assert shared.in_full() == "clicks 0 where not said, zoom True"
+    labels, shared = label_protocols(records[:1])
+    assert (labels, shared.in_full()) == ({protocol_id(protocols[0]): "", "": ""}, "zoom True")
 
 
 def test_walks_with_and_without_mask_prompts_have_names_of_their_own() -> None:
@@ -105,7 +107,7 @@ def test_walks_with_and_without_mask_prompts_have_names_of_their_own() -> None:
     assert [labels[record.protocol_id] for record in records] == ["", "batched", "batched, mask_prompts"]
     labels, shared = label_protocols([records[0], records[2]])
     assert [labels[record.protocol_id] for record in (records[0], records[2])] == ["", "batched"]
-    assert shared == "zoom True, mask_prompts True"
+    assert shared.in_full() == "zoom True, mask_prompts True"
     labels, _ = label_protocols([records[0], records[1], records[2], records[2]])
     assert labels[records[1].protocol_id] == "batched, no mask_prompts"
 
@@ -116,7 +118,7 @@ def test_walks_from_the_middle_are_told_from_those_that_look_for_a_start() -> No
     records: Any = [SimpleNamespace(protocol=one, protocol_id=protocol_id(one)) for one in protocols]
     labels, shared = label_protocols([records[0], *records])
     assert [labels[record.protocol_id] for record in records] == ["batched", "batched, starts 3"]
-    assert shared == "starts 1 where not said"
+    assert shared.in_full() == "starts 1 where not said"
 
 
 def test_priors_margins_and_best_dice_are_told_from_none() -> None:
@@ -132,9 +134,9 @@ def test_priors_margins_and_best_dice_are_told_from_none() -> None:
         "box_prior 0.0, box_margin_px 0, no best_dice",
         "",
     ]
-    assert "box_prior 0.5 where not said" in shared
-    assert "box_margin_px 2 where not said" in shared
-    assert "best_dice True where not said" in shared
+    assert "box_prior 0.5 where not said" in shared.in_full()
+    assert "box_margin_px 2 where not said" in shared.in_full()
+    assert "best_dice True where not said" in shared.in_full()
 
 
 def test_volumes_in_tiles_are_told_from_whole_ones() -> None:
@@ -143,10 +145,10 @@ def test_volumes_in_tiles_are_told_from_whole_ones() -> None:
     records: Any = [SimpleNamespace(protocol=one, protocol_id=protocol_id(one)) for one in protocols]
     labels, shared = label_protocols(records)
     assert [labels[record.protocol_id] for record in records] == ["", "batched, no zoom", "batched"]
-    assert shared == "zoom True where not said"
+    assert shared.in_full() == "zoom True where not said"
     labels, shared = label_protocols(records[:2])
     assert [labels[record.protocol_id] for record in records[:2]] == ["", "batched"]
-    assert shared == "zoom True"
+    assert shared.in_full() == "zoom True"
 
 
 def test_bench_tells_of_mask_prompts_where_weights_know_them(tmp_path: Path) -> None:

@@ -36,6 +36,16 @@ def test_encoder_table_by_hand(book: Book) -> None:
     assert fast["speed-up [95 % CI]"].endswith("] u")
 
 
+def test_foveae_have_a_column_where_they_were_timed(book: Book) -> None:
+    """Records of before have none; then all of the image is what a box is decoded of."""
+    book.parts(TINYVIT, [1.0, 1.0])
+    assert "fovea, a box" not in book.report()
+    book.parts(REPVIT, [0.5, 0.5], foveated_s=0.02)
+    before, now = rows_of(book.report(), "Encoders")
+    assert (before["fovea, a box (ms)"], now["fovea, a box (ms)"]) == ("-", "5.00")
+    assert now["fast path, a box (ms)"] == "15.0"
+
+
 def test_counters_that_differ_are_flagged(book: Book) -> None:
     book.cost(TINYVIT, gmacs=100.0, second=100.9)
     book.cost(REPVIT, gmacs=100.0, second=101.1)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -12,8 +13,9 @@ from click.testing import CliRunner
 from record_book import REPVIT, Book
 
 from compress.options import PROTOCOLS, SCRIPTS, protocols_of, rule_options
-from reports.candidates import label_protocols
+from reports.candidates import protocol_id
 from reports.load import load_records
+from reports.rules import label_protocols
 from zoo.registry import encoder_spec
 from zoo.sam import rule
 from zoo.sam.rule import Protocol2D, Protocol3D
@@ -91,5 +93,28 @@ def test_reports_call_a_scripts_rule_by_its_name(script: str, tmp_path: Path) ->
     named = {label.split(",")[0] for label in labels.values()}
     assert named == {"", "batched", SCRIPTS[script], script}
     assert script in labels.values()
-    assert "overlap density" in usual
-    assert "mask_value" in usual
+    assert "overlap density" in usual.in_full()
+    assert "mask_value" in usual.in_full()
+
+
+def told_in_short(*rules: Protocol3D | Protocol2D) -> str:
+    """Of records by these rules, of weights that were trained for masks."""
+    spec = replace(encoder_spec("repvit"), mask_prompts=True)
+    protocols = [rule.recorded(spec) for rule in rules]
+    records: Any = [SimpleNamespace(protocol=one, protocol_id=protocol_id(one)) for one in protocols]
+    return label_protocols(records)[1].in_short()
+
+
+def test_a_page_tells_of_a_rule_what_is_no_default() -> None:
+    image, volume = Protocol2D(), Protocol3D()
+    assert told_in_short() == ""
+    assert told_in_short(image, volume) == "the default rule"
+    assert told_in_short(volume, volume, Protocol3D(starts=5)) == "the default rule where not said"
+    assert told_in_short(image, Protocol3D(starts=5)) == "the default rule, but for starts 5"
+    assert told_in_short(volume, *[Protocol3D(starts=1)] * 2) == "the default rule, but for starts 1 where not said"
+    without = Protocol2D(fovea=False), Protocol3D(fovea=False)
+    assert told_in_short(*without) == "the default rule, but for fovea False", (
+        "records tell of it where it was asked for"
+    )
+    both = told_in_short(*[Protocol3D(starts=5)] * 2, volume, Protocol3D(starts=5, zoom=False))
+    assert both == "the default rule where not said, but for starts 5 where not said"

@@ -163,6 +163,20 @@ def test_a_page_says_what_it_was_measured_on(book: Book, tmp_path: Path) -> None
     assert "Weights: repvit.pth 0123456789ab." in text
 
 
+def test_a_box_is_timed_as_segment_decodes_it(book: Book) -> None:
+    """With a fovea, where a run has timed that."""
+    for who, encode_s in ((FLOAT, 0.4), (INT8, 0.1)):
+        book.parts(who, [encode_s] * 6)
+        book.scores(who, [0.9])
+    *_, row = rows_of(book.report(), TRADEOFF)
+    assert (row["fast path, a box (ms)"], "fovea, a box (ms)" in row) == ("15.0", False)
+    for who, encode_s in ((FLOAT, 0.4), (INT8, 0.1)):
+        book.parts(who, [encode_s] * 6, foveated_s=0.02, run_id="run2")
+        book.scores(who, [0.9], run_id="run2")
+    *_, row = rows_of(book.report(), TRADEOFF)
+    assert (row["fovea, a box (ms)"], "fast path, a box (ms)" in row) == ("5.00", False)
+
+
 def test_what_clicks_made_of_a_candidate_is_not_what_it_scores(book: Book) -> None:
     """A later run of the same records has a third one, and scored the first two with clicks alone."""
     score_run(book, FLOAT, 0.4, 0.8, 0.8, 0.8)

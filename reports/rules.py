@@ -1,0 +1,134 @@
+"""The rule that cases were segmented by: what tells it from others, and in words what most records share."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from reports.candidates import Reading, joined
+from zoo.sam.rule import Protocol2D, Protocol3D
+
+#: What records of volumes leave out where it was not asked for.
+UNASKED: Mapping[str, Any] = {
+    "clicks": 0,
+    "box_prior": 0.0,
+    "mask_prompts": False,
+    "starts": 1,
+    "zoom": False,
+    "fovea": False,
+}
+#: Likewise records of images.
+UNASKED_OF_IMAGES: Mapping[str, Any] = {
+    "clicks": 0,
+    "box_prior": 0.0,
+    "box_margin_px": 0,
+    "best_dice": False,
+    "fovea": False,
+}
+#: The published scripts, by the way that each goes through a volume, and the rule of both.
+SCRIPTS = {"per_object": "litemedsam", "cached": "rep_medsam"}
+SCRIPT_RULE: Mapping[str, Any] = {
+    **UNASKED,
+    "z_range": "inclusive",
+    "box_dilation_px": 3,
+    "box_rounding": "truncate",
+    "resize": None,
+    "propagate": True,
+    "mask_value": "label",
+    "overlap": "last",
+    "within_box": False,
+}
+#: What goes by the defaults, images and volumes of weights that were trained for masks.
+DEFAULT_RULE: Mapping[str, Any] = {
+    "clicks": 0,
+    **Protocol2D().as_record(),
+    **Protocol3D().as_record(),
+    "mask_prompts": True,
+}
+
+
+@dataclass(frozen=True)
+class UsualRule:
+    """The options that most records of a report were segmented by.
+
+    Attributes:
+        options: by name.
+        varying: those that some records have another value of, which their labels tell.
+        unasked: options that no record was asked for, which is why none tells of them.
+    """
+
+    options: Mapping[str, Any]
+    varying: Collection[str]
+    unasked: Mapping[str, Any]
+
+    def in_full(self) -> str:
+        """Each option that records tell of, with its value."""
+        return joined(*self._told(self.options))
+
+    def in_short(self) -> str:
+        """As what differs from the defaults; empty where there are no options."""
+        if not self.options:
+            return ""
+        everything = {**self.options, **self.unasked}
+        others = {option: value for option, value in everything.items() if value != DEFAULT_RULE.get(option)}
+        rest = " where not said" if set(self.varying).difference(others) else ""
+        told = joined(*self._told(others))
+        return f"the default rule{rest}{told and f', but for {told}'}"
+
+    def _told(self, options: Mapping[str, Any]) -> Iterator[str]:
+        for option, value in options.items():
+            yield f"{option} {value}{' where not said' if option in self.varying else ''}"
+
+
+def label_protocols(records: Iterable[Reading]) -> tuple[dict[str, str], UsualRule]:
+    """Labels of protocols by `protocol_id`: the name, with the options that are not most records'; and those.
+
+    Images have no name, and not all of the options. What is a published script's rule is called by the script alone,
+    and its options count for no others'.
+    """
+    members: Counter[str] = Counter()
+    distinct: dict[str, dict[str, Any]] = {}
+    for record in records:
+        if record.protocol:
+            members[record.protocol_id] += 1
+            distinct.setdefault(record.protocol_id, record.protocol)
+    asked: dict[bool, set[str]] = {False: set(), True: set()}
+    for protocol in distinct.values():
+        asked["name" in protocol] |= protocol.keys()
+    distinct = {key: _with_unasked(protocol, asked["name" in protocol]) for key, protocol in distinct.items()}
+    options = dict.fromkeys(option for protocol in distinct.values() for option in protocol if option != "name")
+    values: dict[str, Counter[str]] = {option: Counter() for option in options}
+    scripts = {key: script for key, protocol in distinct.items() if (script := _script_of(protocol))}
+    for key, protocol in distinct.items():
+        for option in protocol.keys() & options if key not in scripts else ():
+            values[option][json.dumps(protocol[option])] += members[key]
+    usual = {option: json.loads(counts.most_common(1)[0][0]) for option, counts in values.items() if counts}
+    labels = {key: joined(str(own.get("name", "")), *_unusual(own, usual)) for key, own in distinct.items()} | scripts
+    off = {option: value for protocol in distinct.values() for option, value in _unasked(protocol).items()}
+    unasked = {option: value for option, value in off.items() if option not in usual}
+    return labels | {"": ""}, UsualRule(usual, [option for option in usual if len(values[option]) > 1], unasked)
+
+
+def _script_of(protocol: Mapping[str, Any]) -> str | None:
+    """The published script whose way and rule a protocol is, if any."""
+    rule = all(protocol.get(option, UNASKED.get(option)) == value for option, value in SCRIPT_RULE.items())
+    return SCRIPTS.get(protocol.get("name", "")) if rule else None
+
+
+def _with_unasked(protocol: Mapping[str, Any], asked: Collection[str]) -> dict[str, Any]:
+    """A protocol with the options that records have only where they were asked for, if any of its kind was."""
+    return {option: value for option, value in _unasked(protocol).items() if option in asked} | dict(protocol)
+
+
+def _unasked(protocol: Mapping[str, Any]) -> Mapping[str, Any]:
+    return UNASKED if "name" in protocol else UNASKED_OF_IMAGES
+
+
+def _unusual(protocol: Mapping[str, Any], usual: Mapping[str, Any]) -> Iterator[str]:
+    """`overlap last`, `no propagate`: the options of a protocol that differ from the usual ones."""
+    for option, value in usual.items():
+        if option in protocol and (own := protocol[option]) != value:
+            yield f"{'' if own else 'no '}{option}" if isinstance(own, bool) else f"{option} {own}"
