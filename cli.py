@@ -72,6 +72,7 @@ def main() -> None:
     \b
     First steps:
       repmedsam list                                    encoders and runtimes
+      repmedsam segment -i synthetic:3d:2 -o out --overlay        masks of a built-in volume
       repmedsam bench --encoder repvit --encoder tinyvit
       repmedsam report -o runs/report                   tables and plots of what was measured
     """

@@ -53,8 +53,13 @@ def decoder_input(backend: Backend, seed: int = 0) -> tuple[Floats, Prompts]:
     return np.random.default_rng(seed).standard_normal(shape, np.float32), Prompts(boxes=box)
 
 
-def warm_up(backend: Backend) -> None:
-    """Encodes once, and decodes once by each path: a runtime may load its graph at the first call."""
+def warm_up(backend: Backend, *, masks: bool) -> None:
+    """Encodes once, and decodes once by each path: a runtime may load its graph at the first call.
+
+    Args:
+        backend: the model in a runtime.
+        masks: whether masks will prompt, too.
+    """
     embedding, prompts = decoder_input(backend)
     backend.encode(encoder_input(backend))
     backend.decode(embedding, prompts)
@@ -63,7 +68,7 @@ def warm_up(backend: Backend) -> None:
     window = np.array([[0, 0, 8, 8]])
     for decode in (backend.decode_boxes, backend.decode_foveated):
         decode(embedding, boxes, window)
-        if backend.spec.mask_prompts:
+        if masks:
             decode(embedding, boxes, window, np.ones((1, 1, LOW_RES_PX, LOW_RES_PX), np.float32))
 
 

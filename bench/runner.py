@@ -77,7 +77,6 @@ class Sweep:
         out: the records' file; what it already holds is not measured again.
         progress: shows how far it is.
         failures: error records written so far.
-        skipped: measurements that `out` already held.
     """
 
     recipes: Sequence[Recipe]
@@ -87,14 +86,19 @@ class Sweep:
     out: Path
     progress: Progress
     failures: int = 0
-    skipped: int = 0
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
     def __post_init__(self) -> None:
         self._held = finished_keys(self.out)
         self._done = set(self._held)
         self._told: set[str] = set()
+        self._skipped: set[str] = set()
         self._machine = describe_machine()
+
+    @property
+    def skipped(self) -> int:
+        """Measurements that `out` held before."""
+        return len(self._skipped)
 
     def run(self, sources: Sequence[CaseSource]) -> None:
         """Measures everything that is not in `out` yet: costs, parts, then case by case."""
@@ -162,7 +166,14 @@ class Sweep:
         if len(running) < len(candidates) and self._are_timed(running):
             return running
         keys = self._parts_keys(running)
-        for recipe, measurements in measure_parts(started, settings.rounds, advance).items():
+        try:
+            measured = measure_parts(started, settings.rounds, advance)
+        except Exception as error:
+            # Whose it was is not known, and what was timed until then is no round of all.
+            for candidate in running.values():
+                self._fail("latency", error, candidate.as_record())
+            return running
+        for recipe, measurements in measured.items():
             self._write("latency", keys[recipe], running[recipe].as_record(), measurements)
         return running
 
@@ -210,7 +221,8 @@ class Sweep:
         failed: dict[Recipe, Exception] = {}
         for recipe, candidate in {recipe: candidate for recipe, candidate, _ in runs}.items():
             try:
-                warm_up(candidate.backend)
+                spec = candidate.backend.spec
+                warm_up(candidate.backend, masks=any(p.prompts_with_masks(spec) for p in self.settings.protocols))
             except Exception as error:
                 failed[recipe] = error
         for recipe, candidate, protocol in runs:
@@ -330,7 +342,8 @@ class Sweep:
         return record_key(kind, candidate, self._machine["id"], case, protocol, **extra)
 
     def _is_done(self, key: str) -> bool:
-        self.skipped += key in self._held
+        if key in self._held:
+            self._skipped.add(key)
         return key in self._done
 
     def _write(

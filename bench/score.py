@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.challenge import score_by_challenge
-from bench.machine import describe_machine, package_versions
+from bench.machine import describe_machine, git_state, package_versions
 from bench.metrics import hd95_mm, score_labels
 from bench.record import Record, append_record, finite, record_key
 from zoo.data.cases import LABEL_TOKENS, CaseSource, find_cases, is_npz
@@ -321,7 +321,7 @@ def write_records(path: Path, folder: Path, cases: Sequence[CaseScores], rules: 
         "weights": {"name": GIVEN, "sha256": _digest([str(folder)]), "trained": True},
         "variant": rules,
     }
-    machine, run_id = describe_machine(), uuid.uuid4().hex[:12]
+    machine, git, run_id = describe_machine(), git_state(), uuid.uuid4().hex[:12]
     for scored in cases:
         case = {
             "case_id": scored.pair.case_id,
@@ -334,7 +334,8 @@ def write_records(path: Path, folder: Path, cases: Sequence[CaseScores], rules: 
         }
         measurements = _measurements(scored.rows, rules, tolerance_mm)
         key = record_key("accuracy", candidate, machine["id"], case, rules=rules, tolerance_mm=tolerance_mm)
-        record = Record("accuracy", candidate, measurements, machine, run_id, key, case, packages=package_versions())
+        packages = package_versions()
+        record = Record("accuracy", candidate, measurements, machine, run_id, key, case, packages=packages, git=git)
         append_record(path, record)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from zoo.backends import Floats
 from zoo.data.case import Case
+from zoo.data.cases import CaseSource
 from zoo.errors import InputError
 from zoo.registry import EncoderSpec
 from zoo.transforms import preprocess_image
@@ -25,16 +26,16 @@ def evenly(items: Sequence[T], most: int) -> list[T]:
     return [items[i] for i in np.linspace(0, len(items) - 1, min(most, len(items))).astype(int)]
 
 
-def calibration_cases(cases: Sequence[Case], most: int) -> list[Case]:
+def calibration_cases(modalities: Mapping[CaseSource, str], most: int) -> list[CaseSource]:
     """At most `most` cases: of each modality as many as of any other, or all, spread evenly over its cases."""
-    if len(cases) <= most:
-        return list(cases)
-    by_modality: dict[str, list[Case]] = {}
-    for case in cases:
-        by_modality.setdefault(case.modality, []).append(case)
+    if len(modalities) <= most:
+        return list(modalities)
+    by_modality: dict[str, list[CaseSource]] = {}
+    for source, modality in modalities.items():
+        by_modality.setdefault(modality, []).append(source)
     turns = sorted((turn, name) for name, alike in by_modality.items() for turn in range(len(alike)))
     shares = Counter(name for _, name in turns[:most])
-    return [case for name, alike in by_modality.items() for case in evenly(alike, shares[name])]
+    return [source for name, alike in by_modality.items() for source in evenly(alike, shares[name])]
 
 
 def calibration_inputs(cases: Sequence[Case], spec: EncoderSpec, most: int) -> list[Floats]:
@@ -72,8 +73,8 @@ def _shared_out(cases: Sequence[Case], most: int) -> Iterator[tuple[Case, Pixels
             yield case, image
 
 
-def check_modalities(cases: Sequence[Case], wanted: Sequence[str]) -> None:
-    """Makes sure that calibration shows what will be segmented: all of `wanted`, and nothing else.
+def check_modalities(modalities: Mapping[CaseSource, str], wanted: Sequence[str]) -> None:
+    """Makes sure that calibration has what will be segmented: all of `wanted`, and nothing else.
 
     Raises:
         InputError: a case of another modality, or a modality without a case; nothing is asked where `wanted` is empty.
@@ -82,14 +83,25 @@ def check_modalities(cases: Sequence[Case], wanted: Sequence[str]) -> None:
         return
     names = {name.lower(): name for name in wanted}
     found: set[str] = set()
-    for case in cases:
-        modality = case.modality
+    for source, modality in modalities.items():
         if modality.lower() not in names:
-            raise InputError(f"calibration case {case.case_id}", f"modality {modality}", f"only {', '.join(wanted)}")
+            raise InputError(f"calibration case {source.case_id}", f"modality {modality}", f"only {', '.join(wanted)}")
         found.add(modality.lower())
     if missing := sorted(names.keys() - found):
         told = ", ".join(names[name] for name in missing)
         raise InputError("calibration", f"no case of modality {told}", "some of each that will be segmented")
+
+
+def check_shown(shown: Collection[str], wanted: Sequence[str], most: int) -> None:
+    """Makes sure that the cases which calibration took of all show each modality that will be segmented.
+
+    Raises:
+        InputError: `most`, how many could be taken, left one out.
+    """
+    known = {modality.lower() for modality in shown}
+    if left_out := [name for name in wanted if name.lower() not in known]:
+        expected = f"{len(wanted)} or more, one for each modality"
+        raise InputError("--calib-images", f"{most}, which leaves none for {', '.join(left_out)}", expected)
 
 
 def _images_of(case: Case, most: int) -> Iterator[Pixels]:

@@ -57,7 +57,7 @@ def export(encoder: str, weights: str | None, threads: int, out: Path, variant: 
     card = export_candidate(candidate, out, images)
     for name, error in card.checks.items():
         click.echo(f"{name:15} relative error {error:.1e}")
-    click.echo(f"{out}   next: bench --candidate {out}")
+    click.echo(f"{out}   next: repmedsam bench --candidate {out}")
 
 
 @click.command(short_help="Quantise an encoder to int8, within limits.")
@@ -158,7 +158,7 @@ def quantize(
     in_float = f"{len(told['excluded'])} of {told['layers']} layers in float"
     click.echo(f"least cosine of embeddings {least_cosine(told['cosines'])}, {in_float}")
     click.echo(_gated(told["dsc_drops"]))
-    click.echo(f"{told['verdict']}   next: bench --candidate {out}")
+    click.echo(f"{told['verdict']}   next: repmedsam bench --candidate {out}")
 
 
 def _gated(dsc_drops: dict[str, float]) -> str:

@@ -66,7 +66,8 @@ rule_options = options(
         type=click.IntRange(min=1),
         default=3,
         show_default=True,
-        help="Slices of an object that are looked at for the one to begin at; 1 is the middle one, as published.",
+        help="Slices of an object, an odd number, that are looked at for the one to begin at; 1 is the middle one, as "
+        "published.",
     ),
     click.option(
         "--box-rounding",

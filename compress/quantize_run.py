@@ -19,6 +19,7 @@ from compress.calibration import (
     calibration_inputs,
     calibration_sets,
     check_modalities,
+    check_shown,
     digest_of,
     set_of,
 )
@@ -74,9 +75,10 @@ def quantise_candidate(
     check_backend(options.backend, "int8")
     if options.method == "nncf":
         check_nncf()
-    cases = [source.load() for source in sources]
-    shown = calibration_cases(cases, options.calibration_images)
-    check_modalities(shown, options.modalities)
+    modalities = _modalities_of(sources)
+    check_modalities(modalities, options.modalities)
+    shown = [source.load() for source in calibration_cases(modalities, options.calibration_images)]
+    check_shown({case.modality for case in shown}, options.modalities, options.calibration_images)
     inputs = calibration_inputs(shown, candidate.sam.spec, options.calibration_images)
     withdraw_card(folder)
     on_step("exporting the decoder")
@@ -88,7 +90,7 @@ def quantise_candidate(
     gate = Gate(
         options.max_dsc_drop,
         options.min_cosine,
-        _scorer(candidate, options.backend, cases, on_step),
+        _scorer(candidate, options.backend, sources, on_step),
         calibration_sets(shown, options.calibration_images),
     )
     result = quantise_within(graph, target, inputs, options.method, options.backend, gate, on_step)
@@ -112,20 +114,28 @@ def variant_name(method: str, in_float: int) -> str:
     return f"int8-{method}" + (f"-{in_float}float" if in_float else "")
 
 
+def _modalities_of(sources: Sequence[CaseSource]) -> dict[CaseSource, str]:
+    """Of each case; one is held at a time."""
+    return {source: source.load(labels=False).modality for source in sources}
+
+
 def _scorer(
-    candidate: Candidate, backend: str, cases: Sequence[Case], on_step: OnStep
+    candidate: Candidate, backend: str, sources: Sequence[CaseSource], on_step: OnStep
 ) -> Callable[[Path], dict[str, float]]:
     """Mean DSC (0 to 100) with a graph as encoder over the labels of each modality's images and volumes.
 
-    Nothing for random weights, which have no accuracy.
+    Nothing for random weights, which have no accuracy. Each case is read again when it is scored: all of them may be
+    more than there is memory for.
     """
-    scored = [case for case in cases if case.labels is not None and candidate.weights.trained]
 
     def mean_dsc(graph: Path) -> dict[str, float]:
         runtime = create_backend(backend, candidate.sam, "fp32", candidate.recipe.threads, graph)
         scores: dict[str, list[float]] = {}
-        for number, case in enumerate(scored, start=1):
-            on_step(f"scoring case {number} of {len(scored)}, {case.case_id}")
+        for number, source in enumerate(sources if candidate.weights.trained else (), start=1):
+            on_step(f"scoring case {number} of {len(sources)}, {source.case_id}")
+            case = source.load()
+            if case.labels is None:
+                continue
             found = measure_accuracy(case, segment_case(case, runtime))["dsc"]
             scores.setdefault(set_of(case), []).extend(dsc for dsc in found if dsc is not None)
         return {name: 100 * float(np.mean(found)) for name, found in scores.items() if found}

@@ -34,11 +34,14 @@ def weights_by_encoder(weights: Sequence[str], names: Sequence[str]) -> dict[str
         names: of the encoders that are compared.
 
     Raises:
-        InputError: weights without a name, and not one encoder.
+        InputError: weights without a name, and not one encoder; or random ones of all, where each has others.
     """
     chosen: dict[str, list[str]] = {}
     for name, path in dict.fromkeys(_split_weights(item, names) for item in weights):
         chosen.setdefault(name, []).append(path)
+    if "" in chosen and names and all(name in chosen for name in names):
+        expected = f"{names[0]}={chosen[''][0]}, to compare the two"
+        raise InputError("--weights", f"{chosen[''][0]} that no encoder takes, as each has its own", expected)
     return chosen
 
 

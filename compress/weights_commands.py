@@ -63,7 +63,7 @@ def pull(name: str, source: str | None) -> None:
     with Progress(*columns) as bar:
         task = bar.add_task(name, total=None)
         path = transfer.pull(card, source, lambda done, total: bar.update(task, completed=done, total=total))
-    click.echo(f"{path}   next: bench --encoder {card.encoder} --weights {name}")
+    click.echo(f"{path}   next: repmedsam bench --encoder {card.encoder} --weights {name}")
 
 
 @weights.command()

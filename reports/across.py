@@ -9,7 +9,7 @@ from reports.candidates import Candidate
 from reports.encoders import EncoderRow
 from reports.machine import MachineReport
 from reports.peak import encoder_shares
-from reports.tables import NOTHING, Table, milliseconds, significant
+from reports.tables import NOTHING, UNPAIRED, Table, milliseconds, significant
 
 ACROSS_NOTE = (
     "Each cell: latency of the encoder; its speed-up over the baseline of the same machine; where that was calibrated, "
@@ -25,7 +25,7 @@ def across_tables(reports: Sequence[MachineReport]) -> list[Table]:
         for row in report.encoders:
             if math.isfinite(row.median_s):
                 cell = _cell(row, of_peak.get(row.candidate, math.nan))
-                cells.setdefault(_identity(row.candidate), {})[_heading(report)] = cell
+                cells.setdefault(_identity(row.candidate), {}).setdefault(_heading(report), cell)
     shown = [
         dict(zip(("encoder", "variant", "runtime", "precision", "threads"), identity, strict=True))
         | {_heading(report): by_machine.get(_heading(report), NOTHING) for report in reports}
@@ -37,7 +37,8 @@ def across_tables(reports: Sequence[MachineReport]) -> list[Table]:
 
 def _identity(who: Candidate) -> tuple[str, ...]:
     """What is the same thing on another machine: versions and random weights may differ."""
-    return who.encoder, who.variant, who.backend, who.precision, str(who.threads)
+    pinned = f" on CPU {who.cpus}" if who.cpus else ""
+    return who.encoder, who.variant, who.backend, who.precision, f"{who.threads}{pinned}"
 
 
 def _heading(report: MachineReport) -> str:
@@ -45,6 +46,7 @@ def _heading(report: MachineReport) -> str:
 
 
 def _cell(row: EncoderRow, of_peak: float) -> str:
-    ratio = "baseline" if row.is_baseline else f"{significant(row.speedup.value)}x"
+    unpaired = "" if row.speedup.paired else f" {UNPAIRED}"
+    ratio = "baseline" if row.is_baseline else f"{significant(row.speedup.value)}x{unpaired}"
     share = f"{100 * of_peak:.0f} % of peak" if math.isfinite(of_peak) else ""
     return ", ".join(filter(None, (f"{milliseconds(row.median_s)} ms", ratio, share)))

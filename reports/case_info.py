@@ -60,7 +60,7 @@ def names_apart(cases: Iterable[CaseInfo]) -> dict[CaseInfo, str]:
     for case in cases:
         if not (case in chosen and chosen[case].drawn and not case.drawn):
             chosen[case] = case
-    alike: dict[tuple[str, str, int], int] = {}
+    alike: dict[tuple[str, str], int] = {}
     for case in chosen.values():
         alike[_seen(case)] = alike.get(_seen(case), 0) + 1
     return {
@@ -78,6 +78,6 @@ def with_sizes(cases: Iterable[CaseInfo]) -> Mapping[CaseInfo, str]:
     return {case: f"{case.case_id} {case.size}" if len(sizes[case.case_id]) > 1 else case.case_id for case in distinct}
 
 
-def _seen(case: CaseInfo) -> tuple[str, str, int]:
-    """What tables show of a case."""
-    return case.case_id, case.size, case.objects
+def _seen(case: CaseInfo) -> tuple[str, str]:
+    """What all tables show of a case."""
+    return case.case_id, case.size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from reports.candidates import (
 from reports.case_info import CaseInfo
 from reports.fields import integer
 from reports.published import Published, published_case
-from reports.rules import label_protocols
+from reports.rules import SCRIPTS, UsualRule, label_protocols
 from reports.statistics import Ratio, Samples, Spread, finite_samples, median_of, ratio_of_medians, spread_of
 from reports.tables import NOTHING, SPEEDUP, Table, flatten, significant, speedup_cell, whole
 
@@ -120,19 +121,19 @@ def case_rows(records: Iterable[Reading], baseline: str | None = None) -> list[C
     return [row for key in order for row in _compare(comparable[key], baseline)]
 
 
-def case_tables(rows: Sequence[CaseRow], shared: str) -> list[Table]:
+def case_tables(rows: Sequence[CaseRow], shared: Shared) -> list[Table]:
     """Of volumes and of images, each a table of totals and one of stages; nothing where there are no rows.
 
     Args:
         rows: of one machine.
-        shared: in words, what all candidates and protocols share.
+        shared: what their candidates and protocols share.
     """
     volumes = [row for row in rows if row.case.is_volume]
     images = [row for row in rows if not row.case.is_volume]
     return [*_tables("3d", "3D cases", volumes, shared), *_tables("2d", "2D cases", images, shared)]
 
 
-def _tables(suffix: str, title: str, rows: Sequence[CaseRow], shared: str) -> list[Table]:
+def _tables(suffix: str, title: str, rows: Sequence[CaseRow], shared: Shared) -> list[Table]:
     """Totals and stages of one kind of cases."""
     if not rows:
         return []
@@ -179,12 +180,36 @@ def _is_main(row: CaseRow, of_case: Sequence[CaseRow]) -> bool:
     return row.is_baseline or row.median_s <= min(same)
 
 
-def shared_settings(records: Iterable[Reading], *, in_short: bool = False) -> str:
-    """In words, what all case records share: of candidates and of protocols, each option or what is no default."""
+@dataclass(frozen=True)
+class Shared:
+    """What case records share.
+
+    Attributes:
+        candidate: of all candidates, in words.
+        rule: of most protocols that are no script's.
+    """
+
+    candidate: str
+    rule: UsualRule
+
+    def in_short(self) -> str:
+        """The candidates', and of the rule what is no default."""
+        return "; ".join(filter(None, (self.candidate, self.rule.in_short())))
+
+    def note(self, rows: Sequence[CaseRow]) -> str:
+        """What is true of all of some rows; scripts, which rows name, have a rule of their own."""
+        others = [row for row in rows if row.protocol not in SCRIPTS.values()]
+        options = {option for row in others for option in json.loads(row.protocol_options or "{}")}
+        but = "" if len(others) == len(rows) else "but for the scripts', "
+        rule = self.rule.in_full(options)
+        told = "; ".join(filter(None, (self.candidate, rule and but + rule)))
+        return told and f"All rows: {told}."
+
+
+def shared_by(records: Iterable[Reading]) -> Shared:
+    """What all case records share."""
     passes = [record for record in records if record.kind == "latency" and record.case]
-    _, candidate = label_candidates(record.who for record in passes)
-    _, rule = label_protocols(passes)
-    return "; ".join(filter(None, (candidate, rule.in_short() if in_short else rule.in_full())))
+    return Shared(label_candidates(record.who for record in passes)[1], label_protocols(passes)[1])
 
 
 def _case_row(
@@ -291,8 +316,8 @@ def _stages(row: CaseRow) -> dict[str, str]:
     }
 
 
-def _totals_notes(rows: Sequence[CaseRow], shared: str) -> tuple[str, ...]:
-    notes = [f"All rows: {shared}."] if shared else []
+def _totals_notes(rows: Sequence[CaseRow], shared: Shared) -> tuple[str, ...]:
+    notes = [told] if (told := shared.note(rows)) else []
     notes.append(
         "Warm: the model is loaded and has run before. Cold: one pass in a fresh process, start-up included; its peak "
         "memory is that of the whole process. Reading an image and its boxes is in both, reading its labels is not."

@@ -10,7 +10,7 @@ from functools import cached_property
 from reports.accuracy import AccuracyRow, Scored, accuracy_rows, accuracy_tables, on_shared_labels, read_scores
 from reports.candidates import FLOOR, Reading
 from reports.case_info import with_sizes
-from reports.cases import CaseRow, case_rows, case_tables, shared_settings
+from reports.cases import CaseRow, case_rows, case_tables, shared_by
 from reports.encoders import EncoderRow, encoder_rows, encoder_tables, timed
 from reports.headline import headline_tables
 from reports.history import history_tables
@@ -80,7 +80,7 @@ class MachineReport:
             *tradeoff_tables(tradeoff_rows(self.history)),
             *zoo_tables(self.encoders),
             *encoder_tables(self.encoders),
-            *case_tables(self.cases, shared_settings(self.records)),
+            *case_tables(self.cases, shared_by(self.records)),
             *accuracy_tables(self.by_modality, self.by_case),
             *peak_tables(self.encoders, self.cases, self.peaks),
             *history_tables(self.history),

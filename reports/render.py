@@ -13,7 +13,7 @@ from itertools import repeat
 from pathlib import Path
 
 from reports.across import across_tables
-from reports.cases import CASE_COLUMNS, compared_rows, shared_settings, short_case_rows
+from reports.cases import CASE_COLUMNS, compared_rows, shared_by, short_case_rows
 from reports.encoders import short_encoder_rows
 from reports.load import load_records
 from reports.machine import MachineReport, machine_reports
@@ -129,7 +129,7 @@ def _short_tables(reports: Sequence[MachineReport]) -> str:
 
 def _measured_on(report: MachineReport) -> str:
     threads = "/".join(str(n) for n in sorted({row.candidate.threads for row in report.encoders}))
-    settings = shared_settings(report.records, in_short=True) or f"{threads} threads"
+    settings = shared_by(report.records).in_short() or f"{threads} threads"
     return f"Measured on {report.title}; {settings}; machine `{report.machine}`."
 
 

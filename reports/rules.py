@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from reports.candidates import Reading, joined
-from zoo.sam.rule import Protocol2D, Protocol3D
 
 #: What records of volumes leave out where it was not asked for.
 UNASKED: Mapping[str, Any] = {
@@ -41,12 +40,25 @@ SCRIPT_RULE: Mapping[str, Any] = {
     "overlap": "last",
     "within_box": False,
 }
-#: What goes by the defaults, images and volumes of weights that were trained for masks.
+#: The defaults of `zoo.sam.rule`, for images and for volumes of weights that were trained for masks.
 DEFAULT_RULE: Mapping[str, Any] = {
     "clicks": 0,
-    **Protocol2D().as_record(),
-    **Protocol3D().as_record(),
+    "box_rounding": "truncate",
+    "resize": None,
+    "overlap": "density",
+    "within_box": True,
+    "box_prior": 0.5,
+    "zoom": True,
+    "fovea": True,
+    "box_margin_px": 2,
+    "best_dice": True,
+    "z_range": "inclusive",
+    "box_dilation_px": 3,
+    "starts": 3,
+    "propagate": True,
     "mask_prompts": True,
+    "own_box_share": 0.5,
+    "mask_value": "binary",
 }
 
 
@@ -64,9 +76,10 @@ class UsualRule:
     varying: Collection[str]
     unasked: Mapping[str, Any]
 
-    def in_full(self) -> str:
-        """Each option that records tell of, with its value."""
-        return joined(*self._told(self.options))
+    def in_full(self, among: Collection[str] | None = None) -> str:
+        """Each option that records tell of, with its value; those `among` some, if these are given."""
+        wanted = self.options if among is None else among
+        return joined(*self._told({option: value for option, value in self.options.items() if option in wanted}))
 
     def in_short(self) -> str:
         """As what differs from the defaults; empty where there are no options."""
@@ -107,7 +120,8 @@ def label_protocols(records: Iterable[Reading]) -> tuple[dict[str, str], UsualRu
             values[option][json.dumps(protocol[option])] += members[key]
     usual = {option: json.loads(counts.most_common(1)[0][0]) for option, counts in values.items() if counts}
     labels = {key: joined(str(own.get("name", "")), *_unusual(own, usual)) for key, own in distinct.items()} | scripts
-    off = {option: value for protocol in distinct.values() for option, value in _unasked(protocol).items()}
+    others = [protocol for key, protocol in distinct.items() if key not in scripts]
+    off = {option: value for protocol in others for option, value in _unasked(protocol).items()}
     unasked = {option: value for option, value in off.items() if option not in usual}
     return labels | {"": ""}, UsualRule(usual, [option for option in usual if len(values[option]) > 1], unasked)
 

@@ -61,7 +61,11 @@ def tradeoff_rows(history: Sequence[Reading]) -> list[TradeoffRow]:
     for record in history:
         runs.setdefault(record.run_id, []).append(record)
     # The first of equals is taken, so the latest comes first: `history` is in order of time.
-    return _rows_of_run(max(reversed(runs.values()), key=_measured_both_ways, default=[]))
+    chosen = max(reversed(runs.values()), key=_measured_both_ways, default=[])
+    # A run leaves out the ellipse of cases for which an earlier one has scored it, which no model changes.
+    scores = [record for record in history if record.kind == "accuracy" and record.who.encoder == FLOOR]
+    floors = {record.case_info: record for record in scores}
+    return _rows_of_run([*(record for record in chosen if record.who.encoder != FLOOR), *floors.values()])
 
 
 def tradeoff_tables(rows: Sequence[TradeoffRow]) -> list[Table]:
@@ -70,7 +74,9 @@ def tradeoff_tables(rows: Sequence[TradeoffRow]) -> list[Table]:
         return []
     of_threads = len({row.candidate.threads for row in rows if row.candidate.encoder != FLOOR}) > 1
     fovea = any(math.isfinite(row.foveated_s) for row in rows)
-    shown = [_shown(row, of_threads=of_threads, fovea=fovea) for row in rows]
+    looks = [(who.encoder, who.variant, who.backend, who.precision, who.threads) for who in (r.candidate for r in rows)]
+    weights = len(set(looks)) < len(looks)
+    shown = [_shown(row, weights=weights, of_threads=of_threads, fovea=fovea) for row in rows]
     data = [flatten(row) for row in rows]
     return [Table("tradeoff", TITLE, shown, data, _notes(rows), ENCODER)]
 
@@ -144,12 +150,13 @@ def _model(who: Candidate) -> tuple[str, str, int]:
     return who.encoder, who.sha256, who.threads
 
 
-def _shown(row: TradeoffRow, *, of_threads: bool, fovea: bool) -> dict[str, str]:
+def _shown(row: TradeoffRow, *, weights: bool, of_threads: bool, fovea: bool) -> dict[str, str]:
     who = row.candidate
     threads = {"threads": str(who.threads or NOTHING)} if of_threads else {}
     cells = {
         "encoder": who.encoder,
         "variant": who.variant or NOTHING,
+        **({"weights": who.weights_id or NOTHING} if weights else {}),
         "runtime": who.backend or NOTHING,
         "precision": who.precision or NOTHING,
         **threads,
@@ -167,8 +174,8 @@ def _shown(row: TradeoffRow, *, of_threads: bool, fovea: bool) -> dict[str, str]
 def _notes(rows: Sequence[TradeoffRow]) -> tuple[str, ...]:
     """Of rows of which the first is the ellipse's."""
     measured = rows[1:]
-    means = {"images": measured[0].images, "volumes": measured[0].volumes}
-    labels = " and ".join(f"{mean.n} of {what}" for what, mean in means.items() if mean.n)
+    counts = {"images": max(row.images.n for row in measured), "volumes": max(row.volumes.n for row in measured)}
+    labels = " and ".join(f"{count} of {what}" for what, count in counts.items() if count)
     weights = ", ".join(dict.fromkeys(row.candidate.weights_id for row in measured))
     notes = [
         f"Run {measured[0].run_id}: each candidate was timed, and segmented the cases it is scored on, in this one "

@@ -52,12 +52,10 @@ def test_both_decoders_are_warm_before_a_pass(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(
             BoxBackend, path, lambda *given, path=path, run=run: paths.append(f"{path} {len(given) - 1}") or run(*given)
         )
-    warm_up(BoxBackend())
+    warm_up(BoxBackend(), masks=False)
     assert {"encode 1", "decode 2", "decode_boxes 2", "decode_boxes 3", "decode_foveated 3"} <= set(paths)
     assert "decode_foveated 4" not in paths, "no masks beside boxes where none will be"
-    knowing = BoxBackend()
-    knowing.spec = replace(knowing.spec, mask_prompts=True)
-    warm_up(knowing)
+    warm_up(BoxBackend(), masks=True)
     assert "decode_foveated 4" in paths
 
 
@@ -160,11 +158,29 @@ def test_a_sweep_measures_everything_once(sweep: Sweep) -> None:
     assert sweep.failures == 0
     assert {record.run_id for record in records} == {sweep.run_id}
 
-    again = replace(sweep, run_id="again", skipped=0)
+    again = replace(sweep, run_id="again")
     again.run(sources)
     assert list(read_records([sweep.out])) == records, "finished work is not repeated"
     scored_along = sum(r.kind == "accuracy" and "weights" in r.candidate for r in records)
     assert again.skipped == len(records) - scored_along
+    fewer = replace(sweep, run_id="fewer", settings=replace(sweep.settings, passes=3))
+    fewer.run(sources)
+    assert fewer.skipped == len(records), "what is looked for in each pass is counted once"
+
+
+def test_a_runtime_that_fails_in_a_later_round_does_not_end_the_sweep(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError("in round 7")
+
+    monkeypatch.setattr("bench.runner.measure_parts", fail)
+    sweep.run(small_sources("mr2d"))
+    records = list(read_records([sweep.out], strict=True))
+    (lost,) = [record for record in records if record.kind == "error"]
+    assert lost.error is not None
+    assert (lost.error["type"], lost.case) == ("MemoryError", None)
+    assert [record.kind for record in records].count("latency") == 1 + 2, "cold and warm passes of the image"
 
 
 def test_a_timed_pass_reads_no_labels_and_is_scored(

@@ -103,6 +103,12 @@ def test_any_text_is_boxes_or_a_named_error(tmp_path_factory: pytest.TempPathFac
         assert len(boxes) == len(labels) > 0
 
 
+def test_an_empty_cell_names_no_case(tmp_path: Path) -> None:
+    text = "case,x_min,y_min,x_max,y_max\nx,1,2,3,4\n,5,6,7,8\ny,1,1,2,2\n"
+    boxes, labels = read_boxes(write(tmp_path / "b.csv", text), "x")
+    assert (boxes.tolist(), labels.tolist()) == ([[1, 2, 3, 4], [5, 6, 7, 8]], [1, 2])
+
+
 def test_boxes_of_no_case_in_particular_are_told_of(tmp_path: Path) -> None:
     for name in ("a", "b"):
         Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / f"{name}.png")

@@ -221,6 +221,9 @@ def test_random_weights_for_all_or_for_one() -> None:
     several = ("tinyvit=a.pth", "tinyvit=b.pth", "random:1")
     assert chosen(("repvit", "tinyvit"), several) == ["random:1", "a.pth", "b.pth"], "each of an encoder's"
     assert len(chosen(("all", "timm:resnet18"), ())) > 10
+    assert chosen(("repvit",), ("a.pth", "repvit=random:0")) == ["a.pth", "random:0"]
+    with pytest.raises(InputError, match=r"found random:0 that no encoder takes.*expected repvit=random:0"):
+        chosen(("repvit",), ("a.pth", "random:0"))
 
 
 def test_a_segmentation_of_the_phantom_is_deterministic(tmp_path: Path) -> None:

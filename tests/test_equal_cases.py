@@ -117,6 +117,16 @@ def test_cases_of_one_name_and_size_are_told_apart_in_every_table(book: Book) ->
     assert told == {f"{name} 246x512x512" for name in names}
 
 
+def test_cuts_that_differ_in_objects_alone_are_not_averaged(book: Book) -> None:
+    for objects, digest, dsc in ((3, "c2d", 0.9), (1, "0a1b", 0.5)):
+        case = {**SKIN, "objects": objects, "sha256": digest}
+        book.scores(FLOOR, [0.4], case)
+        book.scores(TRAINED, [dsc], case)
+    rows = rows_of(book.report(), "Accuracy by case")
+    assert {row["case"] for row in rows if row["case"]} == {"skin (c2d)", "skin (0a1b)"}
+    assert [row["labels"] for row in rows] == ["1"] * len(rows)
+
+
 def test_what_was_drawn_stays_so_under_another_name(book: Book) -> None:
     drawn = {**SKIN, "case_id": "phantom_skin"}
     book.scores(TRAINED, [0.9], drawn)

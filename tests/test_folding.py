@@ -19,6 +19,7 @@ from compress.deploy import open_backend, recipe_of
 from compress.export_commands import _candidate
 from compress.reparam import UnfoldableError, reparameterise
 from zoo import registry
+from zoo.folding import conv_like
 from zoo.registry import EMBEDDING_CHANNELS, EncoderSpec, create_sam, register_encoder
 from zoo.weights.detect import _layout
 
@@ -135,6 +136,13 @@ def test_a_batchnorm_alone_behind_a_convolution_is_folded(kind: type[nn.Module])
 def test_what_is_used_twice_is_left(kind: type[nn.Module]) -> None:
     with pytest.raises(UnfoldableError, match=r"module norm: found 1 BatchNorms that no rule folds.*--variant train"):
         reparameterise(filled(kind), 8)
+
+
+def test_a_folded_convolution_keeps_its_geometry() -> None:
+    like = nn.Conv2d(4, 6, (3, 5), stride=(2, 1), padding=(2, 4), dilation=2, groups=2, padding_mode="reflect")
+    folded = conv_like(like, like.weight, like.bias)  # type: ignore[arg-type]
+    image = torch.rand(1, 4, 16, 16)
+    assert torch.equal(folded(image), like(image))
 
 
 def test_blocks_of_another_file_fold_themselves() -> None:

@@ -48,6 +48,26 @@ def test_labels_within_the_folder_of_an_image(
     assert pairs(tmp_path) == expected
 
 
+@pytest.mark.parametrize(("inside", "spec"), [(".", "."), (".", "p1.png"), ("imgs", "."), ("imgs/deep", "..")])
+def test_labels_are_found_from_within_the_folders_of_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str, spec: str
+) -> None:
+    """A path that says nothing of the folder above has one all the same, and `.` is not above itself."""
+    if inside == ".":
+        touch(tmp_path, "p1.png", "masks/p1_a.png", "masks/p1_b.png")
+    else:
+        touch(tmp_path, "imgs/p1.png", "masks/p1_a.png", "masks/p1_b.png", "imgs/deep/note.txt")
+    monkeypatch.chdir(tmp_path / inside)
+    (source,) = find_cases(spec)
+    assert [path.name for path in source.labels_paths] == ["p1_a.png", "p1_b.png"]
+    assert source.case_id == "p1"
+
+
+def test_folders_that_a_glob_names_are_looked_into(tmp_path: Path) -> None:
+    touch(tmp_path, "patients/a/ct.nii", "patients/b/ct.nii", "patients/c.nii")
+    assert sorted(source.case_id for source in find_cases(f"{tmp_path}/patients/*")) == ["a_ct", "b_ct", "c"]
+
+
 def test_each_mask_of_the_folder_is_an_object(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 400, (3, 4, 5)).astype(np.int16)
     masks = np.zeros((2, 3, 4, 5), np.uint8)

@@ -82,6 +82,14 @@ def test_a_disk_that_fills_up_is_told_of_the_output(
         zoo.segment.write_segmentation(np.ones((20, 20), np.uint16), prompted, tmp_path / f"out{suffix}")
 
 
+def test_nothing_is_written_into_a_dicom_series(tmp_path: Path) -> None:
+    """Its slices would be taken for masks that `segment` made, and its own masks for the labels of a series."""
+    folder = write_dicom(tmp_path / "one", stored_voxels())
+    result = CliRunner().invoke(main, ["segment", "-i", str(folder), "--box", "2,3,1,8,9,2", "-o", str(folder)])
+    assert result.exit_code == 1
+    assert "the folder of the input one; expected another folder" in " ".join(result.output.split())
+
+
 def test_what_gets_no_dicom_segmentation_is_told(tmp_path: Path) -> None:
     write_pair(tmp_path)
     folder = write_dicom(tmp_path / "series", stored_voxels())

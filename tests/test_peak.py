@@ -68,6 +68,15 @@ def test_other_precisions_and_threads_have_no_share(book: Book) -> None:
     assert book.csv("shares", formats=["csv"])["of_peak"].isna().all()
 
 
+def test_ratios_of_different_runs_are_marked_between_machines_too(book: Book) -> None:
+    for machine in ("m1", "m2"):
+        book.parts(TINYVIT, [1.0], machine=machine)
+        book.parts(REPVIT, [0.5], machine=machine, run_id="run2" if machine == "m2" else "run1")
+    row = next(line for line in book.report().splitlines() if line.startswith("| repvit") and line.count(" ms, ") == 2)
+    assert "500 ms, 2.00x |" in row
+    assert "500 ms, 2.00x u |" in row
+
+
 def test_no_calibration_no_tables(book: Book) -> None:
     book.cost(REPVIT)
     book.parts(REPVIT, [1.0])

@@ -47,6 +47,12 @@ def test_slices_are_stacked_where_voxels_are_thick(codes: str, thick: str) -> No
         assert where.boxes_to_slices(np.array([ijk * 2])).tolist() == [[*zyx[::-1]] * 2]
 
 
+@pytest.mark.parametrize(("shape", "plane"), [((9, 1, 8), "coronal"), ((1, 9, 8), "sagittal"), ((9, 8, 1), "axial")])
+def test_a_single_slice_is_one_whatever_its_thickness(shape: tuple[int, int, int], plane: str) -> None:
+    assert Grid(np.eye(4), shape).plane == plane
+    assert Grid(np.eye(4), shape).to_slices(np.zeros(shape)).shape[0] == 1
+
+
 def test_a_volume_that_was_not_plainly_acquired_slice_by_slice_is_axial() -> None:
     assert grid("RAS", "LR", 1.9).plane == "axial"
     assert Grid(np.diag([3.0, 3.0, 1.0, 1.0]), (4, 4, 4)).plane == "axial", "thick in two directions"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
@@ -39,6 +40,17 @@ def test_a_file_that_the_variable_names(tmp_path: Path, monkeypatch: pytest.Monk
     assert "plain" in registry.list_encoders()
     assert registry.create_encoder("plain") is not None
     assert "plain" in CliRunner().invoke(main, ["list"]).output
+
+
+def test_files_of_one_name_are_two_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / folder / "mine.py" for folder in ("one", "two")]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text(f"PLACE = {path.parent.name!r}", encoding="utf-8")
+    monkeypatch.setenv(VARIABLE, os.pathsep.join(map(str, paths)))
+    load_plugins()
+    found = [module for name, module in sys.modules.items() if name.startswith("repmedsam_plugin_mine_")]
+    assert {getattr(module, "PLACE", None) for module in found} >= {"one", "two"}
 
 
 def test_an_entry_point_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from zoo.data.npz import load_challenge_npz, load_label_values
 from zoo.data.prepare import Preparation, drop_small, jitter_boxes, prepare_case, prepare_labels, split_instances
 from zoo.data.scan import Scan, read_scan
 from zoo.errors import InputError
-from zoo.files import read_json
+from zoo.files import append_json, read_json
 
 LABELS = hnp.arrays(np.uint16, (3, 7, 8), elements=st.integers(0, 3))
 
@@ -209,6 +209,35 @@ def test_what_is_prepared_is_not_prepared_again_but_what_failed_is(tmp_path: Pat
     assert "b" in {told["case_id"] for told in read_json(out / "prepare.jsonl") if not told["error"]}, "not torn, too"
     assert run("-i", tmp_path / "in", "-o", out, *SMALL, "--window", "lung").exit_code == 0
     assert (out / "3DBox_CT_a.npz").stat().st_mtime_ns > first
+
+
+def test_a_file_that_a_killed_run_of_other_options_left_is_prepared_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pair(tmp_path / "in", "a")
+    words = ["-i", tmp_path / "in", "-o", tmp_path / "out", *SMALL, "--workers", 1]
+    assert run(*words).exit_code == 0
+    first = load_challenge_npz(tmp_path / "out" / "3DBox_CT_a.npz").image
+    killed = iter([None, KeyboardInterrupt])
+
+    def append(path: Path, line: object) -> None:
+        if (error := next(killed)) is not None:
+            raise error
+        append_json(path, line)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("zoo.data.prepare_run.append_json", append)
+        assert run(*words, "--window", "lung").exit_code == 130
+    assert (load_challenge_npz(tmp_path / "out" / "3DBox_CT_a.npz").image != first).any()
+    assert run(*words).exit_code == 0
+    np.testing.assert_array_equal(load_challenge_npz(tmp_path / "out" / "3DBox_CT_a.npz").image, first)
+
+
+def test_instances_do_not_say_what_label_they_were_of(tmp_path: Path) -> None:
+    write_pair(tmp_path / "in", "a")
+    assert run("-i", tmp_path / "in", "-o", tmp_path / "out", *SMALL, "--instances").exit_code == 0
+    assert load_label_values(tmp_path / "out" / "3DBox_CT_a.npz") is None
+    assert report(tmp_path / "out")[0]["labels"] == [1, 2]
 
 
 def test_a_modality_may_be_written_in_any_case(tmp_path: Path) -> None:

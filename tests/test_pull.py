@@ -6,12 +6,15 @@ import contextlib
 import hashlib
 import json
 import threading
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -130,6 +133,26 @@ def test_the_next_call_goes_on_where_the_last_one_gave_up(card: WeightCard, site
     assert left(folder) == {".rep_medsam.pth.part", ".rep_medsam.pth.part.etag"}
     assert pull.pull(card).read_bytes() == site.data
     assert site.asked[-1] == "bytes=300-"
+
+
+def test_a_server_that_is_away_for_a_moment_is_asked_again(
+    card: WeightCard, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a transfer that broke; one that never began is told of at once."""
+    site.cuts = [1000]
+    asked: list[object] = []
+
+    def urlopen(request: object, **how: object) -> object:
+        asked.append(request)
+        if len(asked) == 2:
+            raise URLError("connection refused")
+        return opened(request, **how)
+
+    opened: Any = urllib.request.urlopen
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    assert pull.pull(card).read_bytes() == site.data
+    assert len(asked) == 3
+    assert site.asked[-1] == "bytes=1000-"
 
 
 def test_a_file_that_changed_meanwhile_begins_anew(card: WeightCard, site: Site) -> None:

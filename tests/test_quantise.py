@@ -6,7 +6,6 @@ import itertools
 import json
 import re
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from torch import nn
 from bench.candidate import Candidate
 from cli import main
 from compress.build import build_candidate
-from compress.calibration import calibration_cases, calibration_inputs, check_modalities, digest_of
+from compress.calibration import calibration_cases, calibration_inputs, check_modalities, check_shown, digest_of
 from compress.card import read_card
 from compress.deploy import recipe_of
 from compress.export import cosine
@@ -33,7 +32,7 @@ from compress.quantize_run import variant_name, verdict
 from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.backends.graphs.openvino_runtime import load_compiled
 from zoo.data.case import Case
-from zoo.data.cases import find_cases
+from zoo.data.cases import CaseSource, find_cases
 from zoo.errors import InputError
 from zoo.graphs import Graph, write_onnx
 
@@ -213,21 +212,27 @@ def test_every_case_gives_as_many_images(candidate: Candidate) -> None:
     (1, "ct0"),
 ])  # fmt: skip
 def test_of_many_cases_some_of_every_modality_are_taken(most: int, chosen: str) -> None:
-    image = loaded("rgb2d")
     names = [f"{modality}{i}" for modality, count in (("ct", 16), ("mr", 4)) for i in range(count)]
-    cases = [replace(image, case_id=name, modality=name[:2].upper()) for name in names]
-    assert [case.case_id for case in calibration_cases(cases, most)] == chosen.split()
-    assert calibration_cases(cases, 20) == cases
+    modalities = {CaseSource(name, name): name[:2].upper() for name in names}
+    assert [source.case_id for source in calibration_cases(modalities, most)] == chosen.split()
+    assert calibration_cases(modalities, 20) == list(modalities)
 
 
 def test_calibration_of_another_modality() -> None:
-    cases = [loaded("ct3d"), loaded("rgb2d")]
-    check_modalities(cases, ())
-    check_modalities(cases, ("ct", "dermoscopy"))
-    with pytest.raises(InputError, match=r"calibration case .*: found modality Dermoscopy; expected only CT"):
-        check_modalities(cases, ("CT",))
+    modalities = {CaseSource("a", "a.npz"): "CT", CaseSource("b", "b.npz"): "Dermoscopy"}
+    check_modalities(modalities, ())
+    check_modalities(modalities, ("ct", "dermoscopy"))
+    with pytest.raises(InputError, match=r"calibration case b: found modality Dermoscopy; expected only CT"):
+        check_modalities(modalities, ("CT",))
     with pytest.raises(InputError, match="found no case of modality MR"):
-        check_modalities(cases, ("CT", "MR", "Dermoscopy"))
+        check_modalities(modalities, ("CT", "MR", "Dermoscopy"))
+
+
+def test_too_few_images_to_show_each_modality() -> None:
+    check_shown({"CT", "Dermoscopy"}, ("ct", "dermoscopy"), 2)
+    check_shown({"CT"}, (), 1)
+    with pytest.raises(InputError, match=r"--calib-images: found 1, which leaves none for MR; expected 2 or more"):
+        check_shown({"CT"}, ("CT", "MR"), 1)
 
 
 @pytest.mark.parametrize(("holds", "speedup", "told"), [

@@ -15,7 +15,7 @@ from record_book import REPVIT, Book
 from compress.options import PROTOCOLS, SCRIPTS, protocols_of, rule_options
 from reports.candidates import protocol_id
 from reports.load import load_records
-from reports.rules import label_protocols
+from reports.rules import DEFAULT_RULE, label_protocols
 from zoo.registry import encoder_spec
 from zoo.sam import rule
 from zoo.sam.rule import Protocol2D, Protocol3D
@@ -97,6 +97,13 @@ def test_reports_call_a_scripts_rule_by_its_name(script: str, tmp_path: Path) ->
     assert "mask_value" in usual.in_full()
 
 
+def test_the_default_rule_of_reports_is_that_of_protocols() -> None:
+    """Reports import nothing of what is measured."""
+    options = {"clicks": 0} | Protocol2D().as_record() | Protocol3D().as_record() | {"mask_prompts": True}
+    del options["name"]
+    assert options == DEFAULT_RULE
+
+
 def told_in_short(*rules: Protocol3D | Protocol2D) -> str:
     """Of records by these rules, of weights that were trained for masks."""
     spec = replace(encoder_spec("repvit"), mask_prompts=True)
@@ -110,6 +117,8 @@ def test_a_page_tells_of_a_rule_what_is_no_default() -> None:
     assert told_in_short() == ""
     assert told_in_short(image, volume) == "the default rule"
     assert told_in_short(volume, volume, Protocol3D(starts=5)) == "the default rule where not said"
+    script = Protocol3D(name="cached", **rule.PUBLISHED_3D)
+    assert told_in_short(image, script) == "the default rule", "scripts are named"
     assert told_in_short(image, Protocol3D(starts=5)) == "the default rule, but for starts 5"
     assert told_in_short(volume, *[Protocol3D(starts=1)] * 2) == "the default rule, but for starts 1 where not said"
     without = Protocol2D(fovea=False), Protocol3D(fovea=False)

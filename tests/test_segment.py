@@ -115,6 +115,25 @@ def test_boxes_of_the_command_line_for_an_npz_that_has_none_or_others(tmp_path: 
             assert arrays["segs"][2, 2] == 0
 
 
+def test_boxes_of_the_command_line_for_what_is_built_in(tmp_path: Path) -> None:
+    result = run("-i", "phantom:ct2d", "--box", "30,40,60,70", "-o", tmp_path)
+    assert result.exit_code == 0, result.output
+    (path,) = tmp_path.glob("*.npz")
+    segmentation = np.load(path)["segs"]
+    assert np.unique(segmentation).tolist() == [0, 1]
+    rows, columns = np.nonzero(segmentation)
+    assert (columns.min() >= 30, rows.min() >= 40, columns.max() <= 60, rows.max() <= 70) == (True,) * 4
+
+
+def test_bad_boxes_beside_an_npz_are_said_to_be_theirs(tmp_path: Path) -> None:
+    npz, boxes = tmp_path / "2D_a.npz", tmp_path / "boxes.json"
+    np.savez(npz, imgs=np.zeros((40, 40, 3), np.uint8))
+    boxes.write_text("[[20, 5, 10, 19]]")
+    for words, where in ((("--boxes", boxes), boxes), (("--box", "20,5,10,19"), "--box")):
+        result = run("-i", npz, *words, "-o", tmp_path / "out")
+        assert f"{where} for {npz}: found box 0" in " ".join(result.output.split())
+
+
 def test_output_never_takes_the_place_of_input(tmp_path: Path) -> None:
     write_volume(tmp_path, "LPS")
     before = (tmp_path / "knee_mr.nii.gz").read_bytes()

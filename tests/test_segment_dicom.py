@@ -91,9 +91,14 @@ def test_masks_are_kept_where_what_was_asked_for_beside_them_fails(
     def fail(*_: object, **__: object) -> None:
         raise InputError("one", "no slice thickness", "one")
 
-    monkeypatch.setattr(failing, fail)
-    folder = write_dicom(tmp_path / "scans" / "one", stored_voxels())
-    result = run("-i", folder, "--box", "2,3,1,8,9,2", "-o", tmp_path / "out", "--dicom-seg", "--overlay")
+    words = ["-i", write_dicom(tmp_path / "scans" / "one", stored_voxels()), "--box", "2,3,1,8,9,2"]
+    words += ["-o", tmp_path / "out", "--dicom-seg", "--overlay"]
+    with monkeypatch.context() as patch:
+        patch.setattr(failing, fail)
+        result = run(*words)
     assert result.exit_code == 1
     assert "found no slice thickness; expected one (the masks are written)" in " ".join(result.output.split())
     assert np.asarray(nib.load(tmp_path / "out" / "one.nii.gz").dataobj).any()
+    assert "1 of 1 segmented" in run(*words).output, "the same command makes up for it"
+    assert (tmp_path / "out" / "one.seg.dcm").exists()
+    assert (tmp_path / "out" / "overlays" / "one.png").exists()

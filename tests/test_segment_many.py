@@ -133,6 +133,17 @@ def test_a_cluster_loses_and_doubles_nothing_when_a_worker_is_killed(
     assert_same(segmentations(tmp_path), expected)
 
 
+def test_a_single_case_goes_to_the_cluster_too(
+    inputs: Path, exported: Path, expected: dict[str, np.ndarray], cluster: LocalCluster, tmp_path: Path
+) -> None:
+    """As what is left of many does: nothing of this process, such as a bar on its terminal, goes along."""
+    one = next(iter(inputs.glob("*.npz")))
+    options = ["--executor", "dask", "--scheduler", cluster.scheduler_address]
+    result = CliRunner().invoke(main, words(one, exported, tmp_path, *options))
+    assert result.exit_code == 0, result.output
+    assert_same(segmentations(tmp_path), {one.stem: expected[one.stem]})
+
+
 @pytest.mark.parametrize("more", [("--executor", "dask"), ("--scheduler", "tcp://127.0.0.1:1")])
 def test_a_cluster_needs_an_address(inputs: Path, exported: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
     result = CliRunner().invoke(main, words(inputs, exported, tmp_path, *more))

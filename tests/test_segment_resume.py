@@ -14,6 +14,7 @@ from PIL import Image
 import compress.deploy
 from cli import main
 from zoo.data.scan import read_scan
+from zoo.files import append_json
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +35,13 @@ def write_image(folder: Path, side: int = 40, grey: int = 9) -> Path:
     Image.fromarray(np.full((side, side), grey, np.uint8)).save(folder / "p1.png")
     Image.fromarray(labels).save(folder / "p1_mask.png")
     return folder / "p1.png"
+
+
+def interrupted_at_its_line(path: Path, line: dict[str, object]) -> None:
+    """Of `append_json`: Ctrl-C in the moment before a mask's line is written."""
+    if "settings" in line:
+        raise KeyboardInterrupt
+    append_json(path, line)
 
 
 def assert_told(result: Result, what: str) -> None:
@@ -89,6 +97,29 @@ def test_a_mask_whose_line_was_never_written_is_made_again(tmp_path: Path) -> No
     assert result.exit_code == 0
     assert "1 of 1 segmented" in result.output
     assert np.asarray(Image.open(tmp_path / "out" / "p1.png")).shape == (40, 40)
+
+
+def test_a_mask_that_a_killed_run_of_other_settings_left_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its line is not written yet; the one before it is of a mask that is no more."""
+    image = write_image(tmp_path)
+    assert run(image, "--box", "5,5,19,19").exit_code == 0
+    first = (tmp_path / "out" / "p1.png").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("zoo.segment_run.append_json", interrupted_at_its_line)
+        assert run(image, "--box", "5,5,30,30", "--overwrite").exit_code == 130
+    assert (tmp_path / "out" / "p1.png").read_bytes() != first
+    assert "1 of 1 segmented" in run(image, "--box", "5,5,19,19").output
+    assert (tmp_path / "out" / "p1.png").read_bytes() == first
+
+
+def test_pictures_of_masks_that_were_replaced_are_gone(tmp_path: Path) -> None:
+    image = write_image(tmp_path)
+    assert run(image, "--overlay").exit_code == 0
+    assert (tmp_path / "out" / "overlays" / "p1.png").exists()
+    assert run(image, "--box", "5,5,30,30", "--overwrite").exit_code == 0
+    assert not (tmp_path / "out" / "overlays" / "p1.png").exists()
 
 
 def test_a_run_that_is_killed_before_its_first_line_leaves_a_mask_that_is_known_as_its_own(

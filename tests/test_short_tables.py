@@ -9,6 +9,7 @@ from record_book import CT_0860, FLOOR, SKIN, Book, candidate, protocol, rows_of
 
 from reports.headline import TITLE as HEADLINE
 from reports.render import renew_page
+from reports.rules import SCRIPT_RULE
 from reports.tradeoff import TITLE as TRADEOFF
 
 TINYVIT, REPVIT = candidate("tinyvit"), candidate("repvit")
@@ -50,6 +51,25 @@ def test_each_volume_has_a_row_with_the_fastest_way_of_each_encoder(book: Book) 
     assert "Baseline: tinyvit, torch, fp32, per_object." in text
 
 
+def test_what_is_quoted_of_a_whole_volume_is_marked_beside_a_cut_one(book: Book) -> None:
+    cut = {**CT_0860, "shape": [16, 512, 512], "sha256": "cut"}
+    for case in (CT_0860, cut):
+        book.one_pass(TINYVIT, 60.0, protocol("per_object"), case)
+        book.one_pass(REPVIT, 12.0, protocol("cached"), case)
+    text = book.report()
+    cells = {row["shape"]: row["updated (s)"] for row in rows_of(text, HEADLINE)}
+    assert cells == {"246x512x512": "12.0 (5.00x), quoted 2.66x", "16x512x512": "12.0 (5.00x), quoted 2.66x *"}
+    assert "\\* of the whole published case" in text
+
+
+def test_what_goes_by_the_updated_scripts_rule_is_what_it_does(book: Book) -> None:
+    """Where its way was gone by another rule, too."""
+    book.one_pass(TINYVIT, 60.0, protocol("per_object"))
+    book.one_pass(REPVIT, 20.0, protocol("cached"))
+    book.one_pass(REPVIT, 12.0, {**SCRIPT_RULE, "name": "cached"})
+    assert rows_of(book.report(), HEADLINE)[0]["updated (s)"] == "12.0 (5.00x), quoted 2.66x"
+
+
 def test_threads_are_not_mixed(book: Book) -> None:
     for threads, factor in ((1, 1.0), (8, 0.2)):
         book.one_pass({**TINYVIT, "threads": threads}, 100 * factor, protocol("per_object"))
@@ -63,6 +83,35 @@ def test_threads_have_a_column_where_they_differ(book: Book) -> None:
         score_run(book, {**FLOAT, "threads": threads}, 0.4 / threads, 0.9, 0.8, 0.6)
     rows = rows_of(book.report(), TRADEOFF)
     assert {row["threads"] for row in rows if row["runtime"] != "-"} == {"1", "8"}
+
+
+def test_weights_have_a_column_where_rows_look_alike(book: Book) -> None:
+    other = {**FLOAT, "weights": {"name": "mine.pth", "sha256": "fedcba9876543210" * 4, "trained": True}}
+    score_run(book, FLOAT, 0.4, 0.9, 0.8, 0.6)
+    score_run(book, INT8, 0.1, 0.9, 0.8, 0.6)
+    assert "weights" not in rows_of(book.report(), TRADEOFF)[1]
+    score_run(book, other, 0.4, 0.7, 0.6, 0.5)
+    rows = rows_of(book.report(), TRADEOFF)[1:]
+    assert {row["weights"] for row in rows} == {"repvit.pth 0123456789ab", "mine.pth fedcba987654"}
+
+
+def test_the_ellipse_of_an_earlier_run_stands_beside_a_later_one(book: Book) -> None:
+    """It was not scored again: no model changes it."""
+    book.scores(FLOOR, [0.6], run_id="run0")
+    for who in (FLOAT, INT8):
+        book.parts(who, [0.4] * 6)
+        book.scores(who, [0.9])
+    floor, *_ = rows_of(book.report(), TRADEOFF)
+    assert (floor["encoder"], floor["DSC, images"]) == ("box ellipse", "0.600")
+
+
+def test_labels_of_volumes_are_counted_where_the_slowest_was_not_scored_on_them(book: Book) -> None:
+    score_run(book, INT8, 0.1, 0.9, 0.8, 0.6)
+    score_run(book, LOST, 0.05, 0.9, 0.8, 0.6)
+    book.parts(FLOAT, [0.4] * 6)
+    for case in (SKIN, HIP):
+        book.scores(FLOAT, [0.9], case)
+    assert "DSC: means over labels, 2 of images and 1 of volumes" in book.report()
 
 
 def test_what_another_run_timed_is_marked(book: Book) -> None:

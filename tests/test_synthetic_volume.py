@@ -90,6 +90,9 @@ def test_an_object_is_of_one_brightness_in_all_of_its_slices() -> None:
 def test_what_cannot_be_drawn_is_refused() -> None:
     with pytest.raises(InputError, match="seed: found -1; expected an integer >= 0"):
         volume(-1)
+    for size in ((0, 64), (4, 8)):
+        with pytest.raises(InputError, match="expected at least 1 of 64 px"):
+            volume(0, *size)
     with pytest.raises(InputError, match="us"):
         volume(0, look="us")
 

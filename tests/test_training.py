@@ -27,7 +27,8 @@ from compress.training.config import RunOptions, TrainConfig
 from compress.training.finetune import Finetuning, training_geometry
 from compress.training.loop import fit, validation_on
 from compress.training.pictures import LABEL
-from compress.training.run import launch, process_count, run_training
+from compress.training.processes import launch, process_count
+from compress.training.run import run_training
 from compress.training.state import BEST, LAST, LOG
 from zoo.data.dataset import (
     PromptedImages,
@@ -342,6 +343,37 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     one, other = (torch.load(tmp_path / name / LAST, weights_only=True)["trained"] for name in ("one", "two"))
     for key, value in one.items():
         torch.testing.assert_close(value, other[key], rtol=1e-3, atol=1e-4)
+
+
+POISONED = """
+import sys
+from pathlib import Path
+
+from test_training import SMALL, Finetuning, launch, small_task
+from compress.training.loop import fit
+
+class Poisoned(Finetuning):
+    def forward(self, batch):
+        numbers = super().forward(batch)
+        return {**numbers, "loss": numbers["loss"] * (float("nan") if 7 in batch["index"] else 1)}
+
+task, sam, data = small_task(SMALL)
+task.__class__ = Poisoned
+fit(task, sam, data, lambda task: {"dsc": 0.5}, SMALL, Path(sys.argv[1]), launch(SMALL, 2))
+"""
+
+
+@pytest.mark.slow
+def test_a_loss_that_one_of_two_processes_lost_ends_both(tmp_path: Path) -> None:
+    script = tmp_path / "poisoned.py"
+    script.write_text(POISONED)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(script), str(tmp_path)]
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    done = subprocess.run(torchrun, env=env, capture_output=True, text=True, timeout=120)
+    assert "step 3, images 7: found a loss of nan" in done.stderr
+    assert "step 3: found a loss of another process" in done.stderr
+    assert torch.load(tmp_path / LAST, weights_only=True)["progress"]["step"] == 2
 
 
 @pytest.mark.slow

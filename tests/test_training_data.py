@@ -18,8 +18,11 @@ from zoo.data.dataset import (
     Prompting,
     SyntheticImages,
     augment,
+    images_of,
     open_source,
 )
+from zoo.data.npz import save_challenge_npz
+from zoo.data.phantom import load_phantom
 from zoo.errors import InputError
 from zoo.registry import create_sam, encoder_spec
 
@@ -159,6 +162,15 @@ def test_training_sees_what_inference_computes() -> None:
         plain, plain_iou = sam.mask_decoder(embedding, sam.prompt_encoder.get_dense_pe(), sparse, dense, False)
     torch.testing.assert_close(logits, plain[:, 0], rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(iou, plain_iou[:, 0], rtol=1e-3, atol=1e-3)
+
+
+def test_files_that_a_system_left_are_no_images(tmp_path: Path) -> None:
+    """As macOS leaves `._a.npz` beside `a.npz` on other file systems; suffixes may be written large."""
+    save_challenge_npz(load_phantom("ct2d"), tmp_path / "a.NPZ")
+    (tmp_path / "._a.npz").write_bytes(b"resource fork")
+    source = open_source([str(tmp_path)], 64)
+    assert images_of(source) == 1
+    assert source.image(0).image.ndim == 3
 
 
 def test_of_npz_nothing_but_labels_is_read_before_an_image_is_asked_for(tmp_path: Path) -> None:

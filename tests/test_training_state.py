@@ -26,9 +26,10 @@ from compress.training.finetune import Finetuning
 from compress.training.loop import fit
 from compress.training.optim import copied
 from compress.training.options import validation_of
-from compress.training.run import launch, run_training
+from compress.training.processes import by_first, launch
+from compress.training.run import run_training
 from compress.training.state import LAST, LOG, Progress
-from compress.training.step import take_step
+from compress.training.step import NotFiniteError, take_step
 from zoo.data.dataset import FileImages, Mixture, PromptedImages, epoch_order, open_source
 from zoo.errors import InputError
 from zoo.registry import create_sam
@@ -139,6 +140,72 @@ def test_every_process_looks_twice_in_its_own_way() -> None:
         take_step(Rank(rank), model, sam, optimizer, [batch], SMALL, Progress(), 0.0)  # type: ignore[arg-type]
         drawn.append(torch.rand(4).tolist())
     assert drawn[0] == drawn[2] != drawn[1]
+
+
+def test_what_the_first_process_cannot_do_ends_the_others() -> None:
+    """Each raises: the first its own message, the others that there is one."""
+
+    class OfTwo:
+        world_size, device = 2, torch.device("cpu")
+        failed = False
+
+        def __init__(self, rank: int) -> None:
+            self.is_global_zero = rank == 0
+
+        def all_reduce(self, value: Tensor, reduce_op: str) -> Tensor:
+            OfTwo.failed |= bool(value)
+            return torch.tensor(float(OfTwo.failed))
+
+    def fail() -> None:
+        raise InputError("log.jsonl", "no room", "a folder with space left")
+
+    first, second = OfTwo(0), OfTwo(1)
+    assert (by_first(first, lambda: 7), by_first(second, lambda: 8)) == (7, None)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"log.jsonl: found no room"):
+        by_first(first, fail)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"--devices: found a failure of the first process"):
+        by_first(second, fail)  # type: ignore[arg-type]
+
+
+def test_few_images_are_validated_on_once_each(tmp_path: Path) -> None:
+    """Not again and again up to `--validation-count`, which would weigh them unequally."""
+    drawn: list[int] = []
+
+    class Counted(PromptedImages):
+        def __getitem__(self, index: int) -> dict[str, Tensor]:
+            drawn.append(index)
+            return super().__getitem__(index)
+
+    config = replace(SMALL, steps=1)
+    task, sam, synthetic = small_task(config)
+    options = RunOptions((str(npy_folder(tmp_path / "unseen", 3)),), 64, 1, tmp_path / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("compress.training.run.PromptedImages", Counted)
+        run_training(task, sam, synthetic, config, options, {})
+    assert drawn == [0, 1, 2]
+
+
+def test_a_loss_that_another_process_lost_ends_this_one(tmp_path: Path) -> None:
+    """Otherwise it would wait for that one's next gradients, for half an hour."""
+
+    class OfTwo:
+        world_size = 2
+
+        def all_reduce(self, value: Tensor, reduce_op: str) -> Tensor:
+            assert (reduce_op, float(value)) == ("max", 0)
+            return torch.ones(())
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(one, name)
+
+    one = Fabric(accelerator="cpu", devices=1)
+    task, sam, images = small_task(SMALL)
+    batch = {key: value[None] for key, value in images[0].items()}
+    model, optimizer = one.setup(task, torch.optim.SGD(task.parameters(), lr=1))
+    before = {key: value.clone() for key, value in sam.named_parameters()}
+    with pytest.raises(NotFiniteError, match="step 0: found a loss of another process that is not finite"):
+        take_step(OfTwo(), model, sam, optimizer, [batch], SMALL, Progress(), 1.0)  # type: ignore[arg-type]
+    assert all(torch.equal(value, before[key]) for key, value in sam.named_parameters())
 
 
 def test_a_gradient_that_is_not_finite_names_every_part(tmp_path: Path) -> None:

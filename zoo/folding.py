@@ -45,7 +45,9 @@ def conv_like(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
         like.kernel_size,  # type: ignore[arg-type]
         like.stride,  # type: ignore[arg-type]
         like.padding,  # type: ignore[arg-type]
-        groups=like.groups,
+        like.dilation,  # type: ignore[arg-type]
+        like.groups,
+        padding_mode=like.padding_mode,
         device=like.weight.device,
         dtype=like.weight.dtype,
     )

@@ -86,7 +86,7 @@ class PromptDecoder(nn.Module):
 
         Args:
             embedding: (1, 256, 64, 64).
-            points: (B, P, 2) as (x, y) in the prompt frame, P >= 1.
+            points: (B, P, 2) as (x, y) in the prompt frame; none beside a mask alone.
             labels: int64 (B, P): 1 foreground, 0 background, -1 padding, 2 and 3 a box's corners.
             mask: logits (B, 1, 256, 256), not looked at where `has_mask` is 0.
             has_mask: float32 (1,), 1 or 0.

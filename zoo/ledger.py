@@ -33,12 +33,13 @@ class Ledger:
 
     Attributes:
         lines: those that name a case, in their order; one that a kill has torn is passed over.
-        last: the line that counts, by case id.
+        last: the line that counts, by case id; none of a case whose last one takes back the others.
     """
 
     def __init__(self, path: Path) -> None:
         self.lines = [line for line in read_json(path) if isinstance(line.get("case_id"), str)]
-        self.last = {line["case_id"]: line for line in self.lines}
+        last = {line["case_id"]: line for line in self.lines}
+        self.last = {case_id: line for case_id, line in last.items() if not line.get("withdrawn")}
 
     def difference(
         self, case_id: str, source: str, settings: str, files: Callable[[], Sequence[Path]]
@@ -72,7 +73,7 @@ def is_told_of(path: Path) -> bool:
 
 @lru_cache(maxsize=4)
 def _cases_of(ledger: Path, written_ns: int) -> frozenset[str]:
-    return frozenset(Ledger(ledger).last)
+    return frozenset(line["case_id"] for line in Ledger(ledger).lines)
 
 
 def _are_same(files: Sequence[Path], told: Mapping[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import os
@@ -46,8 +47,9 @@ def _load(name: str, where: str) -> None:
 
 def _import_file(path: Path) -> None:
     """Imports a file under a name of its own, which its classes can be pickled by."""
-    name = f"repmedsam_plugin_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path.absolute())
+    place = path.absolute()
+    name = f"repmedsam_plugin_{path.stem}_{hashlib.sha256(os.fsencode(place)).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, place)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

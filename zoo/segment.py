@@ -14,7 +14,7 @@ from PIL import Image
 
 from zoo.data.boxes import boxes_in_slices, clicks_in_slices, read_boxes, read_clicks
 from zoo.data.built_in import load_built_in
-from zoo.data.case import Case
+from zoo.data.case import Case, validate_boxes
 from zoo.data.cases import CaseSource
 from zoo.data.clicks import Click, check_clicks
 from zoo.data.grid import Grid
@@ -65,23 +65,28 @@ def load_prompted(
     Raises:
         InputError: an image or boxes that cannot be used.
     """
-    if source.image_path is None:
-        return Prompted(load_built_in(source.reference))
     given = None
     if boxes is not None:
         given = boxes, np.arange(1, len(boxes) + 1, dtype=np.uint16)
     elif boxes_file is not None:
         given = boxes_of_file(boxes_file, source)
         clicks = clicks_of_file(boxes_file, source)
+    where = boxes_file or Path("--box")
+    if source.image_path is None:
+        case = load_built_in(source.reference)
+        if given is not None:
+            boxes = validate_boxes(f"{where} for {source.reference}", given[0], case.spatial_shape)
+            case = replace(case, boxes=boxes, object_labels=given[1], labels=None, label_names={})
+        check_clicks(f"{where} for {source.reference}", clicks, case.boxes)
+        return Prompted(replace(case, clicks=clicks))
     if source.npz:
-        case = load_challenge_npz(source.npz, given, labels=False)
-        check_clicks(boxes_file or source.npz, clicks, case.boxes)
+        case = load_challenge_npz(source.npz, given, labels=False, where=f"{where} for {source.npz}")
+        check_clicks(f"{where} for {source.npz}", clicks, case.boxes)
         values = load_label_values(source.npz) if given is None else None
         return Prompted(replace(case, case_id=source.case_id, clicks=clicks), label_values=values)
     scan = read_scan(source.image_path)
     if given is not None:
         in_file, labels = given
-        where = boxes_file or Path("--box")
         in_slices = boxes_in_slices(where, in_file, scan)
         clicks = clicks_in_slices(where, clicks, in_file, scan)
     elif source.labels_paths:

@@ -147,6 +147,7 @@ class SegmentRun:
             kept = kept_embeddings(case, self.max_memory_bytes)
             segmentation = segment_case(case, backend, protocol, on_step=advance, kept_embeddings=kept)
             lacking = self._lacks_dicom_seg(segmentation, prompted)
+            self._make_way(prompted)
             failed = self._write_beside(segmentation, prompted)
             self._write(segmentation, prompted)
             return Segmented(case.modality, made_of, lacking, failed)
@@ -158,12 +159,23 @@ class SegmentRun:
             raise NoModelError(error) from error
 
     def _write(self, segmentation: Labels, prompted: Prompted) -> None:
-        """The segmentation last, in a folder with a ledger: left behind by a run that is killed before its line is
-        written, it is known as ours.
+        """The segmentation, last of all."""
+        write_segmentation(segmentation, prompted, self._path_of(prompted))
+
+    def _make_way(self, prompted: Prompted) -> None:
+        """Makes the folder one with a ledger, by which a mask is known as ours that a kill leaves without a line. Of
+        masks that were there, the line is taken back, and what was written beside them goes.
         """
+        case_id, ledger = prompted.case.case_id, self.out / SEGMENT_LEDGER
         self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / SEGMENT_LEDGER).touch()
-        write_segmentation(segmentation, prompted, self.out / f"{prompted.case.case_id}{prompted.suffix}")
+        ledger.touch()
+        if self._path_of(prompted).exists():
+            append_json(ledger, {"case_id": case_id, "withdrawn": True})
+        for name in (f"{case_id}.seg.dcm", f"overlays/{case_id}.png", f"overlays/{case_id}.gif"):
+            (self.out / name).unlink(missing_ok=True)
+
+    def _path_of(self, prompted: Prompted) -> Path:
+        return self.out / f"{prompted.case.case_id}{prompted.suffix}"
 
     def _write_beside(self, segmentation: Labels, prompted: Prompted) -> tuple[str, ...]:
         """Pictures and a DICOM segmentation, where they are asked for; returns why some could not be written."""
@@ -250,7 +262,7 @@ def segment_all(run: SegmentRun, sources: Sequence[CaseSource], executor: Execut
     Raises:
         InputError: the model cannot be opened.
     """
-    alone = executor.parallel == 1 or len(sources) < 2
+    alone = executor.stays_here(len(sources))
     work = partial(run.segment, start=progress.start) if alone else run.segment
     advance = _unseen("", 0) if alone else progress.start(f"segmenting {len(sources)} cases", len(sources))
     failures = 0
@@ -261,8 +273,9 @@ def segment_all(run: SegmentRun, sources: Sequence[CaseSource], executor: Execut
                 failures += 1
                 progress.message(_told(source, result))
             else:
-                line = {"case_id": source.case_id, "source": _origin(source), "settings": run.settings_of(source)}
-                append_json(run.out / SEGMENT_LEDGER, line | {"made_of": result.made_of})
+                if not result.failed:  # or the same command would not make up for it
+                    line = {"case_id": source.case_id, "source": _origin(source), "settings": run.settings_of(source)}
+                    append_json(run.out / SEGMENT_LEDGER, line | {"made_of": result.made_of})
                 failures += bool(result.failed)
                 for text in (*([result.lacking] if result.lacking else []), *result.failed):
                     progress.message(text)

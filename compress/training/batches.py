@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count, takewhile
 from typing import Any
 
 import cv2
+import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -53,29 +54,46 @@ class StepBatches:
 def stream_batches(
     dataset: Dataset[dict[str, Tensor]], config: TrainConfig, first_step: int, fabric: Fabric
 ) -> Iterator[Iterator[dict[str, Tensor]]]:
-    """The batches of `StepBatches` from `first_step` on, made by `config.workers` processes, which end with the block.
-
-    The iterator raises an `InputError` for an image that cannot be used, as the dataset does, and where a process that
-    makes data has died.
+    """The batches of `StepBatches` from `first_step` on, as `load_batches` gives them.
 
     Raises:
         InputError: a batch that cannot be shared out evenly.
     """
+    indices = StepBatches(config, first_step, fabric.global_rank, fabric.world_size)
+    with load_batches(dataset, indices, config.workers, fabric.device) as stream:
+        yield stream
+
+
+@contextmanager
+def load_batches(
+    dataset: Dataset[dict[str, Tensor]], indices: Iterable[list[int]], workers: int, device: torch.device
+) -> Iterator[Iterator[dict[str, Tensor]]]:
+    """Batches of a dataset, made by `workers` processes, which end with the block.
+
+    The iterator raises an `InputError` for an image that cannot be used, as the dataset does, and where a process that
+    makes data has died.
+
+    Args:
+        dataset: samples by index.
+        indices: of the samples of each batch.
+        workers: processes; 0 makes them here.
+        device: where batches will go.
+    """
     loader = DataLoader(
         _Told(dataset),
-        batch_sampler=StepBatches(config, first_step, fabric.global_rank, fabric.world_size),
-        num_workers=config.workers,
+        batch_sampler=indices,
+        num_workers=workers,
         collate_fn=_collate,
-        persistent_workers=config.workers > 0,
-        pin_memory=fabric.device.type == "cuda",
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda",
         worker_init_fn=_leave_signals_to_the_parent,
     )
     cv2.setNumThreads(1)  # one core for each worker; a forked one cannot change it itself
     batches = _started(loader)
     try:
-        yield _checked(batches, config.workers)
+        yield _checked(batches, workers)
     finally:
-        if config.workers:
+        if workers:
             # At exit Python would ask them by SIGTERM, which they ignore, and wait.
             batches._shutdown_workers()
 

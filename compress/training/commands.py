@@ -12,11 +12,13 @@ import click
 from compress.training.config import RunOptions, TrainConfig
 from compress.training.options import (
     DEFAULT_DATA,
+    default_workers,
     training_config,
     validation_of,
     with_prompting,
     with_run_options,
     with_settings,
+    with_workers,
 )
 
 if TYPE_CHECKING:
@@ -80,11 +82,12 @@ def train(
       repmedsam train --encoder light_repvit_m0_9 --size 64 --loss boxed --steps 2000 -o runs/small
       repmedsam train --encoder repvit --weights rep_medsam --data train_npz/ --validation val_npz/ -o runs/tuned
       repmedsam train --encoder repvit --weights rep_medsam --data train_npz/ --find-lr -o runs/tuned
-      torchrun --nproc-per-node 2 cli.py train --devices 2 --encoder tinyvit -o runs/two
+      torchrun --no-python --nproc-per-node 2 repmedsam train --encoder tinyvit -o runs/two
     """
     from compress.build import unfolded_sam
     from compress.training.finetune import Finetuning, training_geometry
-    from compress.training.run import process_count, training_seed
+    from compress.training.processes import process_count
+    from compress.training.run import training_seed
     from zoo.data.dataset import PromptedImages, open_source
 
     config = training_config(settings)
@@ -177,7 +180,8 @@ def distill(
     from compress.training.distill import Distillation
     from compress.training.finetune import training_geometry
     from compress.training.int8 import simulate_int8
-    from compress.training.run import process_count, training_seed
+    from compress.training.processes import process_count
+    from compress.training.run import training_seed
     from compress.training.stored import StoredPairs, open_embeddings
     from zoo.data.dataset import PairedImages, open_source
     from zoo.errors import InputError
@@ -230,10 +234,24 @@ def distill(
 @click.option("--size", default=256, show_default=True, type=click.IntRange(min=64), help="Of synthetic images, in px.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the images and their order.")
 @click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    help="Images that the teacher sees together.  [default: 1; on a GPU 8]",
+)
+@with_workers
+@click.option(
     "-o", "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the store."
 )
 def embed(
-    teacher: str, teacher_weights: str, data: tuple[str, ...], count: int, size: int, seed: int, out: Path
+    teacher: str,
+    teacher_weights: str,
+    data: tuple[str, ...],
+    count: int,
+    size: int,
+    seed: int,
+    batch_size: int | None,
+    workers: int | None,
+    out: Path,
 ) -> None:
     """Write a teacher's embeddings to disk, for `distill --embeddings`.
 
@@ -251,7 +269,8 @@ def embed(
     from compress.build import unfolded_sam
     from compress.training.embed import write_store
 
-    master = unfolded_sam(teacher, teacher_weights).to("cuda" if torch.cuda.is_available() else "cpu")
+    on_gpu = torch.cuda.is_available()
+    master = unfolded_sam(teacher, teacher_weights).to("cuda" if on_gpu else "cpu")
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("embedding", total=count)
         card = write_store(
@@ -261,6 +280,8 @@ def embed(
             2 * seed,
             count,
             out,
+            batch_size=batch_size or (8 if on_gpu else 1),
+            workers=default_workers() if workers is None else workers,
             told=lambda done, count: progress.update(task, completed=done, total=count),
         )
     only = f", all {card.count} images that there are" if card.count < count else ""

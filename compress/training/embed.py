@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -15,8 +14,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from zoo.data.dataset import FileImages, ImageSource, LabelledImage, Mixture, open_source
+from compress.training.batches import load_batches
+from zoo.data.dataset import ImageSource, LabelledImage, images_of, open_source
 from zoo.errors import InputError
 from zoo.files import whole_file, writing
 from zoo.registry import EncoderSpec
@@ -150,6 +151,8 @@ def write_store(
     count: int,
     folder: Path,
     shard_size: int = 256,
+    batch_size: int = 1,
+    workers: int = 0,
     told: Callable[[int, int], None] = lambda done, count: None,
 ) -> StoreCard:
     """Writes the embeddings of images 0 to `count` - 1, as float16; files that are there already are kept.
@@ -162,10 +165,13 @@ def write_store(
         count: of images; of files no more are taken than there are.
         folder: of the store.
         shard_size: embeddings a file, 2 MiB each.
+        batch_size: images that the teacher sees together.
+        workers: processes that make images.
         told: hears how many are done, and of how many.
 
     Raises:
-        InputError: a folder that holds another store, an image that cannot be read, or no room to write.
+        InputError: a folder that holds another store, an image that cannot be read, an embedding that is not finite, or
+            no room to write.
     """
     if teacher.weights is None:
         raise InputError("teacher", "weights without identity", "a model of create_sam")
@@ -187,32 +193,43 @@ def write_store(
         )
     with writing(folder / CARD), whole_file(folder / CARD) as part:
         part.write_text(json.dumps(asdict(card), indent=2) + "\n")
-    for shard, path in enumerate(shard_paths(folder, card)):
-        indices = range(shard * shard_size, min(count, (shard + 1) * shard_size))
-        if path.exists():
-            told(indices.stop, count)
-        else:
-            _write_shard(path, teacher, source, indices, lambda done: told(done, count))
+    shards = [range(first, min(count, first + shard_size)) for first in range(0, count, shard_size)]
+    missing = [(path, own) for path, own in zip(shard_paths(folder, card), shards, strict=True) if not path.exists()]
+    done = count - sum(len(own) for _, own in missing)
+    told(done, count)
+    batches = [list(own[i : i + batch_size]) for _, own in missing for i in range(0, len(own), batch_size)]
+    device = next(teacher.parameters()).device
+    with load_batches(_ForTeacher(source, teacher.spec), batches, workers, device) as stream:
+        for path, own in missing:
+            embedded: list[dict[str, Tensor]] = []
+            while (in_shard := sum(len(part["images"]) for part in embedded)) < len(own):
+                embedded.append(_embedded(teacher, source, next(stream)))
+                told(done + in_shard + len(embedded[-1]["images"]), count)
+            done += len(own)
+            with writing(path, SAVE_FAILURES), whole_file(path) as part_file:
+                save_file({key: torch.cat([part[key] for part in embedded]) for key in embedded[0]}, part_file)
     return card
 
 
-def images_of(source: ImageSource) -> float:
-    """How many images a source gives until it has given each of them; infinite where it draws them."""
-    if isinstance(source, Mixture):
-        return len(source.sources) * max(map(images_of, source.sources))
-    return len(source.items) if isinstance(source, FileImages) else math.inf
+class _ForTeacher(Dataset[dict[str, Tensor]]):
+    """Images of a source as a teacher's encoder wants them."""
+
+    def __init__(self, source: ImageSource, spec: EncoderSpec) -> None:
+        self.source, self.spec = source, spec
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        drawn = self.source.image(index)
+        image = torch.from_numpy(preprocess_image(drawn.image, self.spec)[0])
+        return {"image": image, "index": torch.tensor(index), "fingerprint": torch.tensor(fingerprint(drawn.image))}
 
 
-def _write_shard(path: Path, teacher: Sam, source: ImageSource, indices: range, told: Callable[[int], None]) -> None:
-    """A file with `embeddings` float16 (N, 256, 64, 64), and `images` int64 (N,), their images' fingerprints."""
-    embeddings, images = [], []
-    for index in indices:
-        drawn = source.image(index)
-        embeddings.append(embed_image(teacher, drawn))
-        images.append(fingerprint(drawn.image))
-        told(index + 1)
-    with writing(path, SAVE_FAILURES), whole_file(path) as part:
-        save_file({"embeddings": torch.stack(embeddings), "images": torch.tensor(images)}, part)
+def _embedded(teacher: Sam, source: ImageSource, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of a batch, what a store's files hold: `embeddings` float16 (B, 256, 64, 64), `images` int64 (B,)."""
+    embeddings, finite = _embed(teacher, batch["image"])
+    if not finite.all():
+        raise _not_finite(source.image(int(batch["index"][~finite][0])))
+    # A copy, as what another process made stays an open file.
+    return {"embeddings": embeddings, "images": batch["fingerprint"].clone()}
 
 
 def fingerprint(image: NDArray[np.uint8]) -> int:
@@ -220,16 +237,24 @@ def fingerprint(image: NDArray[np.uint8]) -> int:
     return zlib.crc32(np.ascontiguousarray(image).data)
 
 
-@torch.inference_mode()
 def embed_image(teacher: Sam, drawn: LabelledImage) -> Tensor:
     """The teacher's embedding of an image, float16 (256, 64, 64).
 
     Raises:
         InputError: an embedding that is not finite.
     """
-    device = next(teacher.parameters()).device
-    image = torch.from_numpy(preprocess_image(drawn.image, teacher.spec)).to(device)
-    embedding = teacher.image_encoder(image)[0].to(torch.float16).cpu()
-    if not torch.isfinite(embedding).all():
-        raise InputError(drawn.name, "an embedding that is not finite in float16", "finite; look at the weights")
-    return embedding
+    embeddings, finite = _embed(teacher, torch.from_numpy(preprocess_image(drawn.image, teacher.spec)))
+    if not finite.all():
+        raise _not_finite(drawn)
+    return embeddings[0]
+
+
+@torch.inference_mode()
+def _embed(teacher: Sam, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Embeddings float16 (B, 256, 64, 64) of images (B, 3, S, S), and which of them are finite, both on the host."""
+    embeddings = teacher.image_encoder(images.to(next(teacher.parameters()).device)).to(torch.float16).cpu()
+    return embeddings, torch.isfinite(embeddings).flatten(1).all(1)
+
+
+def _not_finite(drawn: LabelledImage) -> InputError:
+    return InputError(drawn.name, "an embedding that is not finite in float16", "finite; look at the weights")

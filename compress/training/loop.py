@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,6 +23,7 @@ from compress.training.config import TrainConfig, learning_rate, time_used
 from compress.training.losses import dice
 from compress.training.optim import copied, create_optimizer, freeze, update_average
 from compress.training.pictures import save_predictions
+from compress.training.processes import by_first, highest
 from compress.training.state import BEST, LAST, LOG, Progress, cut_log, load_state, save_best, save_state
 from compress.training.step import take_step
 from zoo.data.dataset import PromptedImages
@@ -80,7 +82,7 @@ def fit(
         task: a module from a batch to `loss` and further numbers to be logged; parameters without gradient stay.
         sam: the model in it that is kept.
         dataset: samples by index; the run asks for 0, 1, 2, ...
-        validate: scores of the averaged task; the first decides what is best.
+        validate: scores of the averaged task, which the first process asks for; the first decides what is best.
         config: settings.
         out: folder of checkpoint, best weights and log.
         fabric: device, precision, processes; launched.
@@ -112,19 +114,15 @@ def fit(
         listen("note", {"text": f"going on from step {progress.step} of {out / LAST}"})
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    if fabric.is_global_zero:
-        cut_log(out / LOG, progress)
+    by_first(fabric, lambda: cut_log(out / LOG, progress))
 
     def save() -> None:
-        if fabric.is_global_zero:
-            save_state(out / LAST, average_sam, sam, optimizer, progress, identity)
-        fabric.barrier()
+        by_first(fabric, lambda: save_state(out / LAST, average_sam, sam, optimizer, progress, identity))
 
-    def log(kind: str, numbers: dict[str, Any]) -> None:
-        if fabric.is_global_zero:
-            with writing(out / LOG), (out / LOG).open("a") as lines:
-                lines.write(json.dumps({"kind": kind, "step": progress.step, **numbers}) + "\n")
-            listen(kind, {"step": progress.step, **numbers})
+    def write_log(kind: str, numbers: dict[str, Any]) -> None:
+        with writing(out / LOG), (out / LOG).open("a") as lines:
+            lines.write(json.dumps({"kind": kind, "step": progress.step, **numbers}) + "\n")
+        listen(kind, {"step": progress.step, **numbers})
 
     def goes_on() -> bool:
         stale = config.patience and progress.stale >= config.patience
@@ -142,32 +140,33 @@ def fit(
             if is_due():
                 save()  # the steps outlive a validation that fails, for which a resumed run begins with it
                 # BatchNorm's statistics differ between processes: the first one's scores decide for all of them.
-                scores: dict[str, float] = fabric.broadcast(validate(average) if fabric.is_global_zero else {})
-                log("validation", scores)
+                scores: dict[str, float] = fabric.broadcast(by_first(fabric, lambda: validate(average)) or {})
+                by_first(fabric, partial(write_log, "validation", scores))
                 progress.validated = progress.step
-                if _is_better(progress, next(iter(scores.values())), config) and fabric.is_global_zero:
+                if _is_better(progress, next(iter(scores.values())), config):
                     training = {**identity, "step": progress.step, **scores}
-                    save_best(out / BEST, average_sam, sam.spec, variant, training)
+                    by_first(fabric, partial(save_best, out / BEST, average_sam, sam.spec, variant, training))
                 save()
-            if not goes_on() or (stopped := bool(_highest(fabric, stop.asked))):
+            if not goes_on() or (stopped := bool(highest(fabric, stop.asked))):
                 break
             rate = learning_rate(config, progress.step, progress.plateau_factor, used)
             start = time.perf_counter()
             # All parts first, as computing one moves BatchNorm's statistics: if one cannot be had, nothing may change.
             parts, error = draw_parts(stream, config.accumulate)
             data_s = time.perf_counter() - start
-            if _highest(fabric, error is not None):
+            if highest(fabric, error is not None):
                 if progress.step:
                     save()
                 raise error or InputError("--data", "what another process could not use", "see its own message")
             numbers = take_step(fabric, model, sam, optimizer, parts, config, progress, rate)
             progress.trained_s = time.monotonic() - begun
             step_s = time.perf_counter() - start
-            log("step", {**numbers, "data_s": data_s, "step_s": step_s, "trained_s": progress.trained_s})
+            numbers |= {"data_s": data_s, "step_s": step_s, "trained_s": progress.trained_s}
+            by_first(fabric, partial(write_log, "step", numbers))
             if told := waits.after(data_s, step_s):
                 listen("note", {"text": told})
             if config.minutes:
-                used = _highest(fabric, time_used(config, progress.trained_s))
+                used = highest(fabric, time_used(config, progress.trained_s))
             if config.ema_decay:
                 update_average(average_sam, sam, config.ema_decay, progress.step)
             else:
@@ -189,14 +188,6 @@ def _why_it_ended(progress: Progress, config: TrainConfig, used: float) -> str:
         of = f" of {config.steps}" if config.steps else ""
         return f"ended: {config.minutes:g} minutes are over, {progress.step}{of} steps are done"
     return f"stopped early: no gain in {progress.stale} validations"
-
-
-def _highest(fabric: Fabric, value: float) -> float:
-    """The highest of the processes' values: all stop after the same step, or they would wait for each other."""
-    if fabric.world_size == 1:
-        return value
-    highest: Any = fabric.all_reduce(torch.tensor(float(value), device=fabric.device), reduce_op="max")
-    return float(highest)
 
 
 def _is_better(progress: Progress, score: float, config: TrainConfig) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,13 @@ def setting(name: str, help_text: str, **options: Any) -> Any:
     flags = f"{flag}/--no-{flag[2:]}" if isinstance(DEFAULTS[name], bool) else flag
     return click.option(flags, name, help=help_text, show_default=True, **options)
 
+
+with_workers: Callable[[Any], Any] = setting(
+    "workers",
+    "Processes that make data, for each device.  [default: 1; for a GPU one core less than there are, at most 8]",
+    default=None,
+    type=click.IntRange(min=0),
+)
 
 with_settings = options(
     setting(
@@ -75,12 +82,7 @@ with_settings = options(
     setting("validate_every", "Steps between validations, each with a checkpoint.", type=click.IntRange(min=1)),
     setting("patience", "Validations without gain until the run stops; 0 for never.", type=click.IntRange(min=0)),
     setting("seed", "Of all that is drawn.", type=click.IntRange(min=0)),
-    setting(
-        "workers",
-        "Processes that make data, for each device.  [default: 1; for a GPU one core less than there are, at most 8]",
-        default=None,
-        type=click.IntRange(min=0),
-    ),
+    with_workers,
 )
 
 
@@ -93,12 +95,12 @@ def training_config(settings: Mapping[str, Any]) -> TrainConfig:
     """
     minutes = settings["minutes"] or 0
     steps = settings["steps"] or (0 if minutes else DEFAULTS["steps"])
-    workers = _default_workers() if settings["workers"] is None else settings["workers"]
+    workers = default_workers() if settings["workers"] is None else settings["workers"]
     return TrainConfig(**{**settings, "steps": steps, "minutes": minutes, "workers": workers})
 
 
-def _default_workers() -> int:
-    """On a CPU they would take the cores from training."""
+def default_workers() -> int:
+    """What keeps up with the device; on a CPU more would take the cores from it."""
     import torch
 
     return max(1, min(8, (os.cpu_count() or 1) - 1)) if torch.cuda.is_available() else TrainConfig.workers

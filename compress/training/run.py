@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.precision import MixedPrecision, Precision
-from lightning_fabric.strategies.ddp import DDPStrategy
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -21,9 +16,10 @@ from torch import nn
 from compress.training import find_lr
 from compress.training.config import RunOptions, TrainConfig, time_used
 from compress.training.loop import fit, validation_on
+from compress.training.processes import by_first, launch
 from compress.training.state import Progress
 from compress.training.trackers import TensorBoard, Tracker, WeightsAndBiases
-from zoo.data.dataset import PromptedImages, names_digest, open_source
+from zoo.data.dataset import PromptedImages, images_of, names_digest, open_source
 from zoo.errors import InputError
 from zoo.sam.model import Sam
 
@@ -61,9 +57,10 @@ def run_training(
     settings = {"encoder": sam.spec.name, **asdict(config), **origin}
     trackers = partial(_trackers, options, settings) if fabric.is_global_zero else _no_trackers
     with _Teller(config, trackers, picture, quiet=not fabric.is_global_zero) as teller:
-        drawn = picture if fabric.is_global_zero else None
         together = min(VALIDATION_BATCH, config.batch_size // config.accumulate)  # what a run has room for
-        validate = validation_on(held_out, range(options.validation_count), together, fabric.device, drawn)
+        validated = range(int(min(options.validation_count, images_of(unseen))))
+        draw = partial(validation_on, held_out, validated, together, fabric.device, picture)
+        validate = by_first(fabric, draw) or _no_scores
         out, variant = options.out, options.variant
         return fit(task, sam, train_set, validate, config, out, fabric, teller.listen, origin, variant)
 
@@ -95,18 +92,6 @@ def run_search(
     return {"lr": curve.suggestion, "picture": str(picture)}
 
 
-def process_count(devices: int | None) -> int:
-    """How many processes or GPUs train: `devices`, else as many as torchrun has started, else one.
-
-    Raises:
-        InputError: torchrun has started another number.
-    """
-    started = int(os.environ.get("WORLD_SIZE", 0))
-    if devices and started and devices != started:
-        raise InputError("--devices", f"{devices} under torchrun with {started}", f"{started}, or leave it out")
-    return devices or started or 1
-
-
 def training_seed(config: TrainConfig) -> int:
     """Of the images to train on: even, so that none is ever validated on."""
     return 2 * config.seed
@@ -117,37 +102,15 @@ def validation_seed(config: TrainConfig) -> int:
     return 2 * config.seed + 1
 
 
-def launch(config: TrainConfig, devices: int) -> Fabric:
-    """The processes, devices and precision of a run."""
-    fabric = Fabric(
-        accelerator="auto" if torch.cuda.is_available() else "cpu",
-        devices=devices,
-        strategy="auto" if devices == 1 else DDPStrategy(find_unused_parameters=True),
-        plugins=_arithmetic(config),
-    )
-    fabric.launch()
-    return fabric
-
-
-class _Autocast(MixedPrecision):
-    """Mixed precision that leaves what a model is given as it is: a box at 203.5 would be one at 204 in bfloat16."""
-
-    def convert_input(self, data: Any) -> Any:
-        """The very data."""
-        return data
-
-
-def _arithmetic(config: TrainConfig) -> Precision:
-    """The precision of a run, on the device that it will be given."""
-    if config.precision == "bf16-mixed":
-        return _Autocast("bf16-mixed", "cuda" if torch.cuda.is_available() else "cpu")
-    return Precision()
-
-
 def _trackers(options: RunOptions, settings: Mapping[str, Any], step: int) -> list[Tracker]:
     """Of a run that goes on from a step."""
     asked = [WeightsAndBiases(options.wandb, options.out, settings)] if options.wandb else []
     return [*asked, TensorBoard(options.out, step)]
+
+
+def _no_scores(task: nn.Module) -> dict[str, float]:
+    """Of a process that does not validate."""
+    return {}
 
 
 def _no_trackers(step: int) -> list[Tracker]:

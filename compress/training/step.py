@@ -12,6 +12,7 @@ from torch import Tensor
 
 from compress.training.config import TrainConfig
 from compress.training.optim import clip_gradients, keep_statistics
+from compress.training.processes import highest
 from compress.training.state import LAST, Progress
 from zoo.errors import InputError
 from zoo.sam.model import Sam
@@ -50,7 +51,8 @@ def take_step(
         The step's numbers: means over its parts and over this process's share.
 
     Raises:
-        NotFiniteError: a loss or a gradient that is not finite; the weights are still those before the step.
+        NotFiniteError: a loss or a gradient that is not finite, in all processes if in one; the weights are still those
+            before the step.
     """
     # Second looks at prompts draw from torch's generator: in a resumed run as they would have been, and in no process
     # what another one draws.
@@ -62,16 +64,21 @@ def take_step(
         group["lr"] = rate
     optimizer.zero_grad()
     sums: dict[str, float] = {}
+    lost: NotFiniteError | None = None
     for part, drawn in enumerate(parts):
         batch = fabric.to_device(drawn)
         if config.channels_last:
             batch = {**batch, "image": batch["image"].contiguous(memory_format=torch.channels_last)}
         with fabric.no_backward_sync(model, enabled=part + 1 < config.accumulate):
             numbers = model(batch)
-            _check_finite(numbers["loss"], drawn, progress.step)
             fabric.backward(numbers["loss"] / config.accumulate)
+        lost = lost or _unless_finite(numbers["loss"], drawn, progress.step)
         for name, value in numbers.items():
             sums[name] = sums.get(name, 0) + float(value.detach()) / config.accumulate
+    # Only now, as a process that left before would let the others wait for its gradients.
+    if highest(fabric, lost is not None):
+        found = "a loss of another process that is not finite"
+        raise lost or NotFiniteError(f"step {progress.step}", found, "see its own message")
     norm = clip_gradients(model.parameters(), progress.norms, config.clip_percentile)
     if not np.isfinite(norm):
         raise NotFiniteError(_told(progress.step, *parts), f"a gradient of norm {norm}", f"finite ones; {WAY_ON}")
@@ -80,9 +87,11 @@ def take_step(
     return {**sums, "lr": rate, "gradient_norm": norm}
 
 
-def _check_finite(loss: Tensor, batch: Mapping[str, Tensor], step: int) -> None:
-    if not torch.isfinite(loss):
-        raise NotFiniteError(_told(step, batch), f"a loss of {float(loss.detach())}", f"a finite one; {WAY_ON}")
+def _unless_finite(loss: Tensor, batch: Mapping[str, Tensor], step: int) -> NotFiniteError | None:
+    """What to raise of a loss, if anything."""
+    if torch.isfinite(loss):
+        return None
+    return NotFiniteError(_told(step, batch), f"a loss of {float(loss.detach())}", f"a finite one; {WAY_ON}")
 
 
 def _told(step: int, *parts: Mapping[str, Tensor]) -> str:

@@ -242,7 +242,10 @@ def open_graphs(name: str, files: GraphFiles, precision: str = "fp32", threads: 
     _import_runtimes_of_graphs()
     if name not in _BACKENDS:
         load_plugins()
-    return _entry(name, precision).factory(files, precision, threads)
+    entry = _entry(name, precision)
+    if not entry.runs_graphs:
+        raise InputError(f"backend {name}", "an exported graph", "onnxruntime or openvino, which run graphs")
+    return entry.factory(files, precision, threads)
 
 
 def _entry(name: str, precision: str) -> _Entry:

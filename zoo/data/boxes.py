@@ -223,4 +223,5 @@ def _csv_rows(text: str) -> Iterator[_Row]:
         raise ValueError(f"columns {', '.join(headings)}")
     for cells in table[1:]:
         row = dict(zip(headings, cells, strict=True))
-        yield _Row([float(row[c]) for c in columns], float(row["label"]) if row.get("label") else None, row.get("case"))
+        label, case = row.get("label"), row.get("case")  # an empty cell says nothing
+        yield _Row([float(row[c]) for c in columns], float(label) if label else None, case or None)

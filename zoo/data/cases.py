@@ -145,6 +145,8 @@ def find_cases(spec: str) -> list[CaseSource]:
     """
     # What is there by that very name is meant, whatever signs the name has.
     is_there = Path(spec).exists()
+    if is_there and Path(spec).name in ("", ".."):
+        spec = os.path.abspath(spec)  # noqa: PTH100  (`.` has no name, and what is above it is not written in it)
     if not is_there and (built_in := built_in_references(spec)) is not None:
         return [CaseSource(reference.replace(":", "_"), reference) for reference in built_in]
     if not is_there and "=" in spec:
@@ -181,7 +183,8 @@ def _explicit_pair(spec: str) -> CaseSource:
 def _paths(spec: str) -> list[Path]:
     """Files that a file, folder or glob names; in place of the slices of a DICOM series, their folder."""
     root = Path(spec)
-    found = files_below(root) if root.exists() else _matches(spec)
+    named = [root] if root.exists() else _matches(spec)
+    found = [path for one in named for path in files_below(one)]
     made = {path.parent for path in found if path.name == SEGMENT_LEDGER} - {root}
     files = {path for path in found if _is_scan(path) and made.isdisjoint(path.parents)}
     slices: dict[Path, list[Path]] = {}
@@ -275,7 +278,7 @@ class _Shelves:
         own = self._of(image.parent)
         # A DICOM series is a folder itself, and may have its labels within.
         within = [*own.folders, *(self._of(image).folders if image.is_dir() else ())]
-        others = [self._of(folder) for folder in (*within, *self._beside(image.parent.parent))]
+        others = [self._of(folder) for folder in dict.fromkeys((*within, *self._beside(_above(image.parent))))]
         # nnU-Net's images carry a channel number that their labels do not.
         names = [_tokens(stem(image)), _tokens(re.sub(r"_0000$", "", stem(image)))]
         names.append([token for token in names[0] if token not in IMAGE_TOKENS])
@@ -305,6 +308,12 @@ def _listed(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except PermissionError:
         return []
+
+
+def _above(folder: Path) -> Path:
+    """The folder that a folder lies in, also where the path does not say."""
+    said = folder.name not in ("", "..")
+    return folder.parent if said else Path(os.path.abspath(folder)).parent  # noqa: PTH100  (it would follow links)
 
 
 def _label_folders(listed: Sequence[Path]) -> list[Path]:
@@ -348,8 +357,8 @@ def check_out(sources: Sequence[CaseSource], out: Path) -> None:
         InputError: `out` holds one of `sources`.
     """
     for source in sources:
-        for path in (source.image_path, *source.labels_paths):
-            if path is not None and path.is_file() and path.resolve().parent == out.resolve():
+        for path in filter(None, (source.image_path, *source.labels_paths)):
+            if out.resolve() == (path.resolve().parent if path.is_file() else path.resolve()):
                 raise InputError(f"--out {out}", f"the folder of the input {path.name}", "another folder")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -133,6 +134,13 @@ def open_source(specs: Sequence[str], size: int, seed: int = 0) -> ImageSource:
     return sources[0] if len(sources) == 1 else Mixture(sources)
 
 
+def images_of(source: ImageSource) -> float:
+    """How many images a source gives until it has given each of them; infinite where it draws them."""
+    if isinstance(source, Mixture):
+        return len(source.sources) * max(map(images_of, source.sources))
+    return len(source.items) if isinstance(source, FileImages) else math.inf
+
+
 def _open_files(spec: str, seed: int) -> FileImages:
     root = Path(spec)
     items: list[tuple[Path, int | None]]
@@ -170,7 +178,7 @@ def names_digest(source: ImageSource) -> str | None:
 
 
 def _npz_files(root: Path) -> list[Path]:
-    return [path for path in files_below(root) if path.suffix == ".npz"]
+    return [path for path in files_below(root) if path.suffix.lower() == ".npz" and not path.name.startswith(".")]
 
 
 def _npz_items(path: Path) -> list[tuple[Path, int | None]]:

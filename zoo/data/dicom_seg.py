@@ -68,12 +68,14 @@ def write_dicom_seg(segmentation: NDArray[np.uint16], grid: Grid, folder: Path, 
     if not labels:
         raise InputError(folder, "an empty segmentation", "at least one labelled voxel, for a DICOM segmentation")
     files = dicom_files(folder)
-    frames = grid.to_file(segmentation).transpose(2, 1, 0)
+    numbers = np.zeros(labels[-1] + 1, np.uint16)
+    numbers[labels] = np.arange(1, len(labels) + 1)
+    frames = numbers[grid.to_file(segmentation).transpose(2, 1, 0)]
     study, series = hd.UID(), hd.UID()
     try:
         made = Segmentation(
             source_images=[_reference(_header(file), study, series) for file in files],
-            pixel_array=np.searchsorted(labels, frames, side="right").astype(np.uint16),
+            pixel_array=frames,
             segmentation_type=SegmentationTypeValues.BINARY,
             segment_descriptions=[_describe(number, label) for number, label in enumerate(labels, start=1)],
             series_instance_uid=hd.UID(),

@@ -45,7 +45,9 @@ class Grid:
 
     @cached_property
     def plane(self) -> Plane:
-        """Of the slices."""
+        """Of the slices: across the axis along which there is one voxel, or the voxels are much the longest."""
+        if self.shape.count(1) == 1:
+            return _PLANES[int(io_orientation(self.affine)[self.shape.index(1), 0])][0]
         sizes = np.linalg.norm(self.affine[:3, :3], axis=0)
         second, thickest = np.argsort(sizes)[1:]
         if sizes[thickest] < THICK * (1 - ROUNDING) * sizes[second]:

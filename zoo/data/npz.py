@@ -25,7 +25,11 @@ from zoo.files import whole_file
 
 
 def load_challenge_npz(
-    path: Path, prompts: tuple[NDArray[np.int64], NDArray[np.uint16]] | None = None, *, labels: bool = True
+    path: Path,
+    prompts: tuple[NDArray[np.int64], NDArray[np.uint16]] | None = None,
+    *,
+    labels: bool = True,
+    where: str | None = None,
 ) -> Case:
     """Reads a case of the challenge.
 
@@ -36,6 +40,7 @@ def load_challenge_npz(
         path: of the file.
         prompts: boxes and the labels that they ask for, in place of the file's.
         labels: whether the case's labels are wanted. Without, `gts` is left alone unless it tells the boxes.
+        where: the prompts come from, for messages.
 
     Raises:
         InputError: a file, key, type, shape or value that cannot be used.
@@ -49,7 +54,7 @@ def load_challenge_npz(
     shape = image.shape if is_volume else image.shape[:2]
     label_map = _labels(f"{path}:gts", arrays["gts"], shape) if "gts" in arrays else None
     if prompts is not None:
-        boxes, object_labels = validate_boxes(path, prompts[0], shape), prompts[1]
+        boxes, object_labels = validate_boxes(where or path, prompts[0], shape), prompts[1]
     elif "boxes" in arrays:
         boxes = validate_boxes(f"{path}:boxes", arrays["boxes"], shape)
         object_labels = np.arange(1, len(boxes) + 1, dtype=np.uint16)

@@ -29,6 +29,8 @@ from zoo.ledger import PREPARE_LEDGER, Ledger, fingerprint
 Format = Literal["npz", "npy"]
 #: Of labels and of images to train with.
 NPY_FOLDERS = ("gts", "imgs")
+#: What a line says of a case between the beginning and the end of the work on it.
+UNFINISHED = "begun, and not finished"
 #: Case ids that other cases' files may be named by: slices of a volume, and scans named as the challenge does.
 _SLICE = re.compile(r"(?P<case_id>.+)-\d{3,}")
 _CHALLENGE_NAME = re.compile(r"[23]DBox_[^_]+_(?P<case_id>.+)")
@@ -45,7 +47,7 @@ class Outcome:
         modality: as told or given.
         shape: of the image.
         spacing_mm: by axis of the image.
-        labels: the file's label values, in the order of the labels 1 to N that they became.
+        labels: the file's label values, in the order of the labels 1 to N that they became; of instances these alone.
         left_out: the file's label values of which nothing was as large as asked for.
         settings: of the preparation, and of the source's limits.
         made_of: the fingerprint of its files, from before they were read.
@@ -98,6 +100,10 @@ def prepare_all(
     yield from (outcome for outcome in held.values() if outcome is not None)
     work = partial(prepare_one, out=out, preparation=preparation, kind=kind)
     written = _Written(ledger, sources)
+    for source in sources:
+        if held[source] is None and source.case_id in ledger.last:
+            # A kill may leave new files in place of those that an earlier line tells of.
+            append_json(out / PREPARE_LEDGER, asdict(Outcome(source.case_id, source.reference, error=UNFINISHED)))
     for source, result in LocalExecutor(workers).map(work, [source for source in sources if held[source] is None]):
         outcome = result if isinstance(result, Outcome) else _failed(source, result)
         if outcome.error is None:
@@ -179,7 +185,8 @@ def prepare_one(source: CaseSource, out: Path, preparation: Preparation, kind: F
     started = time.monotonic()
     made_of = fingerprint(source.files())
     case, labels = source.load(preparation).renumbered()
-    values = _values_before(source, labels)
+    # Parts of an object are numbered anew, and no longer say which object they were of.
+    values = None if preparation.instances and source.npz is None else _values_before(source, labels)
     slices = _write_npy(case, out) if kind == "npy" else ()
     return Outcome(
         case_id=source.case_id,

@@ -19,15 +19,10 @@ class AbortError(Exception):
 
 
 class Executor(Protocol):
-    """Does the same work on many items.
+    """Does the same work on many items."""
 
-    Attributes:
-        parallel: items that are worked on together; 1 works in this process, one after the other.
-    """
-
-    @property
-    def parallel(self) -> int:
-        """See the class."""
+    def stays_here(self, items: int) -> bool:
+        """Whether so many items are worked on in this process, one after the other."""
         ...
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result | Exception]]:

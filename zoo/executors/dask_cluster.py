@@ -30,10 +30,9 @@ class DaskExecutor:
 
     scheduler: str
 
-    @property
-    def parallel(self) -> int:
-        """More than one, even if there is one worker now: others may join while the work goes on."""
-        return 2
+    def stays_here(self, items: int) -> bool:
+        """Never."""
+        return False
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result | Exception]]:
         """As `Executor.map`.

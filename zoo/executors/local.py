@@ -30,10 +30,13 @@ class LocalExecutor:
 
     parallel: int = 1
 
+    def stays_here(self, items: int) -> bool:
+        """As `Executor.stays_here`."""
+        return min(self.parallel, items) < 2
+
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result | Exception]]:
         """As `Executor.map`."""
-        count = min(self.parallel, len(items))
-        if count < 2:
+        if self.stays_here(len(items)):
             yield from ((item, attempt(work, item)) for item in items)
             return
         waiting = list(reversed(items))
@@ -44,7 +47,7 @@ class LocalExecutor:
             worker.give(busy[worker])
 
         try:
-            for _ in range(count):
+            for _ in range(min(self.parallel, len(items))):
                 give_next(_Worker(work))
             while busy:
                 ready = wait([worker.connection for worker in busy])

@@ -168,7 +168,9 @@ def check_sha256(card: WeightCard, found: str) -> None:
     expected = expected_sha256(card)
     if expected not in (None, found):
         where = "the catalog" if card.sha256 else f"{LOCK_FILE}, pinned by the first download"
-        raise InputError(card.path, f"sha256 {found}", f"{expected} ({where}); delete the file and pull it again")
+        renewed = "" if card.sha256 else f"; or take {card.name} out of {LOCK_FILE}, if its publisher has changed it"
+        told = f"{expected} ({where}); delete a damaged file and pull it again{renewed}"
+        raise InputError(card.path, f"sha256 {found}", told)
 
 
 def locate(weights: str | Path) -> tuple[Path, WeightCard | None]:

@@ -28,6 +28,10 @@ RETRY_PAUSES_S = (1.0, 3.0, 10.0)
 Progress = Callable[[int, int | None], None]
 
 
+class WebPageError(OSError):
+    """A page in place of a file; asking again would give it again."""
+
+
 class TransferError(OSError):
     """A transfer that broke; what came is kept, and the next one goes on from there."""
 
@@ -73,7 +77,7 @@ def pull(card: WeightCard, source: str | None = None, progress: Progress = lambd
 
 
 def fetch(source: str, part: Path, progress: Progress) -> None:
-    """Brings `source` to `part`, going on from what is there; broken transfers are tried again.
+    """Brings `source` to `part`, going on from what is there; transfers that break are tried again, not the first call.
 
     Raises:
         OSError, HTTPException: it could not be had.
@@ -82,14 +86,15 @@ def fetch(source: str, part: Path, progress: Progress) -> None:
     if urllib.parse.urlsplit(address).scheme not in ("http", "https"):
         shutil.copyfile(address, part)
         return
-    for pause_s in (*RETRY_PAUSES_S, None):
+    for attempt, pause_s in enumerate((*RETRY_PAUSES_S, None)):
         try:
             _transfer(address, part, progress)
             return
-        except (urllib.error.HTTPError, urllib.error.URLError):
+        except (urllib.error.HTTPError, WebPageError):
             raise
-        except (OSError, http.client.HTTPException):
-            if pause_s is None:
+        except (OSError, http.client.HTTPException) as error:
+            never_reached = attempt == 0 and isinstance(error, urllib.error.URLError)
+            if pause_s is None or never_reached:
                 raise
             time.sleep(pause_s)
 
@@ -125,7 +130,7 @@ def _transfer(address: str, part: Path, progress: Progress) -> None:
         raise
     with response:
         if "text/html" in response.headers.get("Content-Type", ""):
-            raise urllib.error.URLError("the server sent a web page (HTML)")
+            raise WebPageError("the server sent a web page (HTML)")
         if response.status != http.client.PARTIAL_CONTENT:
             there = 0
         _note_version(response.headers.get("ETag"), mark)

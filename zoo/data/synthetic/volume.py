@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from zoo.data.synthetic import looks
 from zoo.data.synthetic.artefacts import to_uint8
 from zoo.data.synthetic.canvas import Canvas, Tissue
+from zoo.data.synthetic.generator import MIN_SIZE_PX
 from zoo.data.synthetic.looks import Look
 from zoo.data.synthetic.noise import Mask, chance, log_uniform
 from zoo.data.synthetic.solids import SOLIDS, Plane, Points, Solid, superellipsoid
@@ -57,12 +58,14 @@ def volume(seed: int, depth: int = 24, size: int = 128, look: str | None = None)
         look: one of `VOLUME_LOOK_NAMES`; drawn if None.
 
     Raises:
-        InputError: a negative seed, or an unknown look.
+        InputError: a negative seed, an unknown look, or a size too small for objects.
     """
     if seed < 0:
         raise InputError("seed", str(seed), "an integer >= 0")
     if look is not None and look not in VOLUME_LOOKS:
         raise unknown_name("look", look, VOLUME_LOOKS)
+    if depth < 1 or size < MIN_SIZE_PX:
+        raise InputError("size", f"{depth} slices of {size} px", f"at least 1 of {MIN_SIZE_PX} px")
     attempts = (_draw(np.random.default_rng((seed, attempt)), depth, size, look) for attempt in itertools.count())
     return next(drawn for drawn in attempts if drawn.labels.any())
 
