@@ -327,7 +327,7 @@ def test_a_scan_that_was_replaced_is_prepared_again(tmp_path: Path) -> None:
     for side in (32, 32, 48):
         write_picture(tmp_path / "in", "a", side)
         assert run(*make).exit_code == 0
-    assert [line["shape"][0] for line in report(tmp_path / "out")] == [32, 48]
+    assert [line["shape"][0] for line in report(tmp_path / "out") if not line["error"]] == [32, 48]
 
 
 @pytest.mark.parametrize(

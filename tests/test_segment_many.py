@@ -141,7 +141,7 @@ def test_a_single_case_goes_to_the_cluster_too(
     options = ["--executor", "dask", "--scheduler", cluster.scheduler_address]
     result = CliRunner().invoke(main, words(one, exported, tmp_path, *options))
     assert result.exit_code == 0, result.output
-    assert_same(segmentations(tmp_path), {one.stem: expected[one.stem]})
+    assert_same(segmentations(tmp_path), {one.name: expected[one.name]})
 
 
 @pytest.mark.parametrize("more", [("--executor", "dask"), ("--scheduler", "tcp://127.0.0.1:1")])
