@@ -27,7 +27,7 @@ def test_readme_block_is_short(book: Book) -> None:
     assert text.startswith("Measured on Test CPU (avx2), 2 cores, 8 GiB;")
     assert "2.00x (n=1)" in text
     assert "6.24 (2.66x)" in text
-    assert max(map(len, text.splitlines())) <= 160
+    assert max(len(line) for line in text.splitlines() if line.startswith("|")) <= 160
 
 
 def test_readme_block_is_of_the_machine_measured_on_last(book: Book) -> None:
