@@ -7,7 +7,7 @@ must leave it out; exactly one empty is 0.0.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -165,11 +165,22 @@ def score_labels(
     wanted = [int(label) for label in labels]
     if any(label < 1 for label in wanted):
         raise InputError("labels", str(min(wanted)), "values of at least 1 (0 is the background)")
-    boxes = _label_boxes(prediction, reference, max(wanted, default=0))
     return [
         _score(label, prediction[box] == label, reference[box] == label, spacing_mm, tolerance_mm)
-        for label, box in ((label, boxes[label - 1]) for label in wanted)
+        for label, box in label_boxes(prediction, reference, wanted)
     ]
+
+
+def label_boxes(
+    prediction: NDArray[np.integer], reference: NDArray[np.integer], labels: Sequence[int]
+) -> Iterator[tuple[int, Box]]:
+    """Each label, >= 1, with the smallest box around it in both maps together: an empty one where it is in neither."""
+    nowhere = (slice(0, 0),) * prediction.ndim
+    largest = max(labels, default=0)
+    found = [ndimage.find_objects(both, largest) if largest else [] for both in (prediction, reference)]
+    for label in labels:
+        boxes = [own[label - 1] for own in found]
+        yield label, _joint_box([box for box in boxes if box is not None]) or nowhere
 
 
 def _score(
@@ -201,15 +212,6 @@ def _bounding_box(mask: NDArray[np.bool_]) -> Box | None:
             return None
         box.append(slice(int(occupied[0]), int(occupied[-1]) + 1))
     return tuple(box)
-
-
-def _label_boxes(prediction: NDArray[np.integer], reference: NDArray[np.integer], largest: int) -> list[Box]:
-    """Boxes around labels 1 to `largest` in both maps together; empty ones for labels in neither."""
-    if not largest:
-        return []
-    found = zip(*(ndimage.find_objects(labels, largest) for labels in (prediction, reference)), strict=True)
-    nowhere = (slice(0, 0),) * prediction.ndim
-    return [_joint_box([box for box in boxes if box is not None]) or nowhere for boxes in found]
 
 
 def _joint_box(boxes: Sequence[Box]) -> Box:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bench.challenge import score_by_challenge
 from bench.machine import describe_machine, git_state, package_versions
-from bench.metrics import hd95_mm, score_labels
+from bench.metrics import hd95_mm, label_boxes, score_labels
 from bench.record import Record, append_record, finite, record_key
 from zoo.data.cases import LABEL_TOKENS, CaseSource, find_cases, is_npz
 from zoo.data.modality import modality_from_name
@@ -227,6 +227,7 @@ def score_pair(pair: Pair, rules: Rules = "plain", tolerance_mm: float = 2.0) ->
     else:
         labels = [int(label) for label in np.union1d(np.unique(segmentation), np.unique(reference)) if label]
         scores = score_labels(segmentation, reference, labels, spacing_mm, tolerance_mm)
+    boxes = dict(label_boxes(segmentation, reference, [score.label for score in scores]))
     element_ml = math.prod(spacing_mm) / (1000 if reference.ndim == 3 else 100)
     dims, modality = f"{reference.ndim}D", modality_from_name(pair.case_id)
     rows = tuple(
@@ -238,12 +239,12 @@ def score_pair(pair: Pair, rules: Rules = "plain", tolerance_mm: float = 2.0) ->
             original=originals(score.label),
             dsc=score.dsc,
             nsd=score.nsd,
-            hd95_mm=hd95_mm(segmentation == score.label, reference == score.label, spacing_mm),
+            hd95_mm=hd95_mm(segmentation[box] == score.label, reference[box] == score.label, spacing_mm),
             volume_ml=score.prediction_voxels * element_ml,
             reference_ml=score.reference_voxels * element_ml,
             volume_difference=_relative(score.prediction_voxels, score.reference_voxels),
         )
-        for score in scores
+        for score, box in ((score, boxes[score.label]) for score in scores)
     )
     return CaseScores(pair, reference.shape, spacing_mm, rows)
 
