@@ -19,7 +19,7 @@ from bench.candidate import Candidate, Recipe
 from bench.clicking import click_on_errors
 from bench.cost import measure_cost
 from bench.floor import ellipse_segmentation
-from bench.latency import StartedParts, measure_parts, parts_calls, run_case, start_parts, warm_up
+from bench.latency import PARTS, StartedParts, measure_parts, parts_calls, run_case, start_parts, warm_up
 from bench.machine import describe_machine, git_state, package_versions
 from bench.record import Kind, Record, append_record, finished_keys, record_key
 from zoo.data.case import Case
@@ -182,9 +182,10 @@ class Sweep:
 
     def _parts_keys(self, candidates: Mapping[Recipe, Candidate]) -> dict[Recipe, str]:
         """What was timed beside others is known by them, too."""
+        told = {"rounds": self.settings.rounds, "parts": "+".join(PARTS)}  # records of before lack some parts
         together = "+".join(sorted(self._key("latency", candidate.as_record()) for candidate in candidates.values()))
         return {
-            recipe: self._key("latency", candidate.as_record(), rounds=self.settings.rounds, beside=together)
+            recipe: self._key("latency", candidate.as_record(), beside=together, **told)
             for recipe, candidate in candidates.items()
         }
 

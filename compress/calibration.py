@@ -38,39 +38,33 @@ def calibration_cases(modalities: Mapping[CaseSource, str], most: int) -> list[C
     return [source for name, alike in by_modality.items() for source in evenly(alike, shares[name])]
 
 
-def calibration_inputs(cases: Sequence[Case], spec: EncoderSpec, most: int) -> list[Floats]:
-    """At most `most` normalised inputs (1, 3, S, S) of at most as many cases, the same number of each.
+def calibration_inputs(sources: Sequence[CaseSource], spec: EncoderSpec, most: int) -> tuple[list[Floats], list[str]]:
+    """At most `most` inputs of at most as many cases, the same number of each, and the set of cases that each is of.
 
-    Of a volume these are slices, spread evenly over those that boxes reach.
+    Of a volume these are slices, spread evenly over those that boxes reach. One case is held at a time.
 
-    Raises:
-        InputError: no case at all.
-    """
-    return [preprocess_image(image, spec) for _, image in _shared_out(cases, most)]
-
-
-def calibration_sets(cases: Sequence[Case], most: int) -> list[str]:
-    """Of each of the `calibration_inputs` of the same cases, the set of cases that it is of.
+    Returns:
+        Normalised inputs (1, 3, S, S), and as many names as `set_of` gives.
 
     Raises:
         InputError: no case at all.
     """
-    return [set_of(case) for case, _ in _shared_out(cases, most)]
+    if not sources:
+        raise InputError("calibration", "no case", "images or volumes like those that will be segmented")
+    inputs: list[Floats] = []
+    sets: list[str] = []
+    share, left = divmod(most, len(sources))
+    for place, source in enumerate(sources):
+        case = source.load(labels=False)
+        own = [preprocess_image(image, spec) for image in _images_of(case, share + (place < left))]
+        inputs += own
+        sets += [set_of(case)] * len(own)
+    return inputs, sets
 
 
 def set_of(case: Case) -> str:
     """The set of cases that are gated together: modality, and whether they are images or volumes."""
     return f"{case.modality} {'3D' if case.is_volume else '2D'}"
-
-
-def _shared_out(cases: Sequence[Case], most: int) -> Iterator[tuple[Case, Pixels]]:
-    """At most `most` images, the same number of each case, with their case."""
-    if not cases:
-        raise InputError("calibration", "no case", "images or volumes like those that will be segmented")
-    share, left = divmod(most, len(cases))
-    for place, case in enumerate(cases):
-        for image in _images_of(case, share + (place < left)):
-            yield case, image
 
 
 def check_modalities(modalities: Mapping[CaseSource, str], wanted: Sequence[str]) -> None:

@@ -52,8 +52,7 @@ def export(encoder: str, weights: str | None, threads: int, out: Path, variant: 
     from compress.export import export_candidate
 
     candidate = _candidate(encoder, weights, threads, variant)
-    real = [source.load() for source in evenly(_sources(cases), REAL_IMAGES)]
-    images = calibration_inputs(real, candidate.sam.spec, REAL_IMAGES)
+    images, _ = calibration_inputs(evenly(_sources(cases), REAL_IMAGES), candidate.sam.spec, REAL_IMAGES)
     card = export_candidate(candidate, out, images)
     for name, error in card.checks.items():
         click.echo(f"{name:15} relative error {error:.1e}")

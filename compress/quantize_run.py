@@ -17,7 +17,6 @@ from compress.by_nncf import check_nncf
 from compress.calibration import (
     calibration_cases,
     calibration_inputs,
-    calibration_sets,
     check_modalities,
     check_shown,
     digest_of,
@@ -28,7 +27,6 @@ from compress.export import check_encoder, copy_graphs, describe
 from compress.quantize import Gate, Method, OnStep, Result, Trial, needs_reduced_range, quantise_within
 from zoo.backends import Backend, check_backend, create_backend
 from zoo.backends.graphs import GRAPHS
-from zoo.data.case import Case
 from zoo.data.cases import CaseSource
 from zoo.graphs import onnx_file
 from zoo.sam.case import segment_case
@@ -75,11 +73,12 @@ def quantise_candidate(
     check_backend(options.backend, "int8")
     if options.method == "nncf":
         check_nncf()
-    modalities = _modalities_of(sources)
+    modalities, labelled = _described(sources)
     check_modalities(modalities, options.modalities)
-    shown = [source.load() for source in calibration_cases(modalities, options.calibration_images)]
-    check_shown({case.modality for case in shown}, options.modalities, options.calibration_images)
-    inputs = calibration_inputs(shown, candidate.sam.spec, options.calibration_images)
+    chosen = calibration_cases(modalities, options.calibration_images)
+    shown = sorted({modalities[source] for source in chosen})
+    check_shown(shown, options.modalities, options.calibration_images)
+    inputs, sets = calibration_inputs(chosen, candidate.sam.spec, options.calibration_images)
     withdraw_card(folder)
     on_step("exporting the decoder")
     copy_graphs(candidate.sam, folder, [name for name in GRAPHS if name != "encoder"])
@@ -90,8 +89,8 @@ def quantise_candidate(
     gate = Gate(
         options.max_dsc_drop,
         options.min_cosine,
-        _scorer(candidate, options.backend, sources, on_step),
-        calibration_sets(shown, options.calibration_images),
+        _scorer(candidate, options.backend, labelled, on_step),
+        sets,
     )
     result = quantise_within(graph, target, inputs, options.method, options.backend, gate, on_step)
     on_step("timing against float")
@@ -101,7 +100,11 @@ def quantise_candidate(
         "int8": create_backend(options.backend, candidate.sam, "int8", threads, target),
     }
     latency = _latency(backends, inputs[0])
-    told = _told(candidate, shown, options, result, latency) | {"calibration_sha256": digest_of(inputs)}
+    told = _told(candidate, options, result, latency) | {
+        "calibration_cases": [source.case_id for source in chosen],
+        "modalities": shown,
+        "calibration_sha256": digest_of(inputs),
+    }
     checks = {"embedding_cosine": result.trials[-1].cosine}
     variant = variant_name(options.method, len(told["excluded"]))
     card = describe(candidate, folder, variant, options.backend, "int8", checks, told)
@@ -114,15 +117,21 @@ def variant_name(method: str, in_float: int) -> str:
     return f"int8-{method}" + (f"-{in_float}float" if in_float else "")
 
 
-def _modalities_of(sources: Sequence[CaseSource]) -> dict[CaseSource, str]:
-    """Of each case; one is held at a time."""
-    return {source: source.load(labels=False).modality for source in sources}
+def _described(sources: Sequence[CaseSource]) -> tuple[dict[CaseSource, str], list[CaseSource]]:
+    """The modality of each case, and those that have labels; one is held at a time."""
+    modalities, labelled = {}, []
+    for source in sources:
+        case = source.load()
+        modalities[source] = case.modality
+        if case.labels is not None:
+            labelled.append(source)
+    return modalities, labelled
 
 
 def _scorer(
     candidate: Candidate, backend: str, sources: Sequence[CaseSource], on_step: OnStep
 ) -> Callable[[Path], dict[str, float]]:
-    """Mean DSC (0 to 100) with a graph as encoder over the labels of each modality's images and volumes.
+    """Mean DSC (0 to 100) with a graph as encoder over the labels of each modality's images and volumes, all labelled.
 
     Nothing for random weights, which have no accuracy. Each case is read again when it is scored: all of them may be
     more than there is memory for.
@@ -134,8 +143,6 @@ def _scorer(
         for number, source in enumerate(sources if candidate.weights.trained else (), start=1):
             on_step(f"scoring case {number} of {len(sources)}, {source.case_id}")
             case = source.load()
-            if case.labels is None:
-                continue
             found = measure_accuracy(case, segment_case(case, runtime))["dsc"]
             scores.setdefault(set_of(case), []).extend(dsc for dsc in found if dsc is not None)
         return {name: 100 * float(np.mean(found)) for name, found in scores.items() if found}
@@ -148,21 +155,13 @@ def _latency(backends: dict[str, Backend], image: Any) -> dict[str, float]:
     return {name: float(np.median(result.seconds)) for name, result in timed.items()}
 
 
-def _told(
-    candidate: Candidate,
-    shown: Sequence[Case],
-    options: Options,
-    result: Result,
-    latency: dict[str, float],
-) -> dict[str, Any]:
-    """What the card says of the quantisation, `shown` being the cases that it was calibrated with."""
+def _told(candidate: Candidate, options: Options, result: Result, latency: dict[str, float]) -> dict[str, Any]:
+    """What the card says of the quantisation, beside what it was calibrated with."""
     last = result.trials[-1]
     speedup = latency["fp32"] / latency["int8"]
     return {
         "method": options.method,
         "reduced_range": needs_reduced_range(),
-        "calibration_cases": [case.case_id for case in shown],
-        "modalities": sorted({case.modality for case in shown}),
         "layers": result.layers,
         "excluded": list(last.excluded),
         "sensitivity": result.sensitivity,

@@ -267,15 +267,17 @@ def _shown(row: EncoderRow, *, weights: bool, fovea: bool, run: bool) -> dict[st
 def _notes(rows: Sequence[EncoderRow]) -> tuple[str, ...]:
     """What the table's figures leave out."""
     rounds = sorted({row.encode_s.n for row in rows if row.encode_s.n})
-    notes = (
-        [
+    notes = []
+    if rounds:
+        fovea = (
+            "; with a fovea, as `segment` by default, what lies in boxes half as wide and high as the image"
+            if any(row.foveated_s.n for row in rows)
+            else ""
+        )
+        notes.append(
             f"Encoder and decoder: {'/'.join(map(str, rounds))} calls each; the decoder decodes one box, the fast path "
-            "a batch of boxes on one image, whole masks of each; with a fovea, as `segment` by default, what lies in "
-            "boxes half as wide and high as the image."
-        ]
-        if rounds
-        else []
-    )
+            f"a batch of boxes on one image, whole masks of each{fovea}."
+        )
     uncounted = sorted({item.split()[0] for row in rows for item in row.uncounted.split(", ") if item})
     if uncounted:
         where = "how often each encoder calls them is in encoders.csv"

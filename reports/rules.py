@@ -108,10 +108,8 @@ def label_protocols(records: Iterable[Reading]) -> tuple[dict[str, str], UsualRu
         if record.protocol:
             members[record.protocol_id] += 1
             distinct.setdefault(record.protocol_id, record.protocol)
-    asked: dict[bool, set[str]] = {False: set(), True: set()}
-    for protocol in distinct.values():
-        asked["name" in protocol] |= protocol.keys()
-    distinct = {key: _with_unasked(protocol, asked["name" in protocol]) for key, protocol in distinct.items()}
+    asked = {option for protocol in distinct.values() for option in protocol}
+    distinct = {key: _with_unasked(protocol, asked) for key, protocol in distinct.items()}
     options = dict.fromkeys(option for protocol in distinct.values() for option in protocol if option != "name")
     values: dict[str, Counter[str]] = {option: Counter() for option in options}
     scripts = {key: script for key, protocol in distinct.items() if (script := _script_of(protocol))}
@@ -133,7 +131,7 @@ def _script_of(protocol: Mapping[str, Any]) -> str | None:
 
 
 def _with_unasked(protocol: Mapping[str, Any], asked: Collection[str]) -> dict[str, Any]:
-    """A protocol with the options that records have only where they were asked for, if any of its kind was."""
+    """A protocol with the options that records have only where they were asked for, if any was."""
     return {option: value for option, value in _unasked(protocol).items() if option in asked} | dict(protocol)
 
 

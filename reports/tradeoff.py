@@ -62,10 +62,21 @@ def tradeoff_rows(history: Sequence[Reading]) -> list[TradeoffRow]:
         runs.setdefault(record.run_id, []).append(record)
     # The first of equals is taken, so the latest comes first: `history` is in order of time.
     chosen = max(reversed(runs.values()), key=_measured_both_ways, default=[])
-    # A run leaves out the ellipse of cases for which an earlier one has scored it, which no model changes.
-    scores = [record for record in history if record.kind == "accuracy" and record.who.encoder == FLOOR]
-    floors = {record.case_info: record for record in scores}
-    return _rows_of_run([*(record for record in chosen if record.who.encoder != FLOOR), *floors.values()])
+    return _rows_of_run([*chosen, *_earlier_floors(chosen, history)])
+
+
+def _earlier_floors(chosen: Sequence[Reading], history: Sequence[Reading]) -> list[Reading]:
+    """The ellipse of cases for which a run left it out, as one before it had scored that, which no model changes."""
+    scored = [record for record in chosen if record.kind == "accuracy"]
+    own = {record.case_info for record in scored if record.who.encoder == FLOOR}
+    alike = {(record.case_info, record.measurements.get("tolerance_mm")) for record in scored}
+    floors = [record for record in history if record.kind == "accuracy" and record.who.encoder == FLOOR]
+    earlier = {
+        record.case_info: record
+        for record in floors
+        if record.case_info not in own and (record.case_info, record.measurements.get("tolerance_mm")) in alike
+    }
+    return list(earlier.values())
 
 
 def tradeoff_tables(rows: Sequence[TradeoffRow]) -> list[Table]:

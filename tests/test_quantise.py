@@ -31,7 +31,6 @@ from compress.quantize import Gate, Result, Trial, _exclusions, quantise_within
 from compress.quantize_run import variant_name, verdict
 from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.backends.graphs.openvino_runtime import load_compiled
-from zoo.data.case import Case
 from zoo.data.cases import CaseSource, find_cases
 from zoo.errors import InputError
 from zoo.graphs import Graph, write_onnx
@@ -184,25 +183,26 @@ def test_no_room_for_trials(graph: Path, tmp_path: Path, error: Exception, monke
         quantise(graph, tmp_path / "q.onnx", Gate(0.5, 0.9))
 
 
-def loaded(phantom: str) -> Case:
-    return find_cases(f"phantom:{phantom}")[0].load()
+def phantom(name: str) -> CaseSource:
+    return find_cases(f"phantom:{name}")[0]
 
 
 def test_calibration_inputs_are_those_that_boxes_reach(candidate: Candidate) -> None:
-    cases = [loaded("ct3d"), loaded("rgb2d")]
-    inputs = calibration_inputs(cases, candidate.sam.spec, most=5)
+    sources = [phantom("ct3d"), phantom("rgb2d")]
+    inputs, sets = calibration_inputs(sources, candidate.sam.spec, most=5)
+    assert sets == ["CT 3D"] * 3 + ["Dermoscopy 2D"]
     assert [image.shape for image in inputs] == [(1, 3, 64, 64)] * 4, "three slices of five, and the image"
-    assert digest_of(inputs) == digest_of(calibration_inputs(cases, candidate.sam.spec, most=5))
+    assert digest_of(inputs) == digest_of(calibration_inputs(sources, candidate.sam.spec, most=5)[0])
     assert digest_of(inputs) != digest_of(inputs[::-1])
     with pytest.raises(InputError, match="no case"):
         calibration_inputs([], candidate.sam.spec, most=5)
 
 
 def test_every_case_gives_as_many_images(candidate: Candidate) -> None:
-    ct, mr = loaded("ct3d"), loaded("mr3d")
-    inputs = calibration_inputs([ct] * 4 + [mr], candidate.sam.spec, most=16)
+    ct, mr = phantom("ct3d"), phantom("mr3d")
+    inputs, _ = calibration_inputs([ct] * 4 + [mr], candidate.sam.spec, most=16)
     counts = [(ct, 4), (ct, 3), (ct, 3), (ct, 3), (mr, 3)]
-    parts = [calibration_inputs([case], candidate.sam.spec, count) for case, count in counts]
+    parts = [calibration_inputs([source], candidate.sam.spec, count)[0] for source, count in counts]
     assert digest_of(inputs) == digest_of([image for part in parts for image in part])
 
 

@@ -99,6 +99,9 @@ def test_masks_are_kept_where_what_was_asked_for_beside_them_fails(
     assert result.exit_code == 1
     assert "found no slice thickness; expected one (the masks are written)" in " ".join(result.output.split())
     assert np.asarray(nib.load(tmp_path / "out" / "one.nii.gz").dataobj).any()
+    other = run(*[word if word != "2,3,1,8,9,2" else "2,3,1,7,8,2" for word in words])
+    assert other.exit_code == 1
+    assert "masks made by other settings" in " ".join(other.output.split())
     assert "1 of 1 segmented" in run(*words).output, "the same command makes up for it"
     assert (tmp_path / "out" / "one.seg.dcm").exists()
     assert (tmp_path / "out" / "overlays" / "one.png").exists()

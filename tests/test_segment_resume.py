@@ -114,6 +114,14 @@ def test_a_mask_that_a_killed_run_of_other_settings_left_is_made_again(
     assert (tmp_path / "out" / "p1.png").read_bytes() == first
 
 
+def test_what_lies_beside_a_mask_that_is_new_is_left_alone(tmp_path: Path) -> None:
+    image, picture = write_image(tmp_path), tmp_path / "out" / "overlays" / "p1.png"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"somebody's")
+    assert run(image).exit_code == 0
+    assert picture.read_bytes() == b"somebody's"
+
+
 def test_pictures_of_masks_that_were_replaced_are_gone(tmp_path: Path) -> None:
     image = write_image(tmp_path)
     assert run(image, "--overlay").exit_code == 0

@@ -98,6 +98,7 @@ def test_weights_have_a_column_where_rows_look_alike(book: Book) -> None:
 def test_the_ellipse_of_an_earlier_run_stands_beside_a_later_one(book: Book) -> None:
     """It was not scored again: no model changes it."""
     book.scores(FLOOR, [0.6], run_id="run0")
+    book.scores(FLOOR, [0.1], HIP, run_id="run0")
     for who in (FLOAT, INT8):
         book.parts(who, [0.4] * 6)
         book.scores(who, [0.9])

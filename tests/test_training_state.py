@@ -178,11 +178,12 @@ def test_few_images_are_validated_on_once_each(tmp_path: Path) -> None:
 
     config = replace(SMALL, steps=1)
     task, sam, synthetic = small_task(config)
-    options = RunOptions((str(npy_folder(tmp_path / "unseen", 3)),), 64, 1, tmp_path / "run")
+    unseen = tuple(str(npy_folder(tmp_path / name, count)) for name, count in (("some", 3), ("more", 5)))
+    options = RunOptions(unseen, 64, 1, tmp_path / "run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("compress.training.run.PromptedImages", Counted)
         run_training(task, sam, synthetic, config, options, {})
-    assert drawn == [0, 1, 2]
+    assert drawn == [0, 1, 2, 3, 4, 5, 7, 9], "in turns, until one has no more"
 
 
 def test_a_loss_that_another_process_lost_ends_this_one(tmp_path: Path) -> None:

@@ -163,14 +163,15 @@ class SegmentRun:
         write_segmentation(segmentation, prompted, self._path_of(prompted))
 
     def _make_way(self, prompted: Prompted) -> None:
-        """Makes the folder one with a ledger, by which a mask is known as ours that a kill leaves without a line. Of
-        masks that were there, the line is taken back, and what was written beside them goes.
+        """Makes the folder one with a ledger, by which a mask is known as ours that a kill leaves without a line. Of a
+        mask that was there, the line is taken back, and what was written beside it goes.
         """
         case_id, ledger = prompted.case.case_id, self.out / SEGMENT_LEDGER
         self.out.mkdir(parents=True, exist_ok=True)
         ledger.touch()
-        if self._path_of(prompted).exists():
-            append_json(ledger, {"case_id": case_id, "withdrawn": True})
+        if not self._path_of(prompted).exists():
+            return
+        append_json(ledger, {"case_id": case_id, "withdrawn": True})
         for name in (f"{case_id}.seg.dcm", f"overlays/{case_id}.png", f"overlays/{case_id}.gif"):
             (self.out / name).unlink(missing_ok=True)
 
@@ -219,8 +220,9 @@ def _opened(open_backend: Callable[[], Backend]) -> Backend:
 def left_to_do(run: SegmentRun, sources: Sequence[CaseSource]) -> tuple[list[CaseSource], list[InputError]]:
     """Sources that the folder does not hold yet, and what it holds in the place of others.
 
-    A segmentation that the ledger does not tell of is made again, as a run may have been killed between the two; where
-    there is no ledger at all, it is another program's or a person's, and left alone.
+    A segmentation that the ledger does not tell of is made again, as a run may have been killed between the two, and
+    one that lacks what was asked for beside it. Where there is no ledger at all, it is another program's or a person's, and
+    left alone.
     """
     ledger = Ledger(run.out / SEGMENT_LEDGER)
     is_ours = (run.out / SEGMENT_LEDGER).exists()
@@ -230,7 +232,8 @@ def left_to_do(run: SegmentRun, sources: Sequence[CaseSource]) -> tuple[list[Cas
             todo.append(source)
             continue
         difference = ledger.difference(source.case_id, _origin(source), run.settings_of(source), source.files)
-        if difference == "untold" and is_ours:
+        lacks = difference is None and ledger.last[source.case_id].get("lacks")
+        if lacks or (difference == "untold" and is_ours):
             todo.append(source)
         elif difference is not None and difference != "untold":
             found = {
@@ -273,9 +276,9 @@ def segment_all(run: SegmentRun, sources: Sequence[CaseSource], executor: Execut
                 failures += 1
                 progress.message(_told(source, result))
             else:
-                if not result.failed:  # or the same command would not make up for it
-                    line = {"case_id": source.case_id, "source": _origin(source), "settings": run.settings_of(source)}
-                    append_json(run.out / SEGMENT_LEDGER, line | {"made_of": result.made_of})
+                line = {"case_id": source.case_id, "source": _origin(source), "settings": run.settings_of(source)}
+                lacks = {"lacks": result.failed} if result.failed else {}
+                append_json(run.out / SEGMENT_LEDGER, {**line, "made_of": result.made_of, **lacks})
                 failures += bool(result.failed)
                 for text in (*([result.lacking] if result.lacking else []), *result.failed):
                     progress.message(text)

@@ -135,7 +135,7 @@ def fit(
     stopped, waits = False, Waits(config.workers)
     begun, used = time.monotonic() - progress.trained_s, time_used(config, progress.trained_s)
     with stream_batches(dataset, config, progress.step, fabric) as stream, Stop() as stop:
-        listen("begun", {"step": progress.step})
+        by_first(fabric, lambda: listen("begun", {"step": progress.step}))
         while True:
             if is_due():
                 save()  # the steps outlive a validation that fails, for which a resumed run begins with it

@@ -56,13 +56,14 @@ def by_first(fabric: Fabric, do: Callable[[], T]) -> T | None:
         What it gave; None in the others.
 
     Raises:
-        InputError: as `do`.
+        InputError: in the others; the first raises what `do` did.
     """
-    result, error = None, None
+    result: T | None = None
+    error: Exception | None = None
     if fabric.is_global_zero:
         try:
             result = do()
-        except InputError as found:
+        except Exception as found:
             error = found
     if highest(fabric, error is not None):
         raise error or InputError("--devices", "a failure of the first process", "see its own message")

@@ -19,7 +19,7 @@ from compress.training.loop import fit, validation_on
 from compress.training.processes import by_first, launch
 from compress.training.state import Progress
 from compress.training.trackers import TensorBoard, Tracker, WeightsAndBiases
-from zoo.data.dataset import PromptedImages, images_of, names_digest, open_source
+from zoo.data.dataset import PromptedImages, indices_once, names_digest, open_source
 from zoo.errors import InputError
 from zoo.sam.model import Sam
 
@@ -58,7 +58,7 @@ def run_training(
     trackers = partial(_trackers, options, settings) if fabric.is_global_zero else _no_trackers
     with _Teller(config, trackers, picture, quiet=not fabric.is_global_zero) as teller:
         together = min(VALIDATION_BATCH, config.batch_size // config.accumulate)  # what a run has room for
-        validated = range(int(min(options.validation_count, images_of(unseen))))
+        validated = indices_once(unseen, options.validation_count)
         draw = partial(validation_on, held_out, validated, together, fabric.device, picture)
         validate = by_first(fabric, draw) or _no_scores
         out, variant = options.out, options.variant

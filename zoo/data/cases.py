@@ -145,8 +145,6 @@ def find_cases(spec: str) -> list[CaseSource]:
     """
     # What is there by that very name is meant, whatever signs the name has.
     is_there = Path(spec).exists()
-    if is_there and Path(spec).name in ("", ".."):
-        spec = os.path.abspath(spec)  # noqa: PTH100  (`.` has no name, and what is above it is not written in it)
     if not is_there and (built_in := built_in_references(spec)) is not None:
         return [CaseSource(reference.replace(":", "_"), reference) for reference in built_in]
     if not is_there and "=" in spec:
@@ -194,7 +192,7 @@ def _paths(spec: str) -> list[Path]:
     without_image = {path for own in slices.values() for path in own if holds_no_image(path)}
     slices = {folder: [path for path in own if path not in without_image] for folder, own in slices.items()}
     series = {folder: own for folder, own in slices.items() if len(own) > 1 and not are_single_images(own)}
-    return sorted((files | set(series)).difference(without_image, *series.values()))
+    return sorted((files | set(map(_named, series))).difference(without_image, *series.values()))
 
 
 def _matches(spec: str) -> list[Path]:
@@ -312,8 +310,12 @@ def _listed(folder: Path) -> list[Path]:
 
 def _above(folder: Path) -> Path:
     """The folder that a folder lies in, also where the path does not say."""
-    said = folder.name not in ("", "..")
-    return folder.parent if said else Path(os.path.abspath(folder)).parent  # noqa: PTH100  (it would follow links)
+    return _named(folder).parent
+
+
+def _named(folder: Path) -> Path:
+    """A folder by a path that ends with its name, which `.` and `..` do not."""
+    return folder if folder.name not in ("", "..") else Path(os.path.abspath(folder))  # noqa: PTH100  (links stay)
 
 
 def _label_folders(listed: Sequence[Path]) -> list[Path]:

@@ -7,6 +7,7 @@ would have drawn.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import zipfile
@@ -139,6 +140,14 @@ def images_of(source: ImageSource) -> float:
     if isinstance(source, Mixture):
         return len(source.sources) * max(map(images_of, source.sources))
     return len(source.items) if isinstance(source, FileImages) else math.inf
+
+
+def indices_once(source: ImageSource, most: int) -> list[int]:
+    """Indices of at most so many images of a source, none of which is another's again."""
+    parts = source.sources if isinstance(source, Mixture) else [source]
+    counts = [images_of(part) for part in parts]
+    indices = (i for i in itertools.count() if i // len(parts) < counts[i % len(parts)])
+    return list(itertools.islice(indices, int(min(most, sum(counts)))))
 
 
 def _open_files(spec: str, seed: int) -> FileImages:

@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -82,7 +82,8 @@ def prepare_all(
 
     Args:
         sources: with distinct case ids.
-        out: folder; its `prepare.jsonl` gets a line for each source when it is done.
+        out: folder; its `prepare.jsonl` gets a line for each source when it is done, and one before files of an earlier
+            run are written anew.
         preparation: how.
         kind: challenge npz, or `imgs/` and `gts/` with an npy file a slice.
         workers: processes; 1 works in this one.
@@ -100,10 +101,6 @@ def prepare_all(
     yield from (outcome for outcome in held.values() if outcome is not None)
     work = partial(prepare_one, out=out, preparation=preparation, kind=kind)
     written = _Written(ledger, sources)
-    for source in sources:
-        if held[source] is None and source.case_id in ledger.last:
-            # A kill may leave new files in place of those that an earlier line tells of.
-            append_json(out / PREPARE_LEDGER, asdict(Outcome(source.case_id, source.reference, error=UNFINISHED)))
     for source, result in LocalExecutor(workers).map(work, [source for source in sources if held[source] is None]):
         outcome = result if isinstance(result, Outcome) else _failed(source, result)
         if outcome.error is None:
@@ -187,11 +184,18 @@ def prepare_one(source: CaseSource, out: Path, preparation: Preparation, kind: F
     case, labels = source.load(preparation).renumbered()
     # Parts of an object are numbered anew, and no longer say which object they were of.
     values = None if preparation.instances and source.npz is None else _values_before(source, labels)
-    slices = _write_npy(case, out) if kind == "npy" else ()
+    files = _npy_files(case) if kind == "npy" else {_npz_name(case): ()}
+    if any((out / folder / name).exists() for folder in _folders(kind) for name in files):
+        # A kill may leave new files in place of those that an earlier line tells of.
+        append_json(out / PREPARE_LEDGER, asdict(Outcome(source.case_id, source.reference, error=UNFINISHED)))
+    if kind == "npy":
+        _write_npy(files, out)
+    else:
+        save_challenge_npz(case, out / _npz_name(case), values)
     return Outcome(
         case_id=source.case_id,
         source=source.reference,
-        output=_write_npz(case, out, values) if kind == "npz" else str(len(slices)),
+        output=_npz_name(case) if kind == "npz" else str(len(files)),
         modality=case.modality,
         shape=case.image.shape,
         spacing_mm=case.spacing_mm,
@@ -199,7 +203,7 @@ def prepare_one(source: CaseSource, out: Path, preparation: Preparation, kind: F
         left_out=case.left_out,
         settings=_settings(source, preparation, kind),
         made_of=made_of,
-        slices=slices,
+        slices=tuple(files) if kind == "npy" else (),
         seconds=time.monotonic() - started,
     )
 
@@ -217,35 +221,39 @@ def _values_before(source: CaseSource, labels: tuple[int, ...]) -> tuple[int, ..
     return tuple(known[label] for label in labels) if known.keys() >= set(labels) else None
 
 
-def _write_npz(case: Case, out: Path, values: tuple[int, ...] | None) -> str:
-    """Named as the challenge names its files, which tells modality and dimensions."""
+def _folders(kind: Format) -> tuple[str, ...]:
+    """Folders in the one that is written to, in each of which a case has its files."""
+    return NPY_FOLDERS if kind == "npy" else ("",)
+
+
+def _npz_name(case: Case) -> str:
+    """As the challenge names its files, which tells modality and dimensions."""
     name = case.case_id
     if not name.startswith(("2DBox_", "3DBox_")):
         name = f"{'3DBox' if case.is_volume else '2DBox'}_{case.modality}_{name}"
-    save_challenge_npz(case, out / f"{name}.npz", values)
     return f"{name}.npz"
 
 
-def _write_npy(case: Case, out: Path) -> tuple[str, ...]:
-    """Names of the files, one a labelled slice, in each of `NPY_FOLDERS`."""
+def _npy_files(case: Case) -> dict[str, tuple[NDArray[Any], ...]]:
+    """By name the arrays of each labelled slice, in the order of `NPY_FOLDERS`."""
     assert case.labels is not None
-    slices: dict[str, tuple[NDArray[Any], ...]]
     if not case.is_volume:
-        slices = {f"{case.case_id}.npy": (case.labels, case.image)}
-    else:
-        labelled = np.flatnonzero(case.labels.any(axis=(1, 2)))
-        slices = {f"{case.case_id}-{z:03d}.npy": (case.labels[z], case.image[z]) for z in labelled}
-    for name, arrays in slices.items():
+        return {f"{case.case_id}.npy": (case.labels, case.image)}
+    labelled = np.flatnonzero(case.labels.any(axis=(1, 2)))
+    return {f"{case.case_id}-{z:03d}.npy": (case.labels[z], case.image[z]) for z in labelled}
+
+
+def _write_npy(files: Mapping[str, tuple[NDArray[Any], ...]], out: Path) -> None:
+    for name, arrays in files.items():
         for folder, array in zip(NPY_FOLDERS, arrays, strict=True):
             with whole_file(out / folder / name) as part, part.open("wb") as stream:
                 np.save(stream, array, allow_pickle=False)
-    return tuple(slices)
 
 
 def _remove(out: Path, names: Iterable[str]) -> None:
     """Files of an earlier run that the case has no more: they would be trained with, and scored."""
     for name in names:
-        for folder in ("",) if name.endswith(".npz") else NPY_FOLDERS:
+        for folder in _folders("npz" if name.endswith(".npz") else "npy"):
             (out / folder / name).unlink(missing_ok=True)
 
 
