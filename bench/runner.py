@@ -182,10 +182,11 @@ class Sweep:
 
     def _parts_keys(self, candidates: Mapping[Recipe, Candidate]) -> dict[Recipe, str]:
         """What was timed beside others is known by them, too."""
-        told = {"rounds": self.settings.rounds, "parts": "+".join(PARTS)}  # records of before lack some parts
+        parts = "+".join(PARTS)  # some are new
         together = "+".join(sorted(self._key("latency", candidate.as_record()) for candidate in candidates.values()))
+        rounds = self.settings.rounds
         return {
-            recipe: self._key("latency", candidate.as_record(), beside=together, **told)
+            recipe: self._key("latency", candidate.as_record(), rounds=rounds, beside=together, parts=parts)
             for recipe, candidate in candidates.items()
         }
 

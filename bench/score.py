@@ -280,7 +280,12 @@ def _read_reference(pair: Pair) -> tuple[Labels, tuple[float, ...], Scan | None]
         scan = read_scan(pair.image)
         return read_labels(pair.references, scan), scan.spacing_mm, scan
     scan = read_scan(first)
-    return read_labels(pair.references, scan if pair.references[1:] else None), scan.spacing_mm, scan
+    labels = read_labels(pair.references, scan if pair.references[1:] else None)
+    if scan.grid is None and pair.image and not is_npz(pair.image):
+        # A picture says no size; what it was drawn on may.
+        image = read_scan(pair.image)
+        return labels, image.spacing_mm if image.spatial_shape == labels.shape else scan.spacing_mm, scan
+    return labels, scan.spacing_mm, scan
 
 
 def _read_segmentation(path: Path, reference: Labels, scan: Scan | None) -> Labels:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 BUSY = 0.2
 #: What is compared where nobody says what.
 DEFAULT_ENCODERS = ("repvit", "tinyvit", "light_repvit_m0_9")
+#: Options that say nothing of candidates, by the name of their parameter.
+OF_ENCODERS = {"backends": "--backend", "precisions": "--precision", "variant": "--variant"}
 
 
 class CpuSet(click.ParamType[tuple[int, ...]]):
@@ -232,6 +234,12 @@ def bench(
     made_of = {read_card(folder).encoder for folder, _ in folders}
     of_candidates = all(item.partition("=")[0] in made_of for item in weights)
     names = encoder_names(encoders or (() if folders and of_candidates and not sweep else DEFAULT_ENCODERS))
+    given = [name for name in OF_ENCODERS if source_of(name) == ParameterSource.COMMANDLINE]
+    if given and not names:
+        raise click.UsageError(
+            f"{', '.join(OF_ENCODERS[name] for name in given)} beside candidates alone, which have their own: another "
+            "precision is FOLDER:PRECISION"
+        )
     chosen = weights_by_encoder(weights, names)
     candidates = candidate_recipes(folders, chosen, names, threads, sweep=sweep)
     recipes = list(dict.fromkeys([*encoder_recipes(names, chosen, variant, runtimes, threads), *candidates]))

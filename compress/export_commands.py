@@ -141,13 +141,14 @@ def quantize(
 
     from compress.quantize import needs_reduced_range
     from compress.quantize_run import Options, least_cosine, quantise_candidate
+    from zoo.data.modality import parse_modality
 
     if ranges and method != "static":
         raise click.UsageError(f"--ranges: --method {method} chooses them itself")
     candidate = _candidate(encoder, weights, threads, "reparam")
     sources = [source.limited(max_objects, max_slices) for source in _sources(cases)]
     chosen: Any = ranges or ("mse" if method == "static" else method)
-    options = Options(chosen, backend, calib_images, max_dsc_drop, min_cosine, modalities)
+    options = Options(chosen, backend, calib_images, max_dsc_drop, min_cosine, tuple(map(parse_modality, modalities)))
     if needs_reduced_range():
         click.echo("This CPU lacks VNNI: weights of 7 bits, and int8 may be slower than float, which will be timed.")
     console = Console(stderr=True)
@@ -174,9 +175,10 @@ def _gated(dsc_drops: dict[str, float]) -> str:
 def _candidate(encoder: str, weights: str | None, threads: int, variant: str) -> Candidate:
     from bench.candidate import Recipe
     from compress.build import build_as_can_be
+    from zoo.registry import encoder_spec
     from zoo.weights import RANDOM, default_weights
 
-    chosen = weights or default_weights(encoder)
+    chosen = weights or default_weights(encoder_spec(encoder).name)
     if weights is None and chosen == RANDOM:
         click.echo(f"no weights ship for {encoder}: random ones are taken, good for timing only (--weights)", err=True)
     recipe = Recipe(encoder, chosen, variant, "torch", "fp32", threads)

@@ -64,10 +64,11 @@ def encoder_recipes(
 
 def _split_weights(item: str, names: Sequence[str]) -> tuple[str, str]:
     """(NAME, weights) of NAME=PATH, or the only encoder's, or ("", random:SEED) for all."""
+    is_file = Path(item).is_file()  # whose path may have any sign
     name, separator, path = item.partition("=")
-    if separator:
+    if separator and not is_file:
         return name, path
-    if item.startswith("random"):
+    if item.partition(":")[0] == "random" and not is_file:
         return "", item
     if len(names) != 1:
         raise InputError(

@@ -199,6 +199,8 @@ def segment(
     check_folder(out)
     if dicom_seg:
         _tell_no_series(sources)
+    if jobs and scheduler:
+        raise click.UsageError("--jobs is of this machine; how many cases a cluster works on, its workers say")
     todo, taken = (sources, []) if overwrite else left_to_do(run, sources)
     jobs = jobs or _default_jobs(len(todo), threads or 1, max_memory_bytes)
     threads = threads or max(1, describe_machine()["cores"] // jobs)
@@ -260,13 +262,12 @@ def _recipe(
     from zoo.weights import DEFAULT_ENCODER, RANDOM, default_weights
 
     encoder = encoder or DEFAULT_ENCODER
-    encoder_spec(encoder)
-    if weights is None and default_weights(encoder) == RANDOM:
+    own = default_weights(encoder_spec(encoder).name)
+    if weights is None and own == RANDOM:
         raise click.UsageError(
             f"--weights: none ship for {encoder}; name trained ones, or {RANDOM} for a dry run of the pipeline"
         )
-    chosen = weights or default_weights(encoder)
-    return Recipe(encoder, chosen, "reparam", backend or "torch", precision or "fp32", threads)
+    return Recipe(encoder, weights or own, "reparam", backend or "torch", precision or "fp32", threads)
 
 
 def _known_weights(recipe: Recipe) -> str:

@@ -38,6 +38,17 @@ def test_segment_takes_a_candidate_in_another_precision(graphs: Path) -> None:
     assert _recipe(ENCODER, "random:0", None, None, None, 1).precision == "fp32"
 
 
+def test_an_encoder_at_its_own_size_has_the_weights_that_ship() -> None:
+    assert _recipe("light_repvit_m0_9@256", None, None, None, None, 1).weights == "light_repvit_m0_9"
+
+
+@pytest.mark.parametrize("given", [("--backend", "openvino"), ("--precision", "bf16"), ("--variant", "train")])
+def test_what_candidates_alone_do_not_take_is_said(graphs: Path, tmp_path: Path, given: tuple[str, str]) -> None:
+    result = CliRunner().invoke(main, ["bench", "--candidate", str(graphs), *given, "--out", str(tmp_path / "x.jsonl")])
+    assert result.exit_code == 2
+    assert f"{given[0]} beside candidates alone" in result.output
+
+
 @pytest.mark.parametrize(
     ("backends", "pairs"),
     [

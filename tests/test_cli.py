@@ -210,7 +210,7 @@ def test_killed_in_the_middle_and_run_again(tmp_path: Path) -> None:
     assert [record["key"] for record in before] == keys[: len(before)]
 
 
-def test_random_weights_for_all_or_for_one() -> None:
+def test_random_weights_for_all_or_for_one(tmp_path: Path) -> None:
     def chosen(encoders: tuple[str, ...], weights: tuple[str, ...]) -> list[str | None]:
         names = encoder_names(encoders)
         found = encoder_recipes(names, weights_by_encoder(weights, names), "train", [("torch", "fp32")], 2)
@@ -221,6 +221,10 @@ def test_random_weights_for_all_or_for_one() -> None:
     several = ("tinyvit=a.pth", "tinyvit=b.pth", "random:1")
     assert chosen(("repvit", "tinyvit"), several) == ["random:1", "a.pth", "b.pth"], "each of an encoder's"
     assert len(chosen(("all", "timm:resnet18"), ())) > 10
+    odd = tmp_path / "lr=1e-4" / "random_crop.pth"
+    odd.parent.mkdir()
+    odd.touch()
+    assert chosen(("repvit",), (str(odd),)) == [str(odd)], "a file, whatever signs its path has"
     assert chosen(("repvit",), ("a.pth", "repvit=random:0")) == ["a.pth", "random:0"]
     with pytest.raises(InputError, match=r"found random:0 that no encoder takes.*expected repvit=random:0"):
         chosen(("repvit",), ("a.pth", "random:0"))

@@ -56,6 +56,14 @@ def test_round_trip_keeps_every_bit(tmp_path: Path, variant: str) -> None:
     assert json.loads(metadata["spec"])["image_size"] == 256
 
 
+def test_what_a_pth_cannot_say_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shipped = Path(__file__).parent.parent / "ckpts" / "light_repvit_m0_9.safetensors"
+    convert(shipped, tmp_path / "x.safetensors")
+    assert not caplog.messages
+    convert(shipped, tmp_path / "x.pth")
+    assert "cannot say that these weights were trained with masks" in " ".join(caplog.messages)
+
+
 def test_metadata_is_in_the_file(tmp_path: Path) -> None:
     torch.save(filled("edge_sam"), tmp_path / "edge.pth")
     convert(tmp_path / "edge.pth", tmp_path / "edge.safetensors")

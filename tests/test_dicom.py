@@ -84,11 +84,35 @@ def test_dicom_files_without_a_suffix_are_known_by_their_content(tmp_path: Path)
     [
         ([0, 3, 6, 12], "equal steps; a slice may be missing"),
         ([0, 3, 3, 6], "slices at the same position"),
+        ([0, 3, 0, 3], "slices at the same position"),
     ],
 )
 def test_a_series_with_a_gap_is_refused(tmp_path: Path, steps: list[float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_scan(write_dicom(tmp_path, stored_voxels(), steps))
+
+
+@pytest.mark.parametrize("kind", ["1.3.46.670589.11.0.0.12.4", "1.3.12.2.1107.5.9.1", "1.2.840.10008.5.1.4.1.1.66.6"])
+def test_what_makers_leave_beside_slices_is_passed_over(tmp_path: Path, kind: str) -> None:
+    folder, other = write_dicom(tmp_path / "one", stored_voxels()), write_dicom(tmp_path / "other", stored_voxels())
+    image = dcmread(next(other.iterdir()))
+    image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID = kind
+    del image.PixelData
+    image.save_as(folder / "XX_0001.dcm")
+    assert read_scan(folder).voxels.shape == (4, 12, 10)
+    assert [source.image_path for source in find_cases(str(folder))] == [folder]
+
+
+def test_several_frames_in_a_file_are_told_of_as_such(tmp_path: Path) -> None:
+    folder = write_dicom(tmp_path / "one", stored_voxels()[:1])
+    (path,) = folder.iterdir()
+    image = dcmread(path)
+    image.NumberOfFrames = 3
+    image.PixelData = image.PixelData * 3
+    image.save_as(path)
+    for asked in (path, folder):
+        with pytest.raises(InputError, match="found 3 frames in one file; expected a file a slice"):
+            read_scan(asked)
 
 
 def test_two_series_in_a_folder_are_refused_without_a_word_of_the_patient(tmp_path: Path) -> None:

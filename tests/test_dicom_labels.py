@@ -92,6 +92,16 @@ def test_filling_is_that_of_another_library(points: list[tuple[float, float]]) -
         assert abs(distance) < 1e-3 or found[point] == (distance > 0)
 
 
+def test_a_contour_as_thin_as_a_line_costs_no_structure(tmp_path: Path) -> None:
+    """It is flat along x as well as along z, between two voxels of x."""
+    folder = series(tmp_path / "ct")
+    sliver: Outline = [(4.4, 3), (4.4, 9), (4.4, 17)]
+    path = write_structures(tmp_path / "rs.dcm", {7: [(3, SQUARE), (6, sliver)]})
+    labels = labels_of(path, folder)
+    assert labels[1].any()
+    assert not labels[2].any()
+
+
 def test_a_crossed_polygon_goes_by_even_and_odd() -> None:
     """A star of five points, whose middle is wound around twice."""
     angles = np.pi / 2 + np.arange(5) * 4 * np.pi / 5

@@ -77,6 +77,7 @@ def test_other_modalities_are_scaled_between_percentiles_of_what_is_not_zero() -
     assert scaled[500 + 500] == 127
     assert scaled[-1] == 255
     assert not to_uint8(np.zeros((2, 2)), "MR").any()
+    assert to_uint8(np.array([[0, 1000]], np.uint16), "MR").tolist() == [[0, 255]], "one value is seen beside none"
 
 
 def test_modality_without_a_telling_name(tmp_path: Path) -> None:
@@ -332,6 +333,12 @@ def test_labels_alone_are_no_case_but_a_file_that_is_asked_for_is(tmp_path: Path
     with pytest.raises(InputError, match="labels alone"):
         find_cases(str(tmp_path))
     assert [source.case_id for source in find_cases(str(tmp_path / "a_seg.nii"))] == ["a_seg"]
+
+
+def test_voxels_of_nanometres_lead_to_space(tmp_path: Path) -> None:
+    affine = np.diag([5e-6, 5e-6, 3e-5, 1.0])
+    nib.save(nib.Nifti1Image(np.zeros((4, 4, 3), np.int16), affine), tmp_path / "em.nii")  # type: ignore[no-untyped-call]
+    assert read_scan(tmp_path / "em.nii").spacing_mm == pytest.approx((3e-5, 5e-6, 5e-6))
 
 
 def test_a_code_of_no_unit_counts_as_millimetres(tmp_path: Path) -> None:

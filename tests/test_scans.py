@@ -155,6 +155,31 @@ def test_black_and_white_is_label_1_in_any_file(tmp_path: Path, kind: type) -> N
         assert read_labels([tmp_path / file]).tolist() == [[0, 0, 1], [1, 0, 0]]
 
 
+def test_the_white_of_16_bits_is_label_1_too(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 65535, 0]], np.uint16)).save(tmp_path / "x_seg.png")
+    assert read_labels([tmp_path / "x_seg.png"]).tolist() == [[0, 1, 0]]
+
+
+def test_labels_that_a_slope_has_rounded_are_whole(tmp_path: Path) -> None:
+    """As nibabel keeps floats under a header of integers; halves are no labels, and one is named."""
+    labels = np.array([[[0, 1, 2], [3, 0, 1]]] * 2, np.float64)
+    header = nib.Nifti1Image(labels.astype(np.int16), np.eye(4)).header  # type: ignore[no-untyped-call]
+    nib.save(nib.Nifti1Image(labels, np.eye(4), header), tmp_path / "x_seg.nii")  # type: ignore[no-untyped-call]
+    assert np.unique(read_labels([tmp_path / "x_seg.nii"])).tolist() == [0, 1, 2, 3]
+    labels[0, 0, 1] = 1.5
+    nib.save(nib.Nifti1Image(labels.astype(np.float32), np.eye(4)), tmp_path / "y_seg.nii")  # type: ignore[no-untyped-call]
+    with pytest.raises(InputError, match=r"values 0.0 to 3.0, 1.5 among them"):
+        read_labels([tmp_path / "y_seg.nii"])
+
+
+def test_pages_of_a_picture_do_not_say_where_they_lie(tmp_path: Path) -> None:
+    pages = [Image.fromarray(np.zeros((4, 7), np.uint8)) for _ in range(5)]
+    pages[0].save(tmp_path / "x_seg.tif", save_all=True, append_images=pages[1:])
+    nib.save(nib.Nifti1Image(np.zeros((7, 4, 5), np.int16), np.eye(4)), tmp_path / "x.nii")  # type: ignore[no-untyped-call]
+    with pytest.raises(InputError, match="found pages of a picture, which say of no place"):
+        read_labels([tmp_path / "x_seg.tif"], read_scan(tmp_path / "x.nii"))
+
+
 def test_label_255_of_a_mask_that_segment_made_stays_what_it_is(tmp_path: Path) -> None:
     mask = np.array([[0, 255]], np.uint8)
     for name in ("x", "by_hand"):

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
+from test_dicom import write_dicom
 
 from bench.challenge import score_by_challenge
 from bench.metrics import hd95_mm
@@ -47,6 +48,20 @@ def test_hd95_equals_the_package(drawn: tuple[np.ndarray, np.ndarray, tuple[floa
     # Where the areas of a surface add up to just 95 %, rounding decides which distance that is.
     expected = [surface_distance.compute_robust_hausdorff(distances, 95 + off) for off in (-1e-9, 0, 1e-9)]
     assert any(found == pytest.approx(distance, abs=1e-9) for distance in expected)
+
+
+def test_the_size_of_pixels_is_the_images_where_labels_are_pictures(tmp_path: Path) -> None:
+    """An X-ray of 2 x 1 mm a pixel, its labels and masks PNG: one column off is one millimetre."""
+    voxels = np.random.default_rng(0).integers(0, 2000, (1, 12, 10))
+    next(write_dicom(tmp_path / "g", voxels).iterdir()).rename(tmp_path / "g" / "x.dcm")
+    for name, first in (("g/x_mask.png", 2), ("s/x.png", 3)):
+        labels = np.zeros((12, 10), np.uint8)
+        labels[3:9, first : first + 4] = 1
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(labels).save(tmp_path / name)
+    (pair,) = find_pairs(tmp_path / "s", str(tmp_path / "g"))
+    assert score_pair(pair).spacing_mm == (2.0, 1.0)
+    assert score_pair(pair).rows[0].hd95_mm == pytest.approx(1.0)
 
 
 def test_hd95_of_a_shifted_square_by_hand() -> None:

@@ -144,6 +144,13 @@ def test_a_single_case_goes_to_the_cluster_too(
     assert_same(segmentations(tmp_path), {one.name: expected[one.name]})
 
 
+def test_jobs_are_none_of_a_clusters(inputs: Path, exported: Path, tmp_path: Path) -> None:
+    more = ["--executor", "dask", "--scheduler", "tcp://127.0.0.1:1", "--jobs", "2"]
+    result = CliRunner().invoke(main, words(inputs, exported, tmp_path, *more))
+    assert result.exit_code == 2
+    assert "--jobs is of this machine" in result.output
+
+
 @pytest.mark.parametrize("more", [("--executor", "dask"), ("--scheduler", "tcp://127.0.0.1:1")])
 def test_a_cluster_needs_an_address(inputs: Path, exported: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
     result = CliRunner().invoke(main, words(inputs, exported, tmp_path, *more))

@@ -108,7 +108,10 @@ class SegmentRun:
     def settings_of(self, source: CaseSource) -> str:
         """What the masks of a case depend on beside its files; of a file of boxes its own, as the file may grow."""
         protocols = self.protocol.as_record(), self.image_protocol.as_record()
-        return json.dumps([self.model, self._boxes_of(source), asdict(self.preparation), *protocols], sort_keys=True)
+        # An npz and what is built in are prepared already.
+        is_scan = source.image_path is not None and source.npz is None
+        preparation = asdict(self.preparation if is_scan else Preparation())
+        return json.dumps([self.model, self._boxes_of(source), preparation, *protocols], sort_keys=True)
 
     def _boxes_of(self, source: CaseSource) -> list[Any] | None:
         """Boxes, labels if they come from a file, and clicks if there are any; what cannot be read is told of when the
@@ -184,8 +187,9 @@ class SegmentRun:
         for write in (self._write_overlay, self._write_dicom_seg):
             try:
                 write(segmentation, prompted)
-            except (InputError, OSError) as error:
-                failed.append(f"{error} (the masks are written)")
+            except Exception as error:
+                told = error if isinstance(error, InputError | OSError) else repr(error)
+                failed.append(f"{told} (the masks are written)")
         return tuple(failed)
 
     def _write_overlay(self, segmentation: Labels, prompted: Prompted) -> None:
@@ -221,8 +225,8 @@ def left_to_do(run: SegmentRun, sources: Sequence[CaseSource]) -> tuple[list[Cas
     """Sources that the folder does not hold yet, and what it holds in the place of others.
 
     A segmentation that the ledger does not tell of is made again, as a run may have been killed between the two, and
-    one that lacks what was asked for beside it. Where there is no ledger at all, it is another program's or a person's, and
-    left alone.
+    one that lacks what was asked for beside it. Where there is no ledger at all, it is another program's or a
+    person's, and left alone.
     """
     ledger = Ledger(run.out / SEGMENT_LEDGER)
     is_ours = (run.out / SEGMENT_LEDGER).exists()

@@ -22,6 +22,8 @@ WINDOW_HELP = (
 #: Options that a challenge npz cannot follow.
 OF_SCANS = (
     "modality",
+    "window",
+    "percentiles",
     "remove_labels",
     "instances",
     "min_voxels",

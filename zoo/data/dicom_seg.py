@@ -95,7 +95,7 @@ def write_dicom_seg(segmentation: NDArray[np.uint16], grid: Grid, folder: Path, 
 
 def _header(file: str) -> FileDataset:
     """What is wanted of a file and nothing else: pydicom quotes odd values in warnings, and those name patients."""
-    return dcmread(file, stop_before_pixels=True, specific_tags=list(KEPT))
+    return dcmread(file, stop_before_pixels=True, specific_tags=list(KEPT), force=True)
 
 
 def _reference(image: FileDataset, study: str, series: str) -> Dataset:

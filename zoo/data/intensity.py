@@ -100,5 +100,6 @@ def shown_range(
     inside = voxels[voxels != 0]
     if not inside.size:
         return 0.0, 1.0
-    low, high = np.percentile(inside, percentiles, overwrite_input=True)
-    return float(low), float(high)
+    low, high = map(float, np.percentile(inside, percentiles, overwrite_input=True))
+    # What has one value beside zero is shown against that.
+    return (low, high) if low < high else (min(0.0, low), max(0.0, high))

@@ -22,6 +22,8 @@ from zoo.errors import InputError
 from zoo.ledger import is_told_of
 from zoo.notes import note
 
+#: By how much a label may be off that a file keeps as an integer times a slope.
+SCALING_ERROR = 1e-3
 #: How far a voxel of the labels may lie from the same one of the image, in its voxels.
 GEOMETRY_TOLERANCE_VOXELS = 0.05
 _ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -190,6 +192,9 @@ def _read_label_map(path: Path, image: Scan | None) -> NDArray[np.uint16]:
 def _check_geometry(path: Path, grid: Grid | None, image: Scan) -> None:
     if grid is None or image.grid is None:
         return
+    if path.suffix.lower() in picture.SUFFIXES and image.path.suffix.lower() not in picture.SUFFIXES:
+        expected = f"labels in a format that says where they lie, as {image.path.name} does"
+        raise InputError(path, "pages of a picture, which say of no place", expected)
     # Programs that draw labels write the image's numbers and forget its unit.
     same_unit = replace(grid, unit_mm=image.grid.unit_mm)
     corners = np.array([*product(*((0, size - 1) for size in image.spatial_shape[::-1]), (1,))], np.float64).T
@@ -215,13 +220,29 @@ def whole_labels(path: Path, voxels: NDArray[Any]) -> NDArray[np.uint16]:
         return np.asarray(voxels > 127.5, np.uint16)
     if suffix in (".jpg", ".jpeg"):
         return np.asarray(voxels > 127, np.uint16)
-    if suffix in (*picture.SUFFIXES, ".npy") and set(np.unique(voxels)) <= {0, 255} and not is_told_of(path):
+    if suffix in (*picture.SUFFIXES, ".npy", DICOM_SUFFIX) and _is_black_and_white(voxels) and not is_told_of(path):
         return np.asarray(voxels > 0, np.uint16)
     # Integers are whole; asking them would take a float64 copy of the volume.
+    if voxels.dtype.kind == "f" and np.isfinite(voxels).all():
+        voxels = _unscaled(voxels)
     whole = voxels.dtype.kind in "biu" or (np.isfinite(voxels).all() and (voxels == np.trunc(voxels)).all())
     if not whole or voxels.min() < 0 or voxels.max() > np.iinfo(np.uint16).max:
-        raise InputError(path, f"{voxels.dtype} values {voxels.min()} to {voxels.max()}", "whole labels 0 to 65535")
+        odd = voxels[voxels != np.trunc(voxels)]
+        found = f"{voxels.dtype} values {voxels.min()} to {voxels.max()}{f', {odd[0]} among them' if odd.size else ''}"
+        raise InputError(path, found, "whole labels 0 to 65535")
     return voxels.astype(np.uint16, copy=False)
+
+
+def _is_black_and_white(voxels: NDArray[Any]) -> bool:
+    """Whether greys of 8 or 16 bits are a mask's."""
+    values = set(np.unique(voxels))
+    return values <= {0, 255} or values <= {0, 65535}
+
+
+def _unscaled(voxels: NDArray[Any]) -> NDArray[Any]:
+    """Whole numbers that a file has kept as integers times a slope, which rounds them; others as they are."""
+    whole = np.rint(voxels)
+    return whole if np.abs(voxels - whole).max(initial=0) <= SCALING_ERROR else voxels
 
 
 def _is_grey_mask(voxels: NDArray[Any]) -> bool:

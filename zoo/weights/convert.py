@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zoo.errors import InputError
 from zoo.files import sha256_of, whole_file, writing
+from zoo.notes import note
 from zoo.registry import encoder_spec
 from zoo.weights.cards import cards_of
 from zoo.weights.detect import Fit, Variant, fits_of, fitting, nearest
@@ -57,6 +58,8 @@ def convert(
     state = {key: value.contiguous().clone() for key, value in checkpoint.state.items()}
     if half:
         state = {key: _halved(source, key, value) for key, value in state.items()}
+    if checkpoint.takes_mask_prompts and target.suffix != ".safetensors":
+        note(f"{target}: a .pth cannot say that these weights were trained with masks; volumes are walked without them")
     with writing(target, SAVE_FAILURES), whole_file(target) as part:
         write_state_dict(state, part, metadata, is_safetensors=target.suffix == ".safetensors")
     return metadata

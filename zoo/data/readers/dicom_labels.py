@@ -133,8 +133,9 @@ def _items(dataset: Dataset, name: str) -> Sequence[Dataset]:
 def _filled(path: Path, number: int, polygons: Sequence[NDArray[np.float64]], shape: tuple[int, ...]) -> Voxels:
     """The voxels whose centres lie in an odd number of polygons (N, 3), each in a slice of the image."""
     voxels = np.zeros(shape, bool)
+    # Of all together: a contour as thin as a line is flat in two ways.
+    axis = int(np.argmin(sum(np.ptp(polygon, axis=0) for polygon in polygons)))
     for polygon in polygons:
-        axis = int(np.argmin(np.ptp(polygon, axis=0)))
         place = round(float(polygon[:, axis].mean()))
         if np.abs(polygon[:, axis] - place).max() > TOLERANCE_VOXELS:
             found = f"a contour of structure {number} that lies askew or between slices"

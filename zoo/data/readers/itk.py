@@ -26,6 +26,9 @@ from zoo.data.scan import is_dicom
 from zoo.errors import InputError
 from zoo.notes import note
 
+#: What to give in place of a file of several frames, which say where they lie each for itself.
+ONE_FRAME = "a file a slice; enhanced multi-frame images can be converted, to NIfTI as well"
+
 SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 #: ITK's physical space is LPS, nibabel's and ours RAS.
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -154,6 +157,8 @@ def read_dicom_series(folder: Path) -> tuple[NDArray[Any], Grid, str]:
     files = dicom_files(folder)
     headers = [_dicom_header(Path(file)) for file in files]
     first = headers[0]
+    if len(files) == 1 and _frames(first) > 1:
+        raise InputError(folder, f"{_frames(first)} frames in one file", ONE_FRAME)
     if len(files) == 1:
         raise InputError(folder, "a single slice", "a series; a single image is read as a picture, by its file's name")
     if any(header.GetNumberOfComponents() != 1 for header in headers):
@@ -173,6 +178,11 @@ def read_dicom_series(folder: Path) -> tuple[NDArray[Any], Grid, str]:
     return voxels, replace(grid, affine=affine), DICOM_MODALITIES.get(_tag(first, _MODALITY), "unknown")
 
 
+def _frames(header: sitk.ImageFileReader) -> int:
+    """Images in a DICOM file."""
+    return int(math.prod(header.GetSize()[2:]))
+
+
 def read_dicom_picture(path: Path) -> tuple[NDArray[Any], tuple[float, float], str]:
     """Pixels (H, W) or (H, W, 3) of a file with a single image, its (y, x) spacing in mm, and the modality.
 
@@ -181,6 +191,8 @@ def read_dicom_picture(path: Path) -> tuple[NDArray[Any], tuple[float, float], s
     """
     reader = _dicom_header(path)
     shape = reader.GetSize()
+    if _frames(reader) > 1:
+        raise InputError(path, f"{_frames(reader)} frames in one file", ONE_FRAME)
     if any(size != 1 for size in shape[2:]) or reader.GetNumberOfComponents() not in (1, 3):
         raise InputError(path, f"shape {shape}", "a single image; put the slices of a series into a folder")
     check_size(path, (*shape, reader.GetNumberOfComponents()))
@@ -282,7 +294,7 @@ def _positions(folder: Path, headers: Sequence[sitk.ImageFileReader]) -> NDArray
     if np.ptp(directions, axis=0).max() > DIRECTION_TOLERANCE:
         raise InputError(folder, "slices of several directions", "one direction")
     steps = np.linalg.norm(np.diff(positions, axis=0), axis=-1) if positions.shape[1:] == (3,) else np.zeros(1)
-    if steps.min() <= 0:
+    if steps.min() <= 0 or len(np.unique(positions, axis=0)) < len(positions):
         raise InputError(folder, "slices at the same position", "one slice a position")
     if steps.max() - steps.min() > STEP_TOLERANCE * np.median(steps):
         found = f"steps of {steps.min():.3g} to {steps.max():.3g} mm between slices"

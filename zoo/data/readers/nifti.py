@@ -101,7 +101,10 @@ def _check_offset(path: Path) -> None:
 
 def _leads_to_space(affine: NDArray[np.float64]) -> bool:
     """Whether an affine can be inverted and each voxel axis has a nearest axis of the world."""
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
+    if not np.isfinite(affine).all():
+        return False
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)  # of voxels, which may be nanometres
+    if not sizes.all() or abs(np.linalg.det(affine[:3, :3] / sizes)) < 1e-12:
         return False
     axes = io_orientation(affine)[:, 0]
     return sorted(axes.tolist()) == [0, 1, 2]
