@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,12 +69,13 @@ class UsualRule:
     Attributes:
         options: by name.
         varying: those that some records have another value of, which their labels tell.
-        unasked: options that no record was asked for, which is why none tells of them.
+        unasked: options that no record was asked for, which is why none tells of them, their values, and in which kind
+            of cases, where those of the other kind were.
     """
 
     options: Mapping[str, Any]
     varying: Collection[str]
-    unasked: Mapping[str, Any]
+    unasked: Sequence[tuple[str, Any, str]]
 
     def in_full(self, among: Collection[str] | None = None) -> str:
         """Each option that records tell of, with its value; those `among` some, if these are given."""
@@ -85,10 +86,10 @@ class UsualRule:
         """As what differs from the defaults; empty where there are no options."""
         if not self.options:
             return ""
-        everything = {**self.options, **self.unasked}
-        others = {option: value for option, value in everything.items() if value != DEFAULT_RULE.get(option)}
+        others = {option: value for option, value in self.options.items() if value != DEFAULT_RULE.get(option)}
+        off = (f"{option} {value}{where}" for option, value, where in self.unasked if value != DEFAULT_RULE[option])
         rest = " where not said" if set(self.varying).difference(others) else ""
-        told = joined(*self._told(others))
+        told = joined(*self._told(others), *off)
         return f"the default rule{rest}{told and f', but for {told}'}"
 
     def _told(self, options: Mapping[str, Any]) -> Iterator[str]:
@@ -108,8 +109,10 @@ def label_protocols(records: Iterable[Reading]) -> tuple[dict[str, str], UsualRu
         if record.protocol:
             members[record.protocol_id] += 1
             distinct.setdefault(record.protocol_id, record.protocol)
-    asked = {option for protocol in distinct.values() for option in protocol}
-    distinct = {key: _with_unasked(protocol, asked) for key, protocol in distinct.items()}
+    asked: dict[bool, set[str]] = {False: set(), True: set()}
+    for protocol in distinct.values():
+        asked["name" in protocol] |= protocol.keys()
+    distinct = {key: _with_unasked(protocol, asked["name" in protocol]) for key, protocol in distinct.items()}
     options = dict.fromkeys(option for protocol in distinct.values() for option in protocol if option != "name")
     values: dict[str, Counter[str]] = {option: Counter() for option in options}
     scripts = {key: script for key, protocol in distinct.items() if (script := _script_of(protocol))}
@@ -118,10 +121,15 @@ def label_protocols(records: Iterable[Reading]) -> tuple[dict[str, str], UsualRu
             values[option][json.dumps(protocol[option])] += members[key]
     usual = {option: json.loads(counts.most_common(1)[0][0]) for option, counts in values.items() if counts}
     labels = {key: joined(str(own.get("name", "")), *_unusual(own, usual)) for key, own in distinct.items()} | scripts
-    others = [protocol for key, protocol in distinct.items() if key not in scripts]
-    off = {option: value for protocol in others for option, value in _unasked(protocol).items()}
-    unasked = {option: value for option, value in off.items() if option not in usual}
-    return labels | {"": ""}, UsualRule(usual, [option for option in usual if len(values[option]) > 1], unasked)
+    kinds = {"name" in protocol: protocol for key, protocol in distinct.items() if key not in scripts}
+    unasked = dict.fromkeys(
+        (option, value, "" if option not in usual else " in volumes" if is_volume else " in images")
+        for is_volume, protocol in kinds.items()
+        for option, value in _unasked(protocol).items()
+        if option not in asked[is_volume] and usual.get(option) != value
+    )
+    varying = [option for option in usual if len(values[option]) > 1]
+    return labels | {"": ""}, UsualRule(usual, varying, tuple(unasked))
 
 
 def _script_of(protocol: Mapping[str, Any]) -> str | None:
@@ -131,7 +139,7 @@ def _script_of(protocol: Mapping[str, Any]) -> str | None:
 
 
 def _with_unasked(protocol: Mapping[str, Any], asked: Collection[str]) -> dict[str, Any]:
-    """A protocol with the options that records have only where they were asked for, if any was."""
+    """A protocol with the options that records have only where they were asked for, if any of its kind was."""
     return {option: value for option, value in _unasked(protocol).items() if option in asked} | dict(protocol)
 
 

@@ -121,9 +121,8 @@ def test_a_page_tells_of_a_rule_what_is_no_default() -> None:
     assert told_in_short(image, script) == "the default rule", "scripts are named"
     assert told_in_short(image, Protocol3D(starts=5)) == "the default rule, but for starts 5"
     assert told_in_short(volume, *[Protocol3D(starts=1)] * 2) == "the default rule, but for starts 1 where not said"
-    assert told_in_short(image, image, Protocol3D(fovea=False)) == "the default rule where not said"
-    mostly_without = told_in_short(image, *[Protocol3D(fovea=False)] * 2)
-    assert mostly_without == "the default rule, but for fovea False where not said"
+    assert told_in_short(image, Protocol3D(fovea=False)) == "the default rule, but for fovea False in volumes"
+    assert told_in_short(Protocol2D(fovea=False), volume) == "the default rule, but for fovea False in images"
     without = Protocol2D(fovea=False), Protocol3D(fovea=False)
     assert told_in_short(*without) == "the default rule, but for fovea False", (
         "records tell of it where it was asked for"
