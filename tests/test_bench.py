@@ -20,7 +20,7 @@ from bench.accuracy import measure_accuracy
 from bench.candidate import Candidate, Recipe
 from bench.cold import MARK, cold_request, run_cold_pass
 from bench.cost import count_macs, count_parameters
-from bench.latency import warm_up
+from bench.latency import PARTS, start_parts, warm_up
 from bench.machine import describe_machine, git_state, package_versions, peak_rss_mib
 from bench.progress import TerminalProgress
 from bench.record import read_records
@@ -57,6 +57,18 @@ def test_both_decoders_are_warm_before_a_pass(monkeypatch: pytest.MonkeyPatch) -
     assert "decode_foveated 4" not in paths, "no masks beside boxes where none will be"
     warm_up(BoxBackend(), masks=True)
     assert "decode_foveated 4" in paths
+
+
+def test_each_part_is_timed_by_its_own_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fovea of the box that a random embedding is decoded for: the middle half of both."""
+    seen: list[object] = []
+    monkeypatch.setattr(BoxBackend, "decode_foveated", lambda self, embedding, boxes, windows: seen.append(windows))
+    calls = start_parts(BoxBackend(), warmup=0).calls
+    assert tuple(calls) == PARTS
+    seen.clear()
+    calls["decode_foveated"]()
+    (windows,) = seen
+    assert np.asarray(windows).tolist() == [[16, 16, 48, 48]] * 4
 
 
 def test_macs_by_hand() -> None:

@@ -162,11 +162,14 @@ def test_the_white_of_16_bits_is_label_1_too(tmp_path: Path) -> None:
 
 def test_labels_that_a_slope_has_rounded_are_whole(tmp_path: Path) -> None:
     """As nibabel keeps floats under a header of integers; halves are no labels, and one is named."""
-    labels = np.array([[[0, 1, 2], [3, 0, 1]]] * 2, np.float64)
-    header = nib.Nifti1Image(labels.astype(np.int16), np.eye(4)).header  # type: ignore[no-untyped-call]
-    nib.save(nib.Nifti1Image(labels, np.eye(4), header), tmp_path / "x_seg.nii")  # type: ignore[no-untyped-call]
+    stored = np.array([[[0, 10922, 21845], [32767, 0, 10922]]] * 2, np.int16)
+    nib.save(nib.Nifti1Image(stored, np.eye(4)), tmp_path / "x_seg.nii")  # type: ignore[no-untyped-call]
+    content = bytearray((tmp_path / "x_seg.nii").read_bytes())
+    content[112:120] = np.array([3 / 32767, 0], "<f4").tobytes()  # scl_slope and scl_inter
+    (tmp_path / "x_seg.nii").write_bytes(content)
+    assert (nib.load(tmp_path / "x_seg.nii").get_fdata() != np.trunc(3 * stored / 32767)).any()  # type: ignore[no-untyped-call]
     assert np.unique(read_labels([tmp_path / "x_seg.nii"])).tolist() == [0, 1, 2, 3]
-    labels[0, 0, 1] = 1.5
+    labels = np.array([[[0, 1.5, 2], [3, 0, 1]]] * 2)
     nib.save(nib.Nifti1Image(labels.astype(np.float32), np.eye(4)), tmp_path / "y_seg.nii")  # type: ignore[no-untyped-call]
     with pytest.raises(InputError, match=r"values 0.0 to 3.0, 1.5 among them"):
         read_labels([tmp_path / "y_seg.nii"])

@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -99,7 +99,7 @@ def prepare_all(
     ledger = Ledger(out / PREPARE_LEDGER)
     held = {source: _held(ledger, source, out, preparation, kind) for source in sources}
     yield from (outcome for outcome in held.values() if outcome is not None)
-    work = partial(prepare_one, out=out, preparation=preparation, kind=kind)
+    work = partial(prepare_one, out=out, preparation=preparation, kind=kind, told=frozenset(ledger.last))
     written = _Written(ledger, sources)
     for source, result in LocalExecutor(workers).map(work, [source for source in sources if held[source] is None]):
         outcome = result if isinstance(result, Outcome) else _failed(source, result)
@@ -173,8 +173,17 @@ def _dimensions(source: CaseSource) -> set[int]:
     return {2} if is_picture else {3}
 
 
-def prepare_one(source: CaseSource, out: Path, preparation: Preparation, kind: Format) -> Outcome:
+def prepare_one(
+    source: CaseSource, out: Path, preparation: Preparation, kind: Format, told: Collection[str] = ()
+) -> Outcome:
     """Prepares one source.
+
+    Args:
+        source: to prepare.
+        out: as in `prepare_all`.
+        preparation: likewise.
+        kind: likewise.
+        told: cases that the ledger in `out` tells of already.
 
     Raises:
         InputError: it cannot be used.
@@ -185,7 +194,7 @@ def prepare_one(source: CaseSource, out: Path, preparation: Preparation, kind: F
     # Parts of an object are numbered anew, and no longer say which object they were of.
     values = None if preparation.instances and source.npz is None else _values_before(source, labels)
     files = _npy_files(case) if kind == "npy" else {_npz_name(case): ()}
-    if any((out / folder / name).exists() for folder in _folders(kind) for name in files):
+    if source.case_id in told and any((out / folder / name).exists() for folder in _folders(kind) for name in files):
         # A kill may leave new files in place of those that an earlier line tells of.
         append_json(out / PREPARE_LEDGER, asdict(Outcome(source.case_id, source.reference, error=UNFINISHED)))
     if kind == "npy":
