@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from reports.accuracy import AccuracyRow, Mean, accuracy_rows, on_shared_labels, read_scores
 from reports.candidates import FLOOR, Candidate, Reading
 from reports.encoders import FAST_PATH, FOVEA, EncoderRow, encoder_rows, is_common, timed
-from reports.statistics import Ratio, ratio_of_medians
+from reports.statistics import Ratio, number, ratio_of_medians
 from reports.tables import NOTHING, Table, flatten, milliseconds, speedup_cell
 
 TITLE = "Accuracy and speed, of one run"
@@ -69,12 +69,12 @@ def _earlier_floors(chosen: Sequence[Reading], history: Sequence[Reading]) -> li
     """The ellipse of cases for which a run left it out, as one before it had scored that, which no model changes."""
     scored = [record for record in chosen if record.kind == "accuracy"]
     own = {record.case_info for record in scored if record.who.encoder == FLOOR}
-    alike = {(record.case_info, record.measurements.get("tolerance_mm")) for record in scored}
+    alike = {(record.case_info, number(record.measurements.get("tolerance_mm"))) for record in scored}
     floors = [record for record in history if record.kind == "accuracy" and record.who.encoder == FLOOR]
     earlier = {
         record.case_info: record
         for record in floors
-        if record.case_info not in own and (record.case_info, record.measurements.get("tolerance_mm")) in alike
+        if record.case_info not in own and (record.case_info, number(record.measurements.get("tolerance_mm"))) in alike
     }
     return list(earlier.values())
 
