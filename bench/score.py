@@ -327,7 +327,8 @@ def write_records(path: Path, folder: Path, cases: Sequence[CaseScores], rules: 
         "weights": {"name": GIVEN, "sha256": _digest([str(folder)]), "trained": True},
         "variant": rules,
     }
-    machine, git, run_id = describe_machine(), git_state(), uuid.uuid4().hex[:12]
+    machine, packages, git = describe_machine(), package_versions(), git_state()
+    run_id = uuid.uuid4().hex[:12]
     for scored in cases:
         case = {
             "case_id": scored.pair.case_id,
@@ -340,7 +341,6 @@ def write_records(path: Path, folder: Path, cases: Sequence[CaseScores], rules: 
         }
         measurements = _measurements(scored.rows, rules, tolerance_mm)
         key = record_key("accuracy", candidate, machine["id"], case, rules=rules, tolerance_mm=tolerance_mm)
-        packages = package_versions()
         record = Record("accuracy", candidate, measurements, machine, run_id, key, case, packages=packages, git=git)
         append_record(path, record)
 

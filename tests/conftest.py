@@ -13,6 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from fill import fill_state_dict, smooth_image
+from numpy.typing import NDArray
 from record_book import Book
 
 from bench.candidate import Candidate, Recipe
@@ -85,6 +86,18 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def candidate() -> Candidate:
     """A small one."""
     return build_candidate(Recipe(ENCODER))
+
+
+@pytest.fixture(scope="module")
+def sam() -> Sam:
+    """The smallest encoder, and what surrounds it."""
+    return create_sam(ENCODER)
+
+
+@pytest.fixture(scope="module")
+def image() -> NDArray[np.float32]:
+    """An input of it."""
+    return smooth_image(64)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import onnxruntime as ort
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import ENCODER
 from fill import smooth_image
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
@@ -26,7 +27,6 @@ from zoo.graphs import Graph, onnx_file, write_onnx
 from zoo.registry import create_sam
 from zoo.sam.model import Sam
 
-ENCODER = "timm:mobilenetv4_conv_small@64"
 #: ‖a-b‖/‖b‖ against float32 torch, by precision.
 TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2}
 BOXES = np.array([[10, 12, 40, 44], [0, 0, 63, 63], [30, 5, 50, 20]], np.float32)
@@ -42,16 +42,6 @@ PROMPTS = {
     "boxes and masks": Prompts(boxes=BOXES[:2], masks=np.concatenate([MASK, -MASK])),
     "a mask": Prompts(masks=MASK),
 }
-
-
-@pytest.fixture(scope="module")
-def sam() -> Sam:
-    return create_sam(ENCODER)
-
-
-@pytest.fixture(scope="module")
-def image() -> NDArray[np.float32]:
-    return smooth_image(64)
 
 
 #: Compiling takes half a minute.

@@ -10,7 +10,6 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
-from fill import smooth_image
 from numpy.typing import NDArray
 from torch import nn
 
@@ -19,20 +18,7 @@ from zoo.backends.graphs import onnx_cuda
 from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.errors import InputError
 from zoo.graphs import onnx_file
-from zoo.registry import create_sam
 from zoo.sam.model import Sam
-
-ENCODER = "timm:mobilenetv4_conv_small@64"
-
-
-@pytest.fixture(scope="module")
-def sam() -> Sam:
-    return create_sam(ENCODER)
-
-
-@pytest.fixture(scope="module")
-def image() -> NDArray[np.float32]:
-    return smooth_image(64)
 
 
 def test_a_machine_without_a_gpu(sam: Sam, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,10 +202,10 @@ def write_store(
     with load_batches(_ForTeacher(source, teacher.spec), batches, workers, device) as stream:
         for path, own in missing:
             embedded: list[dict[str, Tensor]] = []
-            while (in_shard := sum(len(part["images"]) for part in embedded)) < len(own):
+            for _ in range(0, len(own), batch_size):
                 embedded.append(_embedded(teacher, source, next(stream)))
-                told(done + in_shard + len(embedded[-1]["images"]), count)
-            done += len(own)
+                done += len(embedded[-1]["images"])
+                told(done, count)
             with writing(path, SAVE_FAILURES), whole_file(path) as part_file:
                 save_file({key: torch.cat([part[key] for part in embedded]) for key in embedded[0]}, part_file)
     return card

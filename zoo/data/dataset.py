@@ -142,9 +142,14 @@ def images_of(source: ImageSource) -> float:
     return len(source.items) if isinstance(source, FileImages) else math.inf
 
 
+def _parts_of(source: ImageSource) -> Sequence[ImageSource]:
+    """The sources of a mixture, or the one."""
+    return source.sources if isinstance(source, Mixture) else [source]
+
+
 def indices_once(source: ImageSource, most: int) -> list[int]:
     """Indices of at most so many images of a source, none of which is another's again."""
-    parts = source.sources if isinstance(source, Mixture) else [source]
+    parts = _parts_of(source)
     counts = [images_of(part) for part in parts]
     indices = (i for i in itertools.count() if i // len(parts) < counts[i % len(parts)])
     return list(itertools.islice(indices, int(min(most, sum(counts)))))
@@ -181,8 +186,8 @@ def check_complete(folder: Path, names: Sequence[str], of_images: str) -> None:
 
 def names_digest(source: ImageSource) -> str | None:
     """Tells files from others by their paths, slices and order, not by what is in them; None where there are none."""
-    sources = source.sources if isinstance(source, Mixture) else [source]
-    names = [[[str(path), z] for path, z in one.items] if isinstance(one, FileImages) else None for one in sources]
+    parts = _parts_of(source)
+    names = [[[str(path), z] for path, z in one.items] if isinstance(one, FileImages) else None for one in parts]
     return hashlib.sha256(json.dumps(names).encode()).hexdigest() if any(names) else None
 
 
