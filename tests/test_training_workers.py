@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import multiprocessing.util
 import os
 import pickle
 import signal
@@ -79,6 +81,21 @@ def test_a_killed_maker_of_data_is_told_of_where_its_data_is_awaited(monkeypatch
         assert signal.getsignal(signal.SIGCHLD) == before
         with pytest.raises(InputError, match=r"--workers: found 1, of which one was killed .*try fewer"):
             list(stream)
+
+
+def test_a_maker_of_data_that_cannot_send_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk it has no place for the socket that batches go through; its parent would wait for ever."""
+
+    def full() -> str:
+        raise OSError(errno.ENOSPC, "No space left on device", "/scratch")
+
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.1,))
+    monkeypatch.setattr(multiprocessing.util, "get_temp_dir", full)
+    with (
+        stream_batches(Numbers(), CONFIG, 0, fabric()) as stream,
+        pytest.raises(InputError, match=r"--workers: found 1, .*; expected memory and temporary files"),
+    ):
+        next(stream)
 
 
 class Missing(PromptedImages):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count, takewhile
+from multiprocessing.queues import Queue
 from typing import Any
 
 import cv2
@@ -16,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from compress.training.config import TrainConfig
 from zoo.errors import InputError
+from zoo.notes import note
 
 #: After so many steps a run is told if it has waited for its data for more than so large a share of the time.
 WATCHED_STEPS, MUCH_WAITING = 50, 0.2
@@ -86,7 +89,7 @@ def load_batches(
         collate_fn=_collate,
         persistent_workers=workers > 0,
         pin_memory=device.type == "cuda",
-        worker_init_fn=_leave_signals_to_the_parent,
+        worker_init_fn=_begin_worker,
     )
     cv2.setNumThreads(1)  # one core for each worker; a forked one cannot change it itself
     batches = _started(loader)
@@ -175,16 +178,24 @@ def _checked(batches: Iterator[dict[str, Tensor] | InputError], workers: int) ->
             if "exited unexpectedly" not in str(error):
                 raise
             found = f"{workers}, of which one was killed or has crashed"
-            raise InputError("--workers", found, "memory for all of them; try fewer") from error
+            expected = "memory and temporary files for all of them; try fewer"
+            raise InputError("--workers", found, expected) from error
         if isinstance(batch, InputError):
             raise batch
         yield batch
 
 
-def _leave_signals_to_the_parent(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
     """Ctrl-C, `timeout` and schedulers signal all processes; those that make data must live until the step is done.
 
-    They end when the parent ends them, or is no more.
+    They end when the parent ends them, or is no more, or where they cannot send what they made: Python would print why
+    and go on, and the parent wait for ever.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
+
+
+def _end_worker(error: Exception, batch: object) -> None:
+    note(f"a process that makes data cannot send it: {error}")
+    os._exit(1)
