@@ -81,6 +81,7 @@ class AccuracyRow:
         protocol: label of the protocol: the name, which images have none of, and its unusual options.
         dsc: Dice over labels. Empty for weights that are not trained.
         nsd: surface Dice over labels. Empty for weights that are not trained.
+        dsc_by_case: Dice over cases, of each the mean over its labels: for groups of which one case has most labels.
         over_floor: mean of DSC minus the ellipse's, over the labels that both have; NaN without an ellipse.
         lacking: labels that other models of the group, or of given masks other masks, were scored on, and this one was
             not.
@@ -94,6 +95,7 @@ class AccuracyRow:
     protocol: str
     dsc: Mean = field(default_factory=Mean)
     nsd: Mean = field(default_factory=Mean)
+    dsc_by_case: Mean = field(default_factory=Mean)
     over_floor: float = math.nan
     lacking: int = 0
 
@@ -256,10 +258,14 @@ def _accuracy_row(
     if not row.is_accuracy:
         return row
     differences = [dsc - floor[key][0] for key, (dsc, _) in scores.items() if key in floor]
+    cases: dict[CaseInfo, list[float]] = {}
+    for (case, *_), (dsc, _) in scores.items():
+        cases.setdefault(case, []).append(dsc)
     return replace(
         row,
         dsc=_mean(dsc for dsc, _ in scores.values()),
         nsd=_mean(nsd for _, nsd in scores.values()),
+        dsc_by_case=_mean(_mean(of_case).mean for of_case in cases.values()),
         over_floor=math.nan if row.is_floor else _mean(differences).mean,
         lacking=0 if row.is_floor else len(every - _defined(scores)),
     )
@@ -305,6 +311,7 @@ def _shown(group: str, rows: Sequence[AccuracyRow]) -> list[dict[str, str]]:
             "candidate": row.label,
             "protocol": row.protocol,
             "weights": row.candidate.weights_id,
+            **({"cases": str(row.dsc_by_case.n or NOTHING)} if group != "case" else {}),
             "labels": f"{row.dsc.n}{' *' if row.lacking else ''}" if row.dsc.n else NOTHING,
             "DSC, mean ± std": _mean_cell(row.dsc),
             _nsd_heading(tolerances): _mean_cell(row.nsd),

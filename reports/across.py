@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from reports.candidates import Candidate
-from reports.encoders import EncoderRow
+from reports.candidates import Candidate, fastest_of
+from reports.encoders import EncoderRow, timed
 from reports.machine import MachineReport
 from reports.peak import encoder_shares
 from reports.tables import NOTHING, UNPAIRED, Table, milliseconds, significant
 
 ACROSS_NOTE = (
     "Each cell: latency of the encoder; its speed-up over the baseline of the same machine; where that was calibrated, "
-    "its share of that machine's peak. Of several weights or versions one is shown. Seconds of different machines are "
-    "never divided by each other."
+    "its share of that machine's peak. Of several weights or versions the fastest is shown. Seconds of different "
+    "machines are never divided by each other."
 )
 
 
@@ -23,10 +23,13 @@ def across_tables(reports: Sequence[MachineReport]) -> list[Table]:
     cells: dict[tuple[str, ...], dict[str, str]] = {}
     for report in reports:
         of_peak = {share.candidate: share.of_peak for share in encoder_shares(report.encoders, report.peaks)}
-        for row in report.encoders:
-            if math.isfinite(row.median_s):
-                cell = _cell(row, of_peak.get(row.candidate, math.nan))
-                cells.setdefault(_identity(row.candidate), {}).setdefault(_heading(report), cell)
+        alike: dict[tuple[str, ...], list[EncoderRow]] = {}
+        for row in timed(report.encoders):
+            alike.setdefault(_identity(row.candidate), []).append(row)
+        for identity, rows in alike.items():
+            row = fastest_of(rows)
+            cell = _cell(row, of_peak.get(row.candidate, math.nan))
+            cells.setdefault(identity, {})[_heading(report)] = cell
     shown = [
         dict(zip(("encoder", "variant", "runtime", "precision", "threads"), identity, strict=True))
         | {_heading(report): by_machine.get(_heading(report), NOTHING) for report in reports}

@@ -11,6 +11,7 @@ from reports.candidates import (
     Candidate,
     Reading,
     choose_baseline,
+    fastest_of,
     label_candidates,
 )
 from reports.case_info import CaseInfo
@@ -176,8 +177,7 @@ def main_rows(rows: Sequence[CaseRow]) -> list[CaseRow]:
 
 
 def _is_main(row: CaseRow, of_case: Sequence[CaseRow]) -> bool:
-    same = [other.median_s for other in of_case if other.candidate == row.candidate]
-    return row.is_baseline or row.median_s <= min(same)
+    return row.is_baseline or row is fastest_of([other for other in of_case if other.candidate == row.candidate])
 
 
 @dataclass(frozen=True)

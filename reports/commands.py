@@ -83,7 +83,7 @@ def report(
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
-        found = f"{error.filename or out}: found no way to read or write it ({error.strerror})"
+        found = f"{error.filename or out}: found no way to read or write it ({error.strerror or error})"
         expected = "records that can be read and a folder with space left"
         raise click.ClickException(f"{found}; expected {expected}") from error
     except BrokenProcessPool as error:

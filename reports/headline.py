@@ -10,7 +10,7 @@ from reports.case_info import CaseInfo
 from reports.cases import CaseRow, compared_rows
 from reports.encoders import is_common
 from reports.rules import SCRIPTS
-from reports.tables import NOTHING, UNPAIRED, Table, significant
+from reports.tables import NOTHING, UNPAIRED, Table, counts, significant
 
 TITLE = "Volumes: the fastest way of each encoder"
 #: The way of Rep-MedSAM's updated script, its fastest.
@@ -44,7 +44,8 @@ def headline_tables(rows: Sequence[CaseRow]) -> list[Table]:
     if not shown or len(encoders) < 2:
         return []
     labels = dict.fromkeys(f"{row.label}, {row.protocol}" for row in baselines.values() if row)
-    notes = [f"Baseline: {'; '.join(labels)}.", FASTEST_NOTE]
+    passes = counts(row.total_s.n for found in by_case.values() for row in found if row.total_s.n)
+    notes = [f"Medians of {passes} passes. Baseline: {'; '.join(labels)}.", FASTEST_NOTE]
     updated = {row["updated (s)"] for row in shown}
     if updated != {NOTHING}:
         notes.append(CUT_NOTE if any(cell.endswith("*") for cell in updated) else f"{UPDATED_NOTE}.")

@@ -82,7 +82,7 @@ class MachineReport:
             *encoder_tables(self.encoders),
             *case_tables(self.cases, shared_by(self.records)),
             *accuracy_tables(self.by_modality, self.by_case),
-            *peak_tables(self.encoders, self.cases, self.peaks),
+            *peak_tables(self.encoders, self.peaks),
             *history_tables(self.history),
             *error_tables(self.records),
             *weights_tables(self.records),

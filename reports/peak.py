@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reports.candidates import Candidate, Reading
-from reports.cases import CaseRow
 from reports.encoders import EncoderRow
 from reports.fields import integer, listed
 from reports.statistics import Spread, number, run_samples, spread_of
@@ -66,7 +64,7 @@ class Share:
 
     Attributes:
         candidate: what was timed.
-        what: `encoder`, `decoder, one box`, or case and protocol.
+        what: `encoder` or `decoder, one box`.
         gmacs: multiply-adds of it, in 1e9, by fvcore.
         median_s: its latency.
         of_peak: its multiply-adds a second over the machine's, NaN where its peak is not known.
@@ -96,7 +94,9 @@ def read_peaks(records: Iterable[Reading]) -> dict[int, Peak]:
 def encoder_shares(rows: Sequence[EncoderRow], peaks: Mapping[int, Peak]) -> list[Share]:
     """Of the encoders whose cost and latency are known, on a machine that was calibrated; the best used first."""
     return _ordered(
-        _share(row.candidate, ENCODER, {row.candidate.precision: row.encoder_gmacs}, row.encode_s, row.run_ids, peaks)
+        _share(
+            row.candidate, ENCODER, {_of_encoder(row.candidate): row.encoder_gmacs}, row.encode_s, row.run_ids, peaks
+        )
         for row in rows
     )
 
@@ -111,27 +111,11 @@ def decoder_shares(rows: Sequence[EncoderRow], peaks: Mapping[int, Peak]) -> lis
     )
 
 
-def case_shares(rows: Sequence[CaseRow], encoders: Sequence[EncoderRow], peaks: Mapping[int, Peak]) -> list[Share]:
-    """Likewise of whole cases: the multiply-adds of all slices encoded and prompts decoded, where all are computed."""
-    costs = {row.candidate: row for row in encoders}
-    found = []
-    for row in rows:
-        if json.loads(row.protocol_options or "{}").get("fovea"):
-            continue  # much of what was counted of the decoder is not computed
-        cost = costs.get(row.candidate, EncoderRow(row.candidate))
-        gmacs = {row.candidate.precision: row.encoded_slices * cost.encoder_gmacs}
-        decoder = _of_decoder(row.candidate)
-        gmacs[decoder] = gmacs.get(decoder, 0) + row.decoded_prompts * cost.decoder_gmacs
-        what = ", ".join(filter(None, (f"{row.case.case_id} {row.case.size}", row.protocol)))
-        found.append(_share(row.candidate, what, gmacs, row.total_s, row.run_ids, peaks))
-    return _ordered(found)
-
-
-def peak_tables(encoders: Sequence[EncoderRow], cases: Sequence[CaseRow], peaks: Mapping[int, Peak]) -> list[Table]:
+def peak_tables(encoders: Sequence[EncoderRow], peaks: Mapping[int, Peak]) -> list[Table]:
     """The machine's limits, and the share of them that each latency stands for; nothing without a calibration."""
     if not peaks:
         return []
-    used = [*encoder_shares(encoders, peaks), *decoder_shares(encoders, peaks), *case_shares(cases, encoders, peaks)]
+    used = [*encoder_shares(encoders, peaks), *decoder_shares(encoders, peaks)]
     limits = [_limits(peak) for _, peak in sorted(peaks.items())]
     tables = [Table("peak", "What this machine can do", limits, [_data(peak) for peak in peaks.values()], (PEAK_NOTE,))]
     if used:
@@ -155,6 +139,11 @@ def _peak(record: Reading) -> Peak:
         stream_bytes=number(found.get("stream_bytes")),
         run_id=record.run_id,
     )
+
+
+def _of_encoder(who: Candidate) -> str:
+    """The precision of a candidate's encoder, of which `quantize` leaves a few layers in float."""
+    return {"int8+bf16": "int8"}.get(who.precision, who.precision)
 
 
 def _of_decoder(who: Candidate) -> str:

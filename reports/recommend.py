@@ -9,7 +9,7 @@ from pathlib import Path
 
 from reports.accuracy import AccuracyRow, Mean
 from reports.candidates import Candidate
-from reports.encoders import timed
+from reports.encoders import EncoderRow, timed
 from reports.load import load_records
 from reports.machine import MachineReport, machine_reports
 from reports.tables import NOTHING, markdown_table, significant
@@ -25,8 +25,8 @@ class Choice:
 
     Attributes:
         candidate: what was measured.
-        latency_s: median of the encoder and of one box in the decoder, together: the time to a new image's first mask.
-        dsc: mean over the labels that all scored candidates have, 0 to 1; NaN for random weights.
+        latency_s: medians of the encoder and of a box among others, together, with a fovea where that was timed.
+        dsc: mean over cases of the mean over the labels that all scored candidates have; NaN for random weights.
         dominated: whether another one is as fast and as accurate, and better in one of them.
     """
 
@@ -45,13 +45,19 @@ def choices(report: MachineReport) -> list[Choice]:
     """All candidates of a machine that were timed, the fastest first."""
     dsc = _mean_dsc(report)
     found = [
-        Choice(row.candidate, row.encode_s.median + row.decode_s.median, dsc.get(row.candidate, math.nan))
+        Choice(row.candidate, row.encode_s.median + _box_s(row), dsc.get(row.candidate, math.nan))
         for row in timed(report.encoders)
     ]
     marked = [
         Choice(one.candidate, one.latency_s, one.dsc, any(_beats(other, one) for other in found)) for one in found
     ]
     return sorted(marked, key=lambda choice: choice.latency_s)
+
+
+def _box_s(row: EncoderRow) -> float:
+    """Of a box as `segment` decodes it; of older records as they timed it."""
+    medians = (row.foveated_s.median, row.box_s.median, row.decode_s.median)
+    return next((median for median in medians if math.isfinite(median)), math.nan)
 
 
 def best_choice(among: Sequence[Choice], max_latency_s: float = math.inf, min_dsc: float = 0.0) -> Choice | None:
@@ -89,10 +95,10 @@ def describe(candidate: Candidate) -> str:
 
 
 def _mean_dsc(report: MachineReport) -> dict[Candidate, float]:
-    """Over the labels that all scored candidates have: of images and volumes, or of the one kind that all have."""
+    """Over the cases that all scored candidates have: images and volumes, or the one kind that all have."""
     shared = _shared_rows(report)
     scored = {row.candidate for row in shared}
-    return {who: _joined([row.dsc for row in shared if row.candidate == who]) for who in scored}
+    return {who: _joined([row.dsc_by_case for row in shared if row.candidate == who]) for who in scored}
 
 
 def _shared_rows(report: MachineReport) -> list[AccuracyRow]:
@@ -108,17 +114,16 @@ def _averaged_over(report: MachineReport) -> str:
     shared = _shared_rows(report)
     if not shared:
         return ""
-    kinds = {row.dims: row.dsc.n for row in shared}
-    cases = {one.case for one in report.shared if one.scores and ("3D" if one.case.is_volume else "2D") in kinds}
-    labels = sum(kinds.values())
-    counted = f"{labels} label{'s' * (labels != 1)} of {len(cases)} case{'s' * (len(cases) != 1)}"
-    return f"DSC: mean over {counted}, which all that have one were scored on."
+    cases = sum({row.dims: row.dsc_by_case.n for row in shared}.values())
+    labels = sum({row.dims: row.dsc.n for row in shared}.values())
+    counted = f"{cases} case{'s' * (cases != 1)} of {labels} label{'s' * (labels != 1)}"
+    return f"DSC: mean over {counted}, which all that have one were scored on; of each case the mean over its labels."
 
 
 def _joined(means: Sequence[Mean]) -> float:
-    """The mean over the labels of several means."""
-    labels = sum(mean.n for mean in means)
-    return sum(mean.mean * mean.n for mean in means) / labels if labels else math.nan
+    """The mean over the cases of several means."""
+    cases = sum(mean.n for mean in means)
+    return sum(mean.mean * mean.n for mean in means) / cases if cases else math.nan
 
 
 def _beats(other: Choice, one: Choice) -> bool:
@@ -136,7 +141,7 @@ def _shown(choice: Choice, is_best: bool) -> dict[str, str]:
         "variant": who.variant,
         "runtime": f"{who.backend} {who.precision}",
         "threads": str(who.threads),
-        "encoder + one box (ms)": significant(1000 * choice.latency_s),
+        "encoder + a box (ms)": significant(1000 * choice.latency_s),
         "DSC": significant(choice.dsc) if math.isfinite(choice.dsc) else NOTHING,
         "on the Pareto front": "yes" if choice.is_on_front else "",
     }

@@ -123,14 +123,18 @@ def _short_tables(reports: Sequence[MachineReport]) -> str:
     parts = [_measured_on(last), *tables]
     for report in others:
         if rows := short_zoo_rows(report.encoders):
-            parts += [_measured_on(report), markdown_table(rows)]
+            parts += [_measured_on(report, f"{_threads(report)} threads"), markdown_table(rows)]
     return "\n\n".join(parts) + "\n"
 
 
-def _measured_on(report: MachineReport) -> str:
-    threads = "/".join(str(n) for n in sorted({row.candidate.threads for row in report.encoders}))
-    settings = shared_by(report.records).in_short() or f"{threads} threads"
+def _measured_on(report: MachineReport, settings: str = "") -> str:
+    """By default with what all of its cases share."""
+    settings = settings or shared_by(report.records).in_short() or f"{_threads(report)} threads"
     return f"Measured on {report.title}; {settings}; machine `{report.machine}`."
+
+
+def _threads(report: MachineReport) -> str:
+    return "/".join(str(n) for n in sorted({row.candidate.threads for row in report.encoders}))
 
 
 def renew_page(path: Path, record_paths: Sequence[Path], *, baseline: str | None = None) -> None:
@@ -285,5 +289,8 @@ def _remove_earlier(out_dir: Path, names: Iterable[str], ending: str, written: C
 def _write(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -123,8 +123,8 @@ def _mean(column: pd.Series[float]) -> float:
 def paired(scores: pd.DataFrame, others: pd.DataFrame, names: Sequence[str]) -> str:
     """Two segmentations on the labels that both were scored on: mean difference, its interval, Wilcoxon's test.
 
-    Interval and test go over cases. A pair of which only one is defined, such as the HD95 of a label that one of them
-    missed, has no difference: such pairs are counted.
+    Interval and test go over cases. What only one has a score of, such as the HD95 of a label that the other missed, a
+    label that one of them made up, or a case that the other lacks, has no difference: it is counted.
 
     Args:
         scores: as in `summary`.
@@ -134,16 +134,16 @@ def paired(scores: pd.DataFrame, others: pd.DataFrame, names: Sequence[str]) -> 
     Raises:
         ValueError: no label in common.
     """
-    both = scores.merge(others, on=["case_id", "label"], suffixes=("", "_other"))
-    if both.empty:
+    either = scores.merge(others, "outer", ["case_id", "label"], suffixes=("", "_other"), indicator="side")
+    if not (either["side"] == "both").any():
         raise ValueError("found no case and label that both were scored on; expected segmentations of the same cases")
-    return markdown_table([row for metric in METRICS for row in _paired_rows(both, metric, names)])
+    return markdown_table([row for metric in METRICS for row in _paired_rows(either, metric, names)])
 
 
-def _paired_rows(both: pd.DataFrame, metric: str, names: Sequence[str]) -> list[dict[str, str]]:
+def _paired_rows(either: pd.DataFrame, metric: str, names: Sequence[str]) -> list[dict[str, str]]:
     """A row, or none where no pair is defined."""
-    defined = np.isfinite(both[[metric, f"{metric}_other"]].to_numpy(np.float64))
-    kept = both[defined.all(axis=1)]
+    defined = np.isfinite(either[[metric, f"{metric}_other"]].to_numpy(np.float64))
+    kept = either[defined.all(axis=1)]
     if kept.empty:
         return []
     one, other = kept[metric], kept[f"{metric}_other"]
@@ -162,6 +162,6 @@ def _paired_rows(both: pd.DataFrame, metric: str, names: Sequence[str]) -> list[
         "mean difference [95 % CI]": difference_cell(found),
         "p (Wilcoxon over cases)": p_cell(found.p_value),
         "verdict": found.verdict("differs", "differs"),
-        "undefined in one alone": ", ".join(alone),
+        "without a score in one alone": ", ".join(alone),
     }
     return [row]

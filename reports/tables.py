@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any
@@ -151,6 +151,12 @@ def spread_cell(spread: Spread, unit: Callable[[float], float]) -> str:
         return NOTHING
     low, high = sorted((unit(spread.q1), unit(spread.q3)))
     return f"{significant(unit(spread.median))} [{significant(low)}, {significant(high)}]"
+
+
+def counts(numbers: Iterable[int]) -> str:
+    """`20`, or `10 to 20`."""
+    found = sorted(set(numbers))
+    return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
 def speedup_cell(ratio: Ratio, *, is_baseline: bool) -> str:

@@ -6,14 +6,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from reports.accuracy import AccuracyRow, Mean, accuracy_rows, on_shared_labels, read_scores
+from reports.accuracy import AccuracyRow, LabelKey, Mean, Scored, accuracy_rows, on_shared_labels, read_scores
 from reports.candidates import FLOOR, Candidate, Reading
+from reports.case_info import CaseInfo
 from reports.encoders import FAST_PATH, FOVEA, EncoderRow, encoder_rows, is_common, timed
+from reports.paired import NOT_SHOWN, difference
 from reports.statistics import Ratio, number, ratio_of_medians
-from reports.tables import NOTHING, Table, flatten, milliseconds, speedup_cell
+from reports.tables import NOTHING, Table, counts, flatten, milliseconds, speedup_cell
 
 TITLE = "Accuracy and speed, of one run"
-WORST_NOTE = "Worst set: the modality that lost most DSC against the encoder in fp32, or won least, in points."
+WORST_NOTE = (
+    "Worst set: the modality that lost most DSC against the encoder in fp32, or won least, in points; in brackets, of "
+    "how many cases."
+)
+#: A verdict on two encoders, whichever is better.
+SHOWN = "differ"
 #: Named once, in an encoder's first row.
 ENCODER = ("encoder",)
 
@@ -25,27 +32,37 @@ class TradeoffRow:
     Attributes:
         candidate: what was measured.
         encode_s: median latency of the encoder.
+        calls: how many that is of.
         box_s: median latency of a box among others by the fast path.
         foveated_s: likewise with a fovea; NaN in runs of before.
         speedup: over the same encoder in fp32, in torch where that was timed.
         is_reference: whether this is that one.
-        images: DSC over the labels of images; an empty one where none was scored.
-        volumes: DSC over the labels of volumes; likewise.
+        images: DSC over images, of each the mean over its labels; an empty one where none was scored.
+        volumes: DSC over volumes; likewise.
+        image_labels: how many labels those of images go over.
+        volume_labels: likewise.
         worst_set: modality and dimensions of the cases that lost most DSC (or won least) against the reference.
-        worst_difference: mean DSC there minus the reference's, on the same labels; NaN for the reference.
+        worst_difference: DSC over its cases minus the reference's, on the same labels; NaN for the reference.
+        worst_cases: how many they are.
+        unlike: of a reference those before it whose DSC differs, as far as the cases show it.
         run_id: the run.
     """
 
     candidate: Candidate
     encode_s: float = math.nan
+    calls: int = 0
     box_s: float = math.nan
     foveated_s: float = math.nan
     speedup: Ratio = field(default_factory=Ratio)
     is_reference: bool = False
     images: Mean = field(default_factory=Mean)
     volumes: Mean = field(default_factory=Mean)
+    image_labels: int = 0
+    volume_labels: int = 0
     worst_set: str = ""
     worst_difference: float = math.nan
+    worst_cases: int = 0
+    unlike: str = ""
     run_id: str = ""
 
 
@@ -105,19 +122,52 @@ def _rows_of_run(records: Sequence[Reading]) -> list[TradeoffRow]:
     everything = accuracy_rows(shared, lambda case: "all")
     scored = {row.candidate for row in everything if not row.is_floor and row.dsc.n}
     by_set = [row for row in accuracy_rows(shared, lambda case: case.kind) if row.candidate in scored]
-    found = [_row(speeds[who], list(speeds.values()), everything, by_set) for who in speeds if who in scored]
+    found = _compared(
+        [_row(speeds[who], list(speeds.values()), everything, by_set) for who in speeds if who in scored], shared
+    )
     encoders = list(dict.fromkeys(row.candidate.encoder for row in found))
     ordered = sorted(found, key=lambda row: (encoders.index(row.candidate.encoder), -row.encode_s))
     return [_floor(everything), *ordered]
 
 
+def _compared(rows: Sequence[TradeoffRow], shared: Sequence[Scored]) -> list[TradeoffRow]:
+    """With what the references differ from each other, tested case by case as `compare` does."""
+    dsc: dict[Candidate, dict[LabelKey, float]] = {}
+    for one in shared:
+        finite = {key: dsc for key, (dsc, _) in one.scores.items() if math.isfinite(dsc)}
+        dsc.setdefault(one.candidate, {}).update(finite)
+    references = [row.candidate for row in rows if row.is_reference]
+
+    def differ(one: Candidate, other: Candidate, *, volumes: bool) -> bool:
+        by_case: dict[CaseInfo, list[float]] = {}
+        for key in dsc[one].keys() & dsc[other].keys():
+            if key[0].is_volume == volumes:
+                by_case.setdefault(key[0], []).append(dsc[one][key] - dsc[other][key])
+        return bool(by_case) and difference(by_case).verdict(SHOWN, SHOWN) == SHOWN
+
+    def unlike(who: Candidate) -> str:
+        kinds = {"images": False, "volumes": True}
+        others = references[: references.index(who)]
+        return ", ".join(f"{o.encoder} ({k})" for o in others for k, v in kinds.items() if differ(who, o, volumes=v))
+
+    return [replace(row, unlike=unlike(row.candidate)) if row.is_reference else row for row in rows]
+
+
 def _floor(everything: Sequence[AccuracyRow]) -> TradeoffRow:
-    floor = Candidate(FLOOR)
-    return TradeoffRow(floor, images=_mean(floor, "2D", everything), volumes=_mean(floor, "3D", everything))
+    return _scored(TradeoffRow(Candidate(FLOOR)), everything)
 
 
-def _mean(who: Candidate, dims: str, everything: Sequence[AccuracyRow]) -> Mean:
-    return next((row.dsc for row in everything if row.candidate == who and row.dims == dims), Mean())
+def _scored(row: TradeoffRow, everything: Sequence[AccuracyRow]) -> TradeoffRow:
+    """With its accuracy."""
+    found = {one.dims: one for one in everything if one.candidate == row.candidate}
+    images, volumes = (found.get(dims, AccuracyRow("", dims, math.nan, row.candidate, "", "")) for dims in ("2D", "3D"))
+    return replace(
+        row,
+        images=images.dsc_by_case,
+        volumes=volumes.dsc_by_case,
+        image_labels=images.dsc.n,
+        volume_labels=volumes.dsc.n,
+    )
 
 
 def _row(
@@ -128,26 +178,24 @@ def _row(
     row = TradeoffRow(
         candidate=who,
         encode_s=speed.encode_s.median,
+        calls=speed.encode_s.n,
         box_s=speed.box_s.median,
         foveated_s=speed.foveated_s.median,
         speedup=ratio_of_medians(reference.encode_samples, speed.encode_samples) if reference else Ratio(),
         is_reference=speed is reference,
-        images=_mean(who, "2D", everything),
-        volumes=_mean(who, "3D", everything),
         run_id=speed.run_id,
     )
+    row = _scored(row, everything)
     if reference is None or row.is_reference:
         return row
-    before = {(one.group, one.dims): one.dsc.mean for one in by_set if one.candidate == reference.candidate}
-    differences = {
-        f"{one.group} {one.dims}": one.dsc.mean - before[one.group, one.dims]
-        for one in by_set
-        if one.candidate == who and (one.group, one.dims) in before
-    }
+    before = {(one.group, one.dims): one.dsc_by_case.mean for one in by_set if one.candidate == reference.candidate}
+    sets = [one for one in by_set if one.candidate == who and (one.group, one.dims) in before]
+    differences = [(one.dsc_by_case.mean - before[one.group, one.dims], one) for one in sets]
     if not differences:
         return row
-    worst = min(differences, key=lambda name: differences[name])
-    return replace(row, worst_set=worst, worst_difference=differences[worst])
+    lost, worst = min(differences, key=lambda pair: pair[0])
+    name = f"{worst.group} {worst.dims}"
+    return replace(row, worst_set=name, worst_difference=lost, worst_cases=worst.dsc_by_case.n)
 
 
 def _reference_of(who: Candidate, speeds: Sequence[EncoderRow]) -> EncoderRow | None:
@@ -178,21 +226,30 @@ def _shown(row: TradeoffRow, *, weights: bool, of_threads: bool, fovea: bool) ->
         "DSC, volumes": f"{row.volumes.mean:.3f}" if row.volumes.n else NOTHING,
     }
     if math.isfinite(row.worst_difference):
-        cells["worst set (points)"] = f"{100 * row.worst_difference:+.2f} {row.worst_set}"
+        cells["worst set (points)"] = f"{100 * row.worst_difference:+.2f} {row.worst_set} ({row.worst_cases})"
     return cells
 
 
 def _notes(rows: Sequence[TradeoffRow]) -> tuple[str, ...]:
     """Of rows of which the first is the ellipse's."""
     measured = rows[1:]
-    counts = {"images": max(row.images.n for row in measured), "volumes": max(row.volumes.n for row in measured)}
-    labels = " and ".join(f"{count} of {what}" for what, count in counts.items() if count)
+    numbers = {
+        "images": (max(row.images.n for row in measured), max(row.image_labels for row in measured)),
+        "volumes": (max(row.volumes.n for row in measured), max(row.volume_labels for row in measured)),
+    }
+    cases = " and ".join(f"{n} {what} ({labels} labels)" for what, (n, labels) in numbers.items() if n)
     weights = ", ".join(dict.fromkeys(row.candidate.weights_id for row in measured))
+    calls = counts(row.calls for row in measured)
     notes = [
         f"Run {measured[0].run_id}: each candidate was timed, and segmented the cases it is scored on, in this one "
-        "run. Speed-up: of the encoder, over the same one in fp32, round by round.",
-        f"DSC: means over labels, {labels}, the same for all; the ellipse in the box never looks at the image.",
+        f"run: medians of {calls} calls. Speed-up: of the encoder, over the same one in fp32, round by round.",
+        f"DSC: means over {cases}, the same for all, of each the mean over its labels; the ellipse in the box never "
+        "looks at the image.",
     ]
+    references = [row for row in measured if row.is_reference]
+    if len(references) > 1:
+        differ = [f"{row.candidate.encoder} and {row.unlike} differ" for row in references if row.unlike]
+        notes.append(f"Encoders in fp32, tested case by case on DSC: {'; '.join(differ) or NOT_SHOWN}.")
     if any(row.worst_set for row in measured):
         notes.append(WORST_NOTE)
     return (*notes, f"Weights: {weights}.")

@@ -101,7 +101,7 @@ def test_machine_is_described_the_same_twice() -> None:
     machine = describe_machine()
     assert machine["id"] == describe_machine()["id"]
     assert machine["cores"] >= 1
-    assert package_versions()["torch"] == torch.__version__.split("+")[0] or torch.__version__
+    assert package_versions()["torch"] in (torch.__version__.split("+")[0], torch.__version__)
     assert peak_rss_mib() > 50
     state = git_state()
     assert state is None or len(state["commit"]) == 40

@@ -247,7 +247,17 @@ def test_accuracy_is_compared_on_labels_that_all_have(book: Book) -> None:
     }
     figure = accuracy_figure(report)
     assert figure is not None
-    assert "DSC: n = 2 labels" in texts(figure)
+    assert "DSC: n = 2 cases" in texts(figure)
+
+
+def test_a_ratio_of_different_runs_is_marked_in_figures_too(book: Book) -> None:
+    book.one_pass(candidate("tinyvit"), 60.0, protocol("per_object"))
+    book.one_pass(candidate("repvit"), 12.0, protocol("batched"), run_id="run2")
+    (report,) = machine_reports(load_records([book.path]))
+    figure = stages_figure(report)
+    assert figure is not None
+    assert "12.0 s   5.00x u" in [text.get_text() for text in figure.axes[0].texts]
+    assert "u: a ratio of different runs" in texts(figure)
 
 
 def test_figures_of_accuracy_name_the_runs_that_scored(book: Book, tmp_path: Path) -> None:

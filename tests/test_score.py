@@ -245,6 +245,22 @@ def test_two_segmentations_compared(tmp_path: Path) -> None:
     assert same.exit_code != 0
 
 
+def test_what_one_of_two_segmentations_alone_has_a_score_of_is_counted(tmp_path: Path) -> None:
+    """A label that one made up costs it in its own tables, and must not go unsaid where the two are compared."""
+    truth = np.zeros((2, 8, 8), np.uint8)
+    truth[:, :4] = 1
+    made_up = truth.copy()
+    made_up[:, 6:] = 2
+    for folder, labels in (("gts", truth), ("a", made_up), ("b", truth)):
+        (tmp_path / folder).mkdir()
+        write_npz(tmp_path / folder, "one", **{"gts" if folder == "gts" else "segs": labels}, spacing=np.ones(3))
+    done = run("-s", tmp_path / "a", "-g", tmp_path / "gts", "--against", tmp_path / "b")
+    assert done.exit_code == 0, done.output
+    compared = done.output.split("Compared:")[1]
+    assert "without a score in one alone" in compared
+    assert next(line for line in compared.splitlines() if line.startswith("| DSC")).rstrip(" |").endswith("1 of b")
+
+
 def test_labels_that_an_npz_numbers_anew_are_averaged_by_what_they_were(tmp_path: Path) -> None:
     labels = np.zeros((20, 20), np.uint16)
     labels[2:8, 2:8], labels[10:18, 10:18] = 1, 2

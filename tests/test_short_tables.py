@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from record_book import CT_0860, FLOOR, SKIN, Book, candidate, protocol, rows_of
 
 from reports.headline import TITLE as HEADLINE
@@ -112,7 +113,28 @@ def test_labels_of_volumes_are_counted_where_the_slowest_was_not_scored_on_them(
     book.parts(FLOAT, [0.4] * 6)
     for case in (SKIN, HIP):
         book.scores(FLOAT, [0.9], case)
-    assert "DSC: means over labels, 2 of images and 1 of volumes" in book.report()
+    assert "DSC: means over 2 images (2 labels) and 1 volumes (1 labels), the same for all" in book.report()
+
+
+def test_a_picture_of_many_labels_is_one_case(book: Book) -> None:
+    """A hundred nuclei in one picture would outweigh all other images."""
+    for who, nuclei in ((FLOAT, 0.9), (INT8, 0.8)):
+        book.parts(who, [0.4] * 6)
+        book.scores(who, [nuclei] * 100, SKIN)
+        book.scores(who, [0.5], HIP)
+    report = book.report()
+    assert [row["DSC, images"] for row in rows_of(report, TRADEOFF)[1:]] == ["0.700", "0.650"]
+    assert "DSC: means over 2 images (101 labels)," in report
+
+
+@pytest.mark.parametrize(("gain", "told"), [(0.1, "repvit and tinyvit (images) differ"), (0.0, "no difference shown")])
+def test_encoders_are_told_apart_by_their_cases_alone(book: Book, gain: float, told: str) -> None:
+    for who, more in ((candidate("tinyvit", trained=True), 0.0), (FLOAT, gain)):
+        book.parts(who, [0.4] * 6)
+        for number in range(8):
+            name = f"case{number}"
+            book.scores(who, [0.5 + more + number / 100], {**SKIN, "case_id": name, "sha256": name})
+    assert f"Encoders in fp32, tested case by case on DSC: {told}." in book.report()
 
 
 def test_what_another_run_timed_is_marked(book: Book) -> None:
@@ -149,7 +171,7 @@ def test_accuracy_stands_beside_the_speed_of_the_same_run(book: Book) -> None:
         ("", "int8", "100", "0.850", "0.600"),
         ("", "int8", "50.0", "0.850", "0.500"),
     ]
-    assert [row["worst set (points)"] for row in rows] == ["-", "-", "-1.00 XRay 2D", "-10.00 CT phantom 3D"]
+    assert [row["worst set (points)"] for row in rows] == ["-", "-", "-1.00 XRay 2D (1)", "-10.00 CT phantom 3D (1)"]
     assert [row["speed-up"].split()[0] for row in rows] == ["-", "1.00x", "4.00x", "8.00x"]
 
 

@@ -113,3 +113,16 @@ def test_a_case_with_many_rows_is_shown_by_its_main_ones(tmp_path: Path) -> None
         *((f"encoder{number}", "batched") for number in (1, 2, 3, 4)),
     ]
     assert main_rows(report.cases[:MAX_ROWS]) == report.cases[:MAX_ROWS]
+
+
+def test_a_main_row_was_timed_beside_the_baseline_if_any_was(tmp_path: Path) -> None:
+    """As the headline's is, which says that this table tells which it was: drift between runs is no speed."""
+    book = Book(tmp_path / "records.jsonl")
+    for number in range(MAX_ROWS):
+        book.one_pass(
+            candidate("tinyvit" if number == 0 else f"encoder{number}"), 10.0 - number / 2, protocol("batched")
+        )
+    book.one_pass(candidate("encoder1"), 1.0, protocol("cached"), run_id="run2")
+    (report,) = machine_reports(load_records([book.path]))
+    (row,) = [row for row in main_rows(report.cases) if row.candidate.encoder == "encoder1"]
+    assert row.protocol_name == "batched"

@@ -16,7 +16,6 @@ from reports.machine import MachineReport
 from reports.plots.style import (
     INK,
     Entry,
-    counts,
     finish,
     mark_entries,
     mark_style,
@@ -25,6 +24,7 @@ from reports.plots.style import (
     plain_log,
 )
 from reports.statistics import Samples, spread_of
+from reports.tables import counts
 
 #: A candidate's accuracy and its encoder's latency.
 Point = tuple[AccuracyRow, EncoderRow]
@@ -41,7 +41,7 @@ GOLDEN_RATIO = 0.6180339887
 def accuracy_figure(report: MachineReport) -> Figure | None:
     """Mean DSC against encoder latency of trained candidates, the Pareto front through them, the ellipse as a line.
 
-    Means go over the labels that all of them have, see `on_shared_labels`.
+    Means go over cases, of each over the labels that all candidates have, see `on_shared_labels`.
     """
     encoders_timed = {row.candidate: row for row in timed(report.encoders)}
     rows = report.compared
@@ -59,7 +59,7 @@ def accuracy_figure(report: MachineReport) -> Figure | None:
     for axes, kind in zip(grid[0], dims, strict=True):
         floor = next(row for row in rows if row.is_floor and row.dims == kind)
         has_front |= _accuracy_panel(axes, [point for point in points if point[0].dims == kind], floor, colours)
-    grid[0, 0].set_ylabel("mean DSC over labels")
+    grid[0, 0].set_ylabel("mean DSC over cases")
     several = len({encoder for encoder, _ in models}) < len(models)
     names = [f"{encoder} {sha256[:8]}" if several else encoder for encoder, sha256 in models]
     legend = [Entry(name, {"marker": "s", "color": c}) for name, c in zip(names, colours.values(), strict=True)]
@@ -67,8 +67,8 @@ def accuracy_figure(report: MachineReport) -> Figure | None:
     if has_front:
         legend.append(Entry("Pareto front", {"color": INK, "linestyle": "-", "alpha": 0.4}))
     calls = counts(encoder.encode_s.n for _, encoder in points)
-    labels = counts(row.dsc.n for row, _ in points)
-    n = f"DSC: n = {labels} labels; latency: median of n = {calls} calls, bar: quartiles"
+    cases = counts(row.dsc_by_case.n for row, _ in points)
+    n = f"DSC: n = {cases} cases; latency: median of n = {calls} calls, bar: quartiles"
     encoders = [encoder for _, encoder in points]
     runs = {run for encoder in encoders for run in encoder.run_ids}
     runs |= {one.run_id for one in report.shared if one.scores}
@@ -159,13 +159,13 @@ def _accuracy_panel(
     for row, encoder in points:
         colour = colours[_model(encoder.candidate)]
         quartiles_ms = [1e3 * encoder.encode_s.q1, 1e3 * encoder.encode_s.q3]
-        axes.plot(quartiles_ms, [row.dsc.mean] * 2, color=colour, linewidth=2, alpha=0.6, zorder=2)
+        axes.plot(quartiles_ms, [row.dsc_by_case.mean] * 2, color=colour, linewidth=2, alpha=0.6, zorder=2)
         style = mark_style(encoder.candidate, colour)
-        axes.plot(1e3 * encoder.median_s, row.dsc.mean, linestyle="none", zorder=3, **style)
-    front = pareto_front([(1e3 * encoder.median_s, row.dsc.mean) for row, encoder in points])
+        axes.plot(1e3 * encoder.median_s, row.dsc_by_case.mean, linestyle="none", zorder=3, **style)
+    front = pareto_front([(1e3 * encoder.median_s, row.dsc_by_case.mean) for row, encoder in points])
     axes.plot(*zip(*front, strict=True), drawstyle="steps-post", color=INK, alpha=0.5, linewidth=1.2, zorder=1)
     if floor.dsc.n:
-        axes.axhline(floor.dsc.mean, color=INK, linestyle="--", linewidth=1.2)
+        axes.axhline(floor.dsc_by_case.mean, color=INK, linestyle="--", linewidth=1.2)
     axes.margins(x=0.08, y=0.12)
     plain_log(axes, "x")
     axes.grid(visible=True, axis="both")

@@ -19,15 +19,15 @@ from reports.plots.style import (
     INK,
     MARKERS,
     Entry,
-    counts,
     finish,
     name,
     new_figure,
     palette,
     plain_log,
     speedup_text,
+    unpaired_note,
 )
-from reports.tables import significant
+from reports.tables import counts, significant
 
 #: A figure stays readable up to so many bars, panels and lines; the tables hold all.
 MAX_BARS, MAX_PANELS, MAX_ENCODERS = 40, 10, 5
@@ -100,7 +100,7 @@ def stages_figure(report: MachineReport) -> Figure | None:
     grid[-1, 0].set_xlabel("seconds a case")
     shown = [row for rows in panels for row in rows]
     more = f"; {len(volumes) - len(shown)} more rows are in the table" if len(volumes) > len(shown) else ""
-    n = f"median of n = {_passes(shown)}{more}"
+    n = f"median of n = {_passes(shown)}{more}{unpaired_note(shown)}"
     colours = zip(STAGES, palette(len(STAGES)), strict=True)
     legend = [Entry(stage, {"marker": "s", "color": colour}) for stage, colour in colours]
     finish(figure, "3D cases: where the time goes", report, shown, n, legend, len(STAGES))

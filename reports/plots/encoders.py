@@ -12,7 +12,6 @@ from reports.encoders import EncoderRow, timed
 from reports.machine import MachineReport
 from reports.plots.style import (
     INK,
-    counts,
     finish,
     mark_entries,
     mark_style,
@@ -20,8 +19,9 @@ from reports.plots.style import (
     plain_log,
     precision_colours,
     speedup_text,
+    unpaired_note,
 )
-from reports.tables import milliseconds
+from reports.tables import counts, milliseconds
 
 #: Latencies further apart than this many times are drawn on a logarithmic axis.
 LOG_SCALE_FROM = 20
@@ -47,6 +47,7 @@ def encoder_figure(report: MachineReport) -> Figure | None:
         axes.set_xlim(0, 1.6 * slowest_ms)
     axes.set_xlabel("encoder latency of one image (ms); beside: the fastest")
     n = f"n = {counts(row.encode_s.n for row in rows)} calls; mark: median, bar: quartiles, dots: every call"
+    n += unpaired_note(fastest_of(line) for line in _lines(rows).values())
     legend = mark_entries((row.candidate for row in rows), precision_colours())
     finish(figure, "Image encoders", report, rows, n, legend, 7)
     return figure

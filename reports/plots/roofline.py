@@ -13,7 +13,6 @@ from reports.machine import MachineReport
 from reports.peak import GPU, Peak, Share, encoder_shares
 from reports.plots.style import (
     INK,
-    counts,
     finish,
     mark_entries,
     mark_style,
@@ -21,7 +20,7 @@ from reports.plots.style import (
     plain_log,
     precision_colours,
 )
-from reports.tables import significant
+from reports.tables import counts, significant
 
 
 def roofline_figure(report: MachineReport) -> Figure | None:

@@ -29,7 +29,7 @@ from reports.candidates import Candidate
 from reports.cases import CaseRow
 from reports.encoders import EncoderRow
 from reports.machine import MachineReport
-from reports.tables import significant
+from reports.tables import UNPAIRED, counts, significant
 
 WIDTH_IN, DPI = 8.0, 150
 #: Above the axes: the heading and two lines on where it was measured. Below: of a legend's row.
@@ -179,22 +179,23 @@ def by_column(entries: Sequence[Entry], columns: int) -> list[Entry]:
     return [entry for column in range(columns) for entry in entries[column::columns]]
 
 
-def counts(numbers: Iterable[int]) -> str:
-    """`20`, or `10 to 20`."""
-    found = sorted(set(numbers))
-    return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
-
-
 def name(row: AccuracyRow | CaseRow) -> str:
     """Candidate and protocol."""
     return " | ".join(filter(None, (row.label, row.protocol)))
 
 
 def speedup_text(row: EncoderRow | CaseRow) -> str:
-    """`2.3x`, `baseline`, or nothing."""
+    """`2.3x`, `2.3x u` of different runs, `baseline`, or nothing."""
     if row.is_baseline:
         return "baseline"
-    return f"{significant(row.speedup.value)}x" if math.isfinite(row.speedup.value) else ""
+    unpaired = "" if row.speedup.paired else f" {UNPAIRED}"
+    return f"{significant(row.speedup.value)}x{unpaired}" if math.isfinite(row.speedup.value) else ""
+
+
+def unpaired_note(rows: Iterable[EncoderRow | CaseRow]) -> str:
+    """What that mark means, where a row has it."""
+    marked = any(speedup_text(row).endswith(UNPAIRED) for row in rows)
+    return f"; {UNPAIRED}: a ratio of different runs" if marked else ""
 
 
 class PlainLogLocator(LogLocator):
@@ -264,5 +265,8 @@ def save(figure: Figure, light: Path, dark: Path) -> None:
 
 def _write(picture: Image.Image, path: Path, about: PngInfo) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    picture.save(partial, format="png", pnginfo=about)
-    partial.replace(path)
+    try:
+        picture.save(partial, format="png", pnginfo=about)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
