@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -52,7 +53,7 @@ class Commands(click.Group):
         return super().get_command(ctx, name)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs a command."""
+        """Runs a command. What the system refuses, such as a full disk, is shown as one line, too."""
         from zoo.errors import InputError
 
         # Names of files need not be text, and are told all the same.
@@ -62,6 +63,11 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except InputError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # a reader that has had enough, such as `head`
+            found = f"{error.filename or ctx.invoked_subcommand}: found {error.strerror or error}"
+            raise click.ClickException(f"{found}; expected a file that can be read or written") from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -228,7 +234,9 @@ def _scores(segs: Path, labels: str, rules: Any, tolerance_mm: float, workers: i
 
 @main.command(short_help="Name the best candidate measured on this machine.")
 @click.argument("records", nargs=-1, type=click.Path(exists=True, path_type=Path))
-@click.option("--max-latency", type=float, metavar="MS", help="Encoder and one box together, in milliseconds.")
+@click.option(
+    "--max-latency", type=click.FloatRange(min=0), metavar="MS", help="Encoder and a box together, in milliseconds."
+)
 @click.option("--min-dsc", type=click.FloatRange(0, 1), default=0.0, help="Mean DSC, from 0 to 1.")
 def recommend(records: tuple[Path, ...], max_latency: float | None, min_dsc: float) -> None:
     """Name the best candidate that was measured on this machine, within limits.

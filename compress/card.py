@@ -75,7 +75,7 @@ def write_card(card: CandidateCard, folder: Path) -> None:
     Raises:
         InputError: no room or no right to write.
     """
-    with writing(folder / CARD_FILE), whole_file(folder / CARD_FILE) as part:
+    with whole_file(folder / CARD_FILE) as part:
         part.write_text(json.dumps(asdict(card), indent=2) + "\n", encoding="utf-8")
 
 

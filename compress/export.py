@@ -18,7 +18,7 @@ from zoo.backends import Backend, Floats, Prompts
 from zoo.backends.graphs import GRAPHS, GraphName, Run, prompt_inputs
 from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.errors import InputError
-from zoo.files import sha256_of, whole_file, writing
+from zoo.files import sha256_of, whole_file
 from zoo.fovea import fovea_of
 from zoo.graphs import OPSET, onnx_file
 from zoo.registry import EMBEDDING_SIZE, EncoderSpec
@@ -53,12 +53,23 @@ def export_candidate(candidate: Candidate, folder: Path, images: Sequence[Floats
     Raises:
         InputError: the graphs do not compute what the model does; no room or no right to write.
     """
+    export_graphs(candidate.sam, GRAPHS)  # what may fail, before what the folder holds is no candidate any more
     withdraw_card(folder)
     copy_graphs(candidate.sam, folder, GRAPHS)
     checks = check_graphs(candidate, folder, images)
     card = describe(candidate, folder, candidate.recipe.variant, "onnxruntime", "fp32", checks)
     write_card(card, folder)
     return card
+
+
+def export_graphs(sam: Sam, names: Sequence[GraphName]) -> None:
+    """Exports the float graphs `names` of a model to the cache, unless it holds them.
+
+    Raises:
+        InputError: a graph that cannot be exported; no room or no right to write.
+    """
+    for name in names:
+        onnx_file(sam, name)
 
 
 def copy_graphs(sam: Sam, folder: Path, names: Sequence[GraphName]) -> None:
@@ -69,7 +80,7 @@ def copy_graphs(sam: Sam, folder: Path, names: Sequence[GraphName]) -> None:
     """
     for name in names:
         source, target = onnx_file(sam, name), folder / f"{name}.onnx"
-        with writing(target), whole_file(target) as part:
+        with whole_file(target) as part:
             shutil.copyfile(source, part)
 
 

@@ -23,7 +23,7 @@ from compress.calibration import (
     set_of,
 )
 from compress.card import GRAPH_FILE, CandidateCard, withdraw_card, write_card
-from compress.export import check_encoder, copy_graphs, describe
+from compress.export import check_encoder, copy_graphs, describe, export_graphs
 from compress.quantize import Gate, Method, OnStep, Result, Trial, needs_reduced_range, quantise_within
 from zoo.backends import Backend, check_backend, create_backend
 from zoo.backends.graphs import GRAPHS
@@ -79,13 +79,12 @@ def quantise_candidate(
     shown = sorted({modalities[source] for source in chosen})
     check_shown(shown, options.modalities, options.calibration_images)
     inputs, sets = calibration_inputs(chosen, candidate.sam.spec, options.calibration_images)
-    withdraw_card(folder)
-    on_step("exporting the decoder")
-    copy_graphs(candidate.sam, folder, [name for name in GRAPHS if name != "encoder"])
-    target = folder / GRAPH_FILE
-    on_step("exporting the float graph")
-    graph = onnx_file(candidate.sam, "encoder")
+    on_step("exporting the float graphs")
+    export_graphs(candidate.sam, GRAPHS)
+    graph, target = onnx_file(candidate.sam, "encoder"), folder / GRAPH_FILE
     check_encoder(candidate, graph, inputs[:CHECKED])
+    withdraw_card(folder)
+    copy_graphs(candidate.sam, folder, [name for name in GRAPHS if name != "encoder"])
     gate = Gate(
         options.max_dsc_drop,
         options.min_cosine,

@@ -235,6 +235,32 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
         cache.cached_folder("openvino")
 
 
+@pytest.mark.parametrize("home", ["a read-only one", "none"])
+def test_without_a_home_to_write_to_graphs_are_kept_for_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in a container, whose user may be a mere number."""
+    (tmp_path / "file").touch()
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv(cache.FOLDER_VARIABLE)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home if home == "none" else lambda: tmp_path / "file")
+    cache._own_folder.cache_clear()
+    try:
+        module = nn.Linear(2, 2)
+        path = cache.cached_file("encoder.onnx", module, Path.touch)
+        assert path.is_file()
+        assert path == cache.cached_file("encoder.onnx", module, Path.touch)
+        assert cache.cached_folder("openvino").is_dir()
+        (told,) = [record.message for record in caplog.records]
+        assert "each process, unless REPMEDSAM_CACHE names a folder" in told
+    finally:
+        cache._own_folder.cache_clear()
+
+
 def test_precisions_that_the_machine_lacks(sam: Sam, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     assert ("torch", "bf16") not in runnable_here()

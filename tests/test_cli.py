@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -143,7 +144,10 @@ def test_nothing_is_made_for_records_that_cannot_be_written(tmp_path: Path, monk
     fields = ("kind", "candidate", "measurements", "machine", "run_id", "key")
     newer.write_text(json.dumps(dict.fromkeys(fields) | {"schema": 99}) + "\n")
     file.touch()
-    for out, message in ((newer, "newer.jsonl:1: found schema 99"), (file / "a.jsonl", "found no way to write to it")):
+    for out, message in (
+        (newer, "newer.jsonl:1: found schema 99"),
+        (file / "a.jsonl", "found no room or no right to write"),
+    ):
         result = invoke("bench", "--encoder", "light_repvit_m0_9", "--cases", "phantom:ct2d", "--out", out)
         assert result.exit_code == 1
         assert message in result.output
@@ -186,6 +190,18 @@ def test_a_cold_pass_measures_a_fresh_process(tmp_path: Path) -> None:
     assert measured["process_s"] > measured["total_s"] + measured["save_s"] > measured["startup_s"]
     assert 100 < measured["peak_rss_mib"] < 4000
     assert measured["total_s"] > measured["startup_s"] > 0.5
+
+
+def test_what_the_system_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "/records")
+
+    monkeypatch.setattr("cli.record_files", refuse)
+    told = CliRunner().invoke(main, ["recommend", "."])
+    assert (told.exit_code, told.output.splitlines()[-1]) == (
+        1,
+        "Error: /records: found Read-only file system; expected a file that can be read or written",
+    )
 
 
 def test_killed_in_the_middle_and_run_again(tmp_path: Path) -> None:

@@ -135,6 +135,26 @@ def test_a_folder_that_was_not_written_to_its_end_is_no_candidate(
         recipe_of(folder)
 
 
+@pytest.mark.parametrize("write", [export_again, quantise_again])
+def test_a_candidate_stays_one_where_no_graph_could_be_made(
+    candidate: Candidate,
+    graphs: Path,
+    tmp_path: Path,
+    write: Callable[[Candidate, Path], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a full disk none of its files has been touched."""
+
+    def full(*arguments: object) -> Path:
+        raise InputError("cache", "no room or no right to write", "a folder with space left")
+
+    folder = shutil.copytree(graphs, tmp_path / "whole")
+    monkeypatch.setattr("compress.export.onnx_file", full)
+    with pytest.raises(InputError, match="cache: found no room"):
+        write(candidate, folder)
+    assert recipe_of(folder).folder == str(folder)
+
+
 def test_a_folder_that_cannot_be_written(candidate: Candidate, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"file.onnx: found no room or no right to write"):

@@ -55,7 +55,7 @@ def test_a_folder_that_cannot_be_written_is_named_before_any_work(
     for place, name in ((zoo.segment, "read_scan"), (zoo.data.prepare_run, "prepare_one"), (bench.score, "score_pair")):
         monkeypatch.setattr(place, name, work)
     result = CliRunner().invoke(main, [*command, "-o", "x.png/out"])
-    assert "x.png/out: found no way to write to it" in " ".join(result.output.split())
+    assert "x.png/out: found no room or no right to write" in " ".join(result.output.split())
     assert "a folder that can be written" in result.output
     assert result.exit_code == 1
     assert isinstance(result.exception, SystemExit)

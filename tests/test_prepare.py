@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import nibabel as nib
@@ -25,7 +26,7 @@ from zoo.data.npz import load_challenge_npz, load_label_values
 from zoo.data.prepare import Preparation, drop_small, jitter_boxes, prepare_case, prepare_labels, split_instances
 from zoo.data.scan import Scan, read_scan
 from zoo.errors import InputError
-from zoo.files import append_json, read_json
+from zoo.files import append_json, read_json, whole_file
 
 LABELS = hnp.arrays(np.uint16, (3, 7, 8), elements=st.integers(0, 3))
 
@@ -168,6 +169,28 @@ def test_npy_to_train_with(tmp_path: Path) -> None:
     drawn = open_source([str(tmp_path / "npy")], 64).image(0)
     assert drawn.image.shape == (18, 20, 3)
     assert set(np.unique(drawn.labels)) <= {0, 1, 2}
+
+
+def test_slices_of_a_volume_that_could_not_be_written_whole_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No line tells of them, and they would be trained with."""
+    write_pair(tmp_path / "in", "a")
+    write_pair(tmp_path / "in", "b")
+    of_a: list[Path] = []
+
+    def full(path: Path) -> AbstractContextManager[Path]:
+        of_a.extend([path] if path.name.startswith("a") else [])
+        if of_a[3:] == [path]:
+            raise InputError(path, "no room or no right to write", "a folder with space left")
+        return whole_file(path)
+
+    monkeypatch.setattr("zoo.data.prepare_run.whole_file", full)
+    result = run("-i", tmp_path / "in", "--to", "npy", "-o", tmp_path / "npy", "--workers", 1, *SMALL)
+    assert result.exit_code == 1
+    assert f"{of_a[-1].name}: found no room" in " ".join(result.output.split())
+    for folder in ("imgs", "gts"):
+        assert {path.name[0] for path in (tmp_path / "npy" / folder).iterdir()} == {"b"}
 
 
 def test_a_bad_file_is_told_of_and_the_others_are_prepared(tmp_path: Path) -> None:

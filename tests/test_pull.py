@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import os
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -269,6 +271,35 @@ def test_a_damaged_lock_file(folder: Path) -> None:
     (folder / "lock.json").write_text("{")
     with pytest.raises(InputError, match="no lock file"):
         read_lock()
+
+
+def test_a_good_file_outlives_a_pin_that_cannot_be_written(
+    card: WeightCard, site: Site, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise InputError(folder / "lock.json", "no room or no right to write", "a folder with space left")
+
+    monkeypatch.setattr(pull, "write_pin", full)
+    with pytest.raises(InputError, match=r"lock.json: found no room"):
+        pull.pull(card)
+    assert card.path.read_bytes() == site.data
+    monkeypatch.setattr(pull, "write_pin", write_pin)
+    asked = len(site.asked)
+    assert pull.pull(card) == card.path
+    assert len(site.asked) == asked
+    assert card.name in read_lock()
+
+
+def test_a_full_disk_is_no_broken_transfer(card: WeightCard, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server would be asked again and again."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "truncate", full)
+    with pytest.raises(InputError, match=r"rep_medsam.*part: found no room .*No space left"):
+        pull.pull(card)
+    assert len(site.asked) == 1
 
 
 def test_the_catalog_is_sound() -> None:

@@ -9,8 +9,10 @@ import resource
 from dataclasses import replace
 from pathlib import Path
 
+import portalocker
 import pytest
 
+import zoo.files
 from bench.record import (
     MIGRATIONS,
     SCHEMA_VERSION,
@@ -90,7 +92,7 @@ def test_an_older_line_of_other_types_is_no_record(part: str, tmp_path: Path) ->
 
 def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"file/a\.jsonl: found no way to write to it \(.*/file\)"):
+    with pytest.raises(InputError, match=r"file/a\.jsonl: found no room or no right to write \(.*/file"):
         check_writable(tmp_path / "file" / "a.jsonl")
     check_writable(tmp_path / "new" / "a.jsonl")
     append_record(tmp_path / "new" / "a.jsonl", record())
@@ -196,8 +198,17 @@ def test_a_disk_with_room_for_a_part_of_a_record_is_full(tmp_path: Path, monkeyp
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, limits[1]))
     try:
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(InputError, match=r"records.jsonl: found no room .*No space left"):
             append_json(path, {"text": "x" * 100})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_text() == '{"number":1}\n'
+
+
+def test_a_file_system_without_locks_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise portalocker.LockException("[Errno 37] No locks available")
+
+    monkeypatch.setattr(zoo.files.portalocker, "Lock", refuse)
+    with pytest.raises(InputError, match=r"records.jsonl: found .*No locks available"):
+        append_json(tmp_path / "records.jsonl", {"number": 1})

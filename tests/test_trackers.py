@@ -75,6 +75,22 @@ def test_weights_and_biases_hears_of_a_run(tmp_path: Path, wandb: FakeWandb) -> 
     assert wandb.ended == [0, 0]
 
 
+def test_a_tracker_that_fails_hears_no_more_and_the_run_goes_on(
+    tmp_path: Path, wandb: FakeWandb, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a full disk TensorBoard's writer fails as it is told, and once more as it is closed."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(TensorBoard, "write", full)
+    monkeypatch.setattr(TensorBoard, "close", full)
+    train(tmp_path / "run", project="tests")
+    assert wandb.ended == [0]
+    assert [step for step, numbers in wandb.logged if "step/loss" in numbers] == [1, 2]
+    assert capsys.readouterr().err.count("TensorBoard is told no more: No space left on device") == 1
+
+
 def test_what_failed_is_told_as_failed(tmp_path: Path, wandb: FakeWandb, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: Any) -> None:
         raise InputError("scan.npy", "nothing", "something")

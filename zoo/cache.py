@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from zoo.files import sha256_of, whole_file, writing
+from zoo.errors import InputError
+from zoo.files import check_folder, sha256_of, whole_file, writing
+from zoo.notes import note
 from zoo.packages import installed_versions
 
 if TYPE_CHECKING:
@@ -24,10 +28,34 @@ PACKAGES = ("torch", "timm", "onnx", "onnxscript")
 
 
 def cache_folder() -> Path:
-    """`$REPMEDSAM_CACHE`, or `rep-medsam` in the user's cache folder."""
+    """`$REPMEDSAM_CACHE`, or `rep-medsam` in the user's cache folder; a temporary one where nobody can write there.
+
+    Raises:
+        InputError: there is no place for a temporary one either.
+    """
     if folder := os.environ.get(FOLDER_VARIABLE):
         return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rep-medsam"
+    return _own_folder(os.environ.get("XDG_CACHE_HOME"))
+
+
+@cache
+def _own_folder(caches: str | None) -> Path:
+    """Of a container's user the home folder may be read-only, or unknown."""
+    try:
+        folder = Path(caches or Path.home() / ".cache") / "rep-medsam"
+        check_folder(folder)
+    except (InputError, RuntimeError) as error:
+        note(f"{error}; what is kept there is made anew by each process, unless {FOLDER_VARIABLE} names a folder")
+        return _temporary_folder()
+    return folder
+
+
+def _temporary_folder() -> Path:
+    """Of this process, at whose end it is removed."""
+    with writing(Path(FOLDER_VARIABLE), expected=EXPECTED):
+        folder = TemporaryDirectory(prefix="rep-medsam.")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
 
 
 def cached_folder(name: str) -> Path:
@@ -60,7 +88,7 @@ def cached_file(name: str, module: nn.Module, make: Callable[[Path], None], *fac
         digest.update(value.detach().contiguous().numpy().tobytes())
     path = cache_folder() / f"{Path(name).stem}-{digest.hexdigest()[:20]}{Path(name).suffix}"
     if not path.is_file():
-        with writing(path, expected=EXPECTED), whole_file(path) as part:
+        with whole_file(path, expected=EXPECTED) as part:
             make(part)
     return path
 

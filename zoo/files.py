@@ -19,25 +19,59 @@ import portalocker
 
 from zoo.errors import InputError
 
+#: What can be written to.
+WRITTEN = "a folder with space left"
+
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def writing(path: Path, failures: tuple[type[Exception], ...] = (OSError,), expected: str = WRITTEN) -> Iterator[None]:
+    """Tells in one line of a file that cannot be written.
+
+    Args:
+        path: of the file.
+        failures: that say so.
+        expected: what would do.
+
+    Raises:
+        InputError: no room or no right to write.
+    """
+    try:
+        yield
+    except failures as error:
+        raise InputError(path, f"no room or no right to write ({error})", expected) from error
+
+
+@contextmanager
+def whole_file(
+    path: Path, failures: tuple[type[Exception], ...] = (OSError,), expected: str = WRITTEN
+) -> Iterator[Path]:
     """A path to write to, which takes the place of `path` when the block ends well and is removed when it does not.
 
     The rights are those of any new file, whoever writes it: safetensors would let nobody but its owner read it.
+
+    Args:
+        path: of the file; its folder is made if it is not there.
+        failures: as in `writing`.
+        expected: likewise.
+
+    Raises:
+        InputError: no room or no right to write.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     # A name that nobody can foresee: a link that lies in wait would be written through.
-    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
-    try:
-        part.touch(exist_ok=False)
-        rights = stat.S_IMODE(part.stat().st_mode)
-        yield part
-        part.chmod(rights)
-        part.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            part.unlink()
+    part = path.with_name(f".{secrets.token_hex(6)}.part")
+    with writing(path, failures, expected):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.touch(exist_ok=False)
+            rights = stat.S_IMODE(part.stat().st_mode)
+            yield part
+            # Only then: on some shared folders a file is another user's from the beginning.
+            if stat.S_IMODE(part.stat().st_mode) != rights:
+                part.chmod(rights)
+            part.replace(path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                part.unlink()
 
 
 def append_json(path: Path, record: Mapping[str, Any]) -> None:
@@ -48,10 +82,15 @@ def append_json(path: Path, record: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: a number is NaN or infinite (JSON has no such number).
-        OSError: no room for all of it; the file is as it was.
+        InputError: no room for all of it, no right, or no lock; the file is as it was.
     """
     line = json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path, (OSError, portalocker.LockException)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _append(path, line)
+
+
+def _append(path: Path, line: str) -> None:
     with portalocker.Lock(path, "a+b", buffering=0, flags=portalocker.LOCK_EX) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - 1, 0))
@@ -107,33 +146,13 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-@contextmanager
-def writing(
-    path: Path, failures: tuple[type[Exception], ...] = (OSError,), expected: str = "a folder with space left"
-) -> Iterator[None]:
-    """Tells in one line of a file that cannot be written.
-
-    Args:
-        path: of the file.
-        failures: that say so.
-        expected: what would do.
-
-    Raises:
-        InputError: no room or no right to write.
-    """
-    try:
-        yield
-    except failures as error:
-        raise InputError(path, f"no room or no right to write ({error})", expected) from error
-
-
 def check_writable(path: Path) -> None:
     """Makes the folder of `path` and, where there is none, the file, so that it is known before anything is computed.
 
     Raises:
         InputError: nothing can be appended.
     """
-    with _telling(path, "a file that can be appended to"):
+    with writing(path, expected="a file that can be appended to"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open("ab").close()
 
@@ -144,14 +163,6 @@ def check_folder(folder: Path) -> None:
     Raises:
         InputError: nothing can be written into it.
     """
-    with _telling(folder, "a folder that can be written"):
+    with writing(folder, expected="a folder that can be written"):
         folder.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=folder).close()
-
-
-@contextmanager
-def _telling(path: Path, expected: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(path, f"no way to write to it ({error.strerror}: {error.filename})", expected) from error

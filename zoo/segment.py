@@ -23,7 +23,7 @@ from zoo.data.prepare import Preparation, case_of_boxes
 from zoo.data.readers.nifti import nifti_of
 from zoo.data.scan import read_objects, read_scan, stem
 from zoo.errors import InputError
-from zoo.files import whole_file, writing
+from zoo.files import whole_file
 
 Labels = NDArray[np.uint16]
 
@@ -139,11 +139,6 @@ def write_segmentation(segmentation: Labels, prompted: Prompted, path: Path) -> 
     Raises:
         InputError: no room or no right to write.
     """
-    with writing(path):
-        _write(segmentation, prompted, path)
-
-
-def _write(segmentation: Labels, prompted: Prompted, path: Path) -> None:
     if path.suffix == ".npz":
         save_segmentation(segmentation, path, prompted.label_values, prompted.case.label_names)
     elif path.suffix == ".png":

@@ -20,7 +20,7 @@ from zoo.data.modality import calibration_doubt
 from zoo.data.prepare import Preparation
 from zoo.errors import InputError
 from zoo.executors import AbortError, Executor
-from zoo.files import append_json
+from zoo.files import append_json, check_writable, writing
 from zoo.ledger import SEGMENT_LEDGER, Ledger, fingerprint
 from zoo.memory import DEFAULT_MAX_BYTES, kept_embeddings
 from zoo.overlay import write_animation, write_montage
@@ -170,13 +170,13 @@ class SegmentRun:
         mask that was there, the line is taken back, and what was written beside it goes.
         """
         case_id, ledger = prompted.case.case_id, self.out / SEGMENT_LEDGER
-        self.out.mkdir(parents=True, exist_ok=True)
-        ledger.touch()
+        check_writable(ledger)
         if not self._path_of(prompted).exists():
             return
         append_json(ledger, {"case_id": case_id, "withdrawn": True})
         for name in (f"{case_id}.seg.dcm", f"overlays/{case_id}.png", f"overlays/{case_id}.gif"):
-            (self.out / name).unlink(missing_ok=True)
+            with writing(self.out / name):
+                (self.out / name).unlink(missing_ok=True)
 
     def _path_of(self, prompted: Prompted) -> Path:
         return self.out / f"{prompted.case.case_id}{prompted.suffix}"

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from compress.training.batches import load_batches
 from zoo.data.dataset import ImageSource, LabelledImage, images_of, open_source
 from zoo.errors import InputError
-from zoo.files import whole_file, writing
+from zoo.files import whole_file
 from zoo.registry import EncoderSpec
 from zoo.sam.model import Sam
 from zoo.transforms import preprocess_image
@@ -191,7 +191,7 @@ def write_store(
         raise InputError(
             folder, "a store of another teacher, other images or another count", "the same, or another --out"
         )
-    with writing(folder / CARD), whole_file(folder / CARD) as part:
+    with whole_file(folder / CARD) as part:
         part.write_text(json.dumps(asdict(card), indent=2) + "\n")
     shards = [range(first, min(count, first + shard_size)) for first in range(0, count, shard_size)]
     missing = [(path, own) for path, own in zip(shard_paths(folder, card), shards, strict=True) if not path.exists()]
@@ -206,7 +206,7 @@ def write_store(
                 embedded.append(_embedded(teacher, source, next(stream)))
                 done += len(embedded[-1]["images"])
                 told(done, count)
-            with writing(path, SAVE_FAILURES), whole_file(path) as part_file:
+            with whole_file(path, SAVE_FAILURES) as part_file:
                 save_file({key: torch.cat([part[key] for part in embedded]) for key in embedded[0]}, part_file)
     return card
 

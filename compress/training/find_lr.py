@@ -23,7 +23,7 @@ from compress.training.config import TrainConfig
 from compress.training.optim import copied, create_optimizer, freeze
 from compress.training.state import Progress
 from compress.training.step import NotFiniteError, take_step
-from zoo.files import whole_file, writing
+from zoo.files import whole_file
 from zoo.sam.model import Sam
 
 #: Ends of the ramp.
@@ -153,5 +153,5 @@ def save_curve(path: Path, curve: RateCurve) -> None:
         axes.axvline(curve.suggestion, color="tab:red", linestyle="--", label=label)
     axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
     axes.legend()
-    with writing(path), whole_file(path) as part:
+    with whole_file(path) as part:
         figure.savefig(part, format="png", dpi=120)

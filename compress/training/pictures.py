@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.errors import InputError
-from zoo.files import whole_file, writing
+from zoo.files import whole_file
 
 #: RGB of the label's outline, the prediction's, and the box.
 LABEL, PREDICTION, BOX = (60, 220, 90), (240, 60, 60), (90, 150, 255)
@@ -42,7 +42,7 @@ def save_predictions(path: Path, batch: Mapping[str, Tensor], logits: Tensor, pr
     written, encoded = cv2.imencode(".png", np.concatenate(rows)[..., ::-1])
     if not written:
         raise InputError(path, "a picture that cannot be encoded", "an image")
-    with writing(path), whole_file(path) as part:
+    with whole_file(path) as part:
         part.write_bytes(encoded.tobytes())
 
 

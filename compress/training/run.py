@@ -21,6 +21,7 @@ from compress.training.state import Progress
 from compress.training.trackers import TensorBoard, Tracker, WeightsAndBiases
 from zoo.data.dataset import PromptedImages, indices_once, names_digest, open_source
 from zoo.errors import InputError
+from zoo.files import check_folder
 from zoo.sam.model import Sam
 
 VALIDATION_BATCH = 8
@@ -78,6 +79,7 @@ def run_search(
     """
     if options.devices != 1:
         raise InputError("--find-lr", f"--devices {options.devices}", "one, with the same --batch-size")
+    check_folder(options.out)
     console, picture = Console(stderr=True), options.out / find_lr.PICTURE
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bar(*columns, console=console) as bar:
@@ -85,10 +87,10 @@ def run_search(
         curve = find_lr.search_rate(
             task, sam, train_set, config, steps, launch(config, 1), lambda done: bar.update(shown, completed=done)
         )
-    find_lr.save_curve(picture, curve)
     console.print(find_lr.rate_table(curve))
     if curve.suggestion is None:
         console.print("The loss does not fall by more than its noise: try more steps, or a larger --batch-size.")
+    find_lr.save_curve(picture, curve)
     return {"lr": curve.suggestion, "picture": str(picture)}
 
 
@@ -137,8 +139,16 @@ class _Teller:
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         self.bar.stop()
-        for tracker in self.trackers:
-            tracker.close(failed=kind is not None)
+        self._tell_trackers(lambda tracker: tracker.close(failed=kind is not None))
+
+    def _tell_trackers(self, tell: Callable[[Tracker], None]) -> None:
+        """One that fails, on a full disk say, hears of nothing more; the run goes on."""
+        for tracker in self.trackers[:]:
+            try:
+                tell(tracker)
+            except Exception as error:
+                self.trackers.remove(tracker)
+                self.console.print(f"{type(tracker).__name__} is told no more: {error}", markup=False)
 
     def listen(self, kind: str, what: dict[str, Any]) -> None:
         """Hears of the beginning, a step, a validation or a note."""
@@ -149,12 +159,10 @@ class _Teller:
             self.console.print(what["text"])
             return
         step, numbers = what["step"], {name: value for name, value in what.items() if name != "step"}
-        for tracker in self.trackers:
-            tracker.write(kind, step, numbers)
+        self._tell_trackers(lambda tracker: tracker.write(kind, step, numbers))
         if kind == "step":
             done = max(step / self.config.step_limit, time_used(self.config, what["trained_s"]))
             self.bar.update(self.task, completed=min(1, done), description=f"step {step}, loss {what['loss']:.3f}")
             return
         self.console.print(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
-        for tracker in self.trackers:
-            tracker.show(step, self.picture)
+        self._tell_trackers(lambda tracker: tracker.show(step, self.picture))

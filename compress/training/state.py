@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from zoo.errors import InputError
-from zoo.files import whole_file, writing
+from zoo.files import whole_file
 from zoo.registry import EncoderSpec
 from zoo.sam.model import Sam
 from zoo.weights.convert import SAVE_FAILURES, write_state_dict
@@ -71,7 +71,7 @@ def save_state(
         "encoder": identity["encoder"],
         "spec": json.dumps(asdict(model.spec)),
     }
-    with writing(path, SAVE_FAILURES), whole_file(path) as part:
+    with whole_file(path, SAVE_FAILURES) as part:
         torch.save(state, part)
 
 
@@ -117,7 +117,7 @@ def save_best(path: Path, average: nn.Module, spec: EncoderSpec, variant: str, t
         "training": json.dumps(training, sort_keys=True),
     }
     state = {key: value.detach().cpu().contiguous().clone() for key, value in average.state_dict().items()}
-    with writing(path, SAVE_FAILURES), whole_file(path) as part:
+    with whole_file(path, SAVE_FAILURES) as part:
         write_state_dict(state, part, metadata, is_safetensors=True)
 
 
@@ -126,7 +126,7 @@ def cut_log(path: Path, progress: Progress) -> None:
     if not path.exists():
         return
     kept = [line for line in path.read_text().splitlines(keepends=True) if _is_done(line, progress)]
-    with writing(path), whole_file(path) as part:
+    with whole_file(path) as part:
         part.write_text("".join(kept))
 
 

@@ -93,7 +93,7 @@ class WeightsAndBiases:
             expected = "`wandb login` before, or WANDB_MODE=offline in the environment"
             raise InputError("--wandb", f"no run could be begun ({error})", expected) from error
         self.image = wandb.Image
-        with writing(known), whole_file(known) as part:
+        with whole_file(known) as part:
             part.write_text(run_id + "\n")
 
     def write(self, kind: str, step: int, numbers: Mapping[str, float]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo.backends import Floats, lacking_bf16, register_backend
 from zoo.backends.torch_eager import TorchBackend
-from zoo.cache import cache_folder
+from zoo.cache import cached_folder
 from zoo.sam.model import Sam
 
 #: Encoders that a process may compile.
@@ -43,7 +43,8 @@ class CompiledBackend(TorchBackend):
 
         # It tells a user without a GPU that there is no GPU.
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
+        if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cached_folder("inductor"))
         super().__init__(sam, precision, threads)
         # Encoders of one class share the code that is compiled: past the limit the next would run as it is, unsaid.
         dynamo.recompile_limit, dynamo.fail_on_recompile_limit_hit = MOST_COMPILED, True

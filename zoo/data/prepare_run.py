@@ -7,6 +7,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from zoo.data.readers import picture
 from zoo.data.scan import is_dicom
 from zoo.errors import InputError
 from zoo.executors.local import LocalExecutor
-from zoo.files import append_json, whole_file
+from zoo.files import append_json, check_writable, whole_file, writing
 from zoo.ledger import PREPARE_LEDGER, Ledger, fingerprint
 
 Format = Literal["npz", "npy"]
@@ -92,9 +93,10 @@ def prepare_all(
         What became of each source, in the order they are done. A source that failed does not stop the others.
 
     Raises:
-        InputError: two sources that may be written to the same file.
+        InputError: two sources that may be written to the same file, or a folder or ledger that cannot be written.
     """
     refuse_collisions(sources, kind)
+    check_writable(out / PREPARE_LEDGER)
     out.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(out / PREPARE_LEDGER)
     held = {source: _held(ledger, source, out, preparation, kind) for source in sources}
@@ -104,7 +106,8 @@ def prepare_all(
     for source, result in LocalExecutor(workers).map(work, [source for source in sources if held[source] is None]):
         outcome = result if isinstance(result, Outcome) else _failed(source, result)
         if outcome.error is None:
-            _remove(out, written.stale(outcome))
+            with writing(out):
+                _remove(out, written.stale(outcome))
         append_json(out / PREPARE_LEDGER, asdict(outcome))
         yield outcome
 
@@ -253,10 +256,16 @@ def _npy_files(case: Case) -> dict[str, tuple[NDArray[Any], ...]]:
 
 
 def _write_npy(files: Mapping[str, tuple[NDArray[Any], ...]], out: Path) -> None:
-    for name, arrays in files.items():
-        for folder, array in zip(NPY_FOLDERS, arrays, strict=True):
-            with whole_file(out / folder / name) as part, part.open("wb") as stream:
-                np.save(stream, array, allow_pickle=False)
+    """All slices or, where one fails, none that was not there before: no line would tell of them."""
+    with ExitStack() as undone:
+        for name, arrays in files.items():
+            for folder, array in zip(NPY_FOLDERS, arrays, strict=True):
+                path = out / folder / name
+                if not path.exists():
+                    undone.callback(path.unlink, missing_ok=True)
+                with whole_file(path) as part, part.open("wb") as stream:
+                    np.save(stream, array, allow_pickle=False)
+        undone.pop_all()
 
 
 def _remove(out: Path, names: Iterable[str]) -> None:

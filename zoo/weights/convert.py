@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zoo.errors import InputError
-from zoo.files import sha256_of, whole_file, writing
+from zoo.files import sha256_of, whole_file
 from zoo.notes import note
 from zoo.registry import encoder_spec
 from zoo.weights.cards import cards_of
@@ -60,7 +60,7 @@ def convert(
         state = {key: _halved(source, key, value) for key, value in state.items()}
     if checkpoint.takes_mask_prompts and target.suffix != ".safetensors":
         note(f"{target}: a .pth cannot say that these weights were trained with masks; volumes are walked without them")
-    with writing(target, SAVE_FAILURES), whole_file(target) as part:
+    with whole_file(target, SAVE_FAILURES) as part:
         write_state_dict(state, part, metadata, is_safetensors=target.suffix == ".safetensors")
     return metadata
 

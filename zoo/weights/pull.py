@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import shutil
 import time
 import urllib.error
@@ -53,7 +54,7 @@ def pull(card: WeightCard, source: str | None = None, progress: Progress = lambd
             weights. Nothing is put in place then; a broken transfer is resumed by the next call.
     """
     if card.path.is_file() and source is None:
-        _check_and_pin(card, card.path, "found in place")
+        _pin(card, _checked(card, card.path), "found in place")
         return card.path
     source = source or card.url
     if source is None:
@@ -61,18 +62,21 @@ def pull(card: WeightCard, source: str | None = None, progress: Progress = lambd
     part = card.path.with_name(f".{card.file}.part")
     with writing(part):
         part.parent.mkdir(parents=True, exist_ok=True)
+    read_lock()  # a damaged one is told of before anything is fetched
     try:
         fetch(source, part, progress)
     except (OSError, http.client.HTTPException) as error:
         raise InputError(source, f"no transfer ({_reason(error)})", f"a connection; or {card.by_hand}") from error
     try:
-        _check_and_pin(card, part, source)
+        digest = _checked(card, part)
     except InputError as error:
         # It came whole and is wrong: going on from it would not mend it.
         _discard(part)
         raise InputError(source, error.found, error.expected) from error
-    part.replace(card.path)
-    _discard(part)
+    with writing(card.path):
+        part.replace(card.path)
+        _discard(part)
+    _pin(card, digest, source)
     return card.path
 
 
@@ -84,7 +88,8 @@ def fetch(source: str, part: Path, progress: Progress) -> None:
     """
     address = hub_address(source) if source.startswith("hf:") else source
     if urllib.parse.urlsplit(address).scheme not in ("http", "https"):
-        shutil.copyfile(address, part)
+        with Path(address).open("rb") as file, writing(part), part.open("wb") as stream:
+            shutil.copyfileobj(file, stream)
         return
     for attempt, pause_s in enumerate((*RETRY_PAUSES_S, None)):
         try:
@@ -140,12 +145,15 @@ def _transfer(address: str, part: Path, progress: Progress) -> None:
 def _stream(response: http.client.HTTPResponse, part: Path, there: int, progress: Progress) -> None:
     length = response.headers.get("Content-Length")
     total = there + int(length) if length else None
-    with part.open("r+b" if there else "wb") as stream:
-        stream.seek(there)
-        while chunk := response.read(CHUNK_BYTES):
-            there += stream.write(chunk)
-            progress(there, total)
-        stream.truncate()
+    with writing(part):
+        part.touch()
+        os.truncate(part, there)
+    while chunk := response.read(CHUNK_BYTES):
+        # Opened for each chunk: what the disk refuses is no fault of the transfer's, which would be tried again.
+        with writing(part), part.open("ab") as stream:
+            stream.write(chunk)
+        there += len(chunk)
+        progress(there, total)
     if total is not None and there != total:
         raise TransferError(f"{there} of {total} bytes came")
 
@@ -157,10 +165,11 @@ def _mark_of(part: Path) -> Path:
 
 def _note_version(tag: str | None, mark: Path) -> None:
     """Without a strong tag a later transfer begins anew: it could not tell whether the file is still the same."""
-    if tag and not tag.startswith("W/"):
-        mark.write_text(tag, encoding="utf-8")
-    else:
-        mark.unlink(missing_ok=True)
+    with writing(mark):
+        if tag and not tag.startswith("W/"):
+            mark.write_text(tag, encoding="utf-8")
+        else:
+            mark.unlink(missing_ok=True)
 
 
 def _discard(part: Path) -> None:
@@ -169,16 +178,22 @@ def _discard(part: Path) -> None:
             path.unlink()
 
 
-def _check_and_pin(card: WeightCard, path: Path, source: str) -> None:
-    """Hash, readability and model of the file at `path`; then its pin, if it is the first."""
+def _checked(card: WeightCard, path: Path) -> str:
+    """The hash of the file at `path`, which is the card's model with the hash that it must have, if one is known."""
     digest = sha256_of(path)
     check_sha256(card, digest)
     fits = {fit.encoder for fit in fitting(read_checkpoint(path).state)}
     if card.encoder not in fits:
         found = f"weights of {', '.join(sorted(fits))}" if fits else "weights of no known model"
         raise InputError(path, found, f"weights of {card.encoder}")
+    return digest
+
+
+def _pin(card: WeightCard, digest: str, source: str) -> None:
+    """Pins the hash of the file in its place, if it is the first."""
     if card.name not in read_lock():
-        write_pin(card.name, Pin(digest, path.stat().st_size, source, datetime.now(UTC).isoformat(timespec="seconds")))
+        size, now = card.path.stat().st_size, datetime.now(UTC).isoformat(timespec="seconds")
+        write_pin(card.name, Pin(digest, size, source, now))
 
 
 def _reason(error: Exception) -> str:
