@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import importlib
-import os
 import sys
 from functools import partial
 from io import TextIOWrapper
@@ -14,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.record import DEFAULT_RECORDS
+from compress.options import Between
 from reports.commands import record_files
+from zoo.cores import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,10 +137,8 @@ def list_command() -> None:
     help="cvpr24: as the challenge's script scores: labels 1 to the largest, NSD 0 where a case's mean DSC is not "
     "above 0.2, an image as a slice of 1 mm, the spacing in the npz's order.",
 )
-@click.option("--tolerance-mm", type=click.FloatRange(min=0), default=2.0, show_default=True, help="Of the NSD.")
-@click.option(
-    "--workers", type=click.IntRange(min=1), default=os.cpu_count() or 1, show_default=True, help="Processes."
-)
+@click.option("--tolerance-mm", type=Between(min=0), default=2.0, show_default=True, help="Of the NSD.")
+@click.option("--workers", type=click.IntRange(min=1), default=usable_cores(), show_default=True, help="Processes.")
 def score(
     segs: Path, labels: str, out: Path | None, against: Path | None, rules: Any, tolerance_mm: float, workers: int
 ) -> None:
@@ -234,10 +233,8 @@ def _scores(segs: Path, labels: str, rules: Any, tolerance_mm: float, workers: i
 
 @main.command(short_help="Name the best candidate measured on this machine.")
 @click.argument("records", nargs=-1, type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "--max-latency", type=click.FloatRange(min=0), metavar="MS", help="Encoder and a box together, in milliseconds."
-)
-@click.option("--min-dsc", type=click.FloatRange(0, 1), default=0.0, help="Mean DSC, from 0 to 1.")
+@click.option("--max-latency", type=Between(min=0), metavar="MS", help="Encoder and a box together, in milliseconds.")
+@click.option("--min-dsc", type=Between(0, 1), default=0.0, help="Mean DSC, from 0 to 1.")
 def recommend(records: tuple[Path, ...], max_latency: float | None, min_dsc: float) -> None:
     """Name the best candidate that was measured on this machine, within limits.
 

@@ -17,8 +17,8 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from bench.machine import describe_machine
 from bench.timing import calls_made, interleave
+from zoo.backends import lacking_bf16
 from zoo.backends.graphs.onnx_runtime import session_options
 
 #: Side of the square matrices: too large for a core's private caches, small enough for any laptop.
@@ -30,8 +30,6 @@ STREAM_ARRAYS = 3
 ROUNDS, WARMUP = 20, 2
 #: Products in float32, by the library that makes them.
 FP32 = ("torch", "onnxruntime")
-#: Without one of these a bfloat16 product is emulated, a hundred times slower than float32: nobody's limit.
-BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def measure_peak(threads: int, rounds: int = ROUNDS, on_call: Callable[[], None] = lambda: None) -> dict[str, Any]:
@@ -73,7 +71,8 @@ def _calls(threads: int) -> dict[str, Callable[[], object]]:
 
 
 def _has_bf16() -> bool:
-    return not BF16_FLAGS.isdisjoint(describe_machine()["isa"])
+    """Elsewhere a bfloat16 product is emulated, a hundred times slower than float32: nobody's limit."""
+    return lacking_bf16("bf16") is None
 
 
 def _torch_product(dtype: torch.dtype) -> Callable[[], object]:

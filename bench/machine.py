@@ -7,13 +7,14 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from zoo.cores import usable_cores
 from zoo.packages import installed_versions
 
 #: Instruction sets that decide how fast each precision runs.
@@ -45,8 +46,8 @@ def describe_machine() -> dict[str, Any]:
     fields = _first_cpu(cpu_info.read_text()) if cpu_info.exists() else {}
     flags = set(f"{fields.get('flags', '')} {fields.get('Features', '')}".split())
     machine: dict[str, Any] = {
-        "cpu": fields.get("model name") or platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu": fields.get("model name") or _brand() or platform.processor() or platform.machine(),
+        "cores": usable_cores(),
         "isa": [flag for flag in ISA_FLAGS if flag in flags],
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "os": f"{platform.system()} {platform.machine()}",
@@ -58,12 +59,25 @@ def describe_machine() -> dict[str, Any]:
 
 
 def lacks_vnni() -> bool:
-    """Whether this CPU adds int8 products in 16 bits, which saturate: x86 without VNNI, as far as its flags are known.
+    """Whether this CPU adds int8 products in 16 bits, which saturate: x86 without VNNI.
 
     The newer AVX-VNNI counts, which laptops have since 2021: ONNX Runtime and OpenVINO use it.
     """
-    isa = describe_machine()["isa"]
-    return "avx2" in isa and not {"avx512_vnni", "avx_vnni"} & {*isa}
+    if isa := describe_machine()["isa"]:
+        return "avx2" in isa and not {"avx512_vnni", "avx_vnni"} & {*isa}
+    import torch
+
+    # Where the system lists no flags, torch asks the CPU; older releases do not tell of AVX-VNNI.
+    told: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return torch.cpu._is_avx2_supported() and not (torch.cpu._is_vnni_supported() or told.get("avx_vnni", False))
+
+
+def _brand() -> str:
+    """What macOS calls its CPU: `platform` calls all of Apple's `arm`."""
+    if platform.system() != "Darwin":
+        return ""
+    command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _gpu() -> str | None:
@@ -117,11 +131,15 @@ def git_state() -> dict[str, Any] | None:
 def peak_rss_mib() -> float:
     """Largest resident memory of this process so far, in MiB.
 
-    On Linux this is VmHWM. `ru_maxrss` would not do: a child process inherits it from the parent that spawned it.
+    On Linux this is VmHWM. `ru_maxrss` would not do there: a child inherits it from the parent that spawned it.
     """
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 1024
-    memory = psutil.Process().memory_info()
-    return getattr(memory, "peak_wset", memory.rss) / 2**20
+    peak = getattr(psutil.Process().memory_info(), "peak_wset", None)  # on Windows
+    if peak is None:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
+    return peak / 2**20

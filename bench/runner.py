@@ -207,7 +207,7 @@ class Sweep:
         ]
         if self.settings.cold:
             for recipe, candidate, protocol in runs:
-                self._cold_pass(source, case, described, recipe, candidate, protocol, title)
+                self._cold_pass(source, described, recipe, candidate, protocol, title)
         warm = self._warmed_up(runs, described)
         for index in range(self.settings.passes):
             for _, candidate, protocol in warm:
@@ -254,7 +254,6 @@ class Sweep:
     def _cold_pass(
         self,
         source: CaseSource,
-        case: Case,
         described: dict[str, Any],
         recipe: Recipe,
         candidate: Candidate,

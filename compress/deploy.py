@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,11 @@ from bench.machine import lacks_vnni
 from compress.card import CandidateCard, checked_graph, is_made_of, is_of_file, read_card, weights_of
 from zoo.backends import Backend, is_quantised, open_graphs
 from zoo.backends.graphs import GraphFolder
+from zoo.cores import usable_cores
 from zoo.errors import InputError
+
+#: For threads: as many as there are cores where the runtime is opened.
+ALL_CORES = 0
 
 
 def recipe_of(
@@ -96,11 +100,12 @@ class OpenBackend:
     """Opens a recipe's runtime; equal where recipes are, and can be sent to another process.
 
     Attributes:
-        recipe: of the candidate.
+        recipe: of the candidate; with `ALL_CORES` for threads all of the machine that it is opened on.
     """
 
     recipe: Recipe
 
     def __call__(self) -> Backend:
         """As `open_backend`."""
-        return open_backend(self.recipe)
+        threads = self.recipe.threads or usable_cores()
+        return open_backend(replace(self.recipe, threads=threads))

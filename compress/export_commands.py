@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compress.options import Between
+from compress.options import Between, options
 
 if TYPE_CHECKING:
     from bench.candidate import Candidate
@@ -18,16 +18,13 @@ if TYPE_CHECKING:
 REAL_IMAGES = 4
 
 
-def _model_options(command: Any) -> Any:
-    """Which model, and where the result goes."""
-    for option in reversed((
-        click.option("--encoder", required=True, metavar="NAME", help="Encoder, see `list`."),
-        click.option("--weights", metavar="WEIGHTS", help="Checkpoint, card or random:SEED.  [default: what ships]"),
-        click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Of one operator."),
-        click.option("-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder."),
-    )):  # fmt: skip
-        command = option(command)
-    return command
+#: Which model, and where the result goes.
+_model_options = options(
+    click.option("--encoder", required=True, metavar="NAME", help="Encoder, see `list`."),
+    click.option("--weights", metavar="WEIGHTS", help="Checkpoint, card or random:SEED.  [default: what ships]"),
+    click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Of one operator."),
+    click.option("-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder."),
+)
 
 
 @click.command(short_help="Write a model as ONNX graphs with a card.")
@@ -139,7 +136,7 @@ def quantize(
     """
     from rich.console import Console
 
-    from compress.quantize import needs_reduced_range
+    from bench.machine import lacks_vnni
     from compress.quantize_run import Options, least_cosine, quantise_candidate
     from zoo.data.modality import parse_modality
 
@@ -149,7 +146,7 @@ def quantize(
     sources = [source.limited(max_objects, max_slices) for source in _sources(cases)]
     chosen: Any = ranges or ("mse" if method == "static" else method)
     options = Options(chosen, backend, calib_images, max_dsc_drop, min_cosine, tuple(map(parse_modality, modalities)))
-    if needs_reduced_range():
+    if lacks_vnni():
         click.echo("This CPU lacks VNNI: weights of 7 bits, and int8 may be slower than float, which will be timed.")
     console = Console(stderr=True)
     with console.status("starting") as status:

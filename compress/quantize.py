@@ -30,7 +30,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from bench.machine import describe_machine, lacks_vnni
+from bench.machine import lacks_vnni
 from compress.by_nncf import quantise_by_nncf
 from compress.export import cosine
 from compress.placement import OPERATORS, gates, place, pool_means
@@ -218,16 +218,6 @@ class Result:
     layers: int = 0
 
 
-def needs_reduced_range() -> bool:
-    """Whether this CPU adds int8 products in 16 bits, which saturate: x86 without VNNI, in either of its forms."""
-    if describe_machine()["isa"]:
-        return lacks_vnni()
-    # Where the system lists no flags, torch asks the CPU; older releases do not tell of AVX-VNNI.
-    told: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    with_vnni = torch.cpu._is_vnni_supported() or told.get("avx_vnni", False)
-    return torch.cpu._is_avx2_supported() and not with_vnni
-
-
 def quantise_within(
     graph: Path, target: Path, inputs: Sequence[Floats], method: Method, backend: str, gate: Gate, on_step: OnStep
 ) -> Result:
@@ -256,7 +246,7 @@ def quantise_within(
         with _quiet():
             quant_pre_process(graph, prepared, skip_symbolic_shape=True)
         pool_means(prepared)
-        quantiser = Quantiser(prepared, inputs, method, needs_reduced_range(), folder, backend)
+        quantiser = Quantiser(prepared, inputs, method, lacks_vnni(), folder, backend)
         if not (layers := quantiser.layers()):
             raise InputError(graph, "no convolution or product with weights", "an encoder's graph")
         name = quantiser.input_name()

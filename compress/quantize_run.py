@@ -12,6 +12,7 @@ import numpy as np
 
 from bench.accuracy import measure_accuracy
 from bench.candidate import Candidate
+from bench.machine import lacks_vnni
 from bench.timing import interleave
 from compress.by_nncf import check_nncf
 from compress.calibration import (
@@ -24,7 +25,7 @@ from compress.calibration import (
 )
 from compress.card import GRAPH_FILE, CandidateCard, withdraw_card, write_card
 from compress.export import check_encoder, copy_graphs, describe, export_graphs
-from compress.quantize import Gate, Method, OnStep, Result, Trial, needs_reduced_range, quantise_within
+from compress.quantize import Gate, Method, OnStep, Result, Trial, quantise_within
 from zoo.backends import Backend, check_backend, create_backend
 from zoo.backends.graphs import GRAPHS
 from zoo.data.cases import CaseSource
@@ -160,7 +161,7 @@ def _told(candidate: Candidate, options: Options, result: Result, latency: dict[
     speedup = latency["fp32"] / latency["int8"]
     return {
         "method": options.method,
-        "reduced_range": needs_reduced_range(),
+        "reduced_range": lacks_vnni(),
         "layers": result.layers,
         "excluded": list(last.excluded),
         "sensitivity": result.sensitivity,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compress.options import CANDIDATE_HELP, PROTOCOL_HELP, PROTOCOLS, protocols_of, rule_options
+from zoo.cores import usable_cores
 from zoo.data.commands import WINDOW_HELP
 
 if TYPE_CHECKING:
@@ -143,9 +144,8 @@ def segment(
       repmedsam segment -i inputs/ -o outputs/ --encoder repvit --weights rep_medsam
       repmedsam segment -i inputs/ -o outputs/ --candidate runs/repvit-int8
     """
-    from bench.machine import describe_machine
     from bench.progress import TerminalProgress
-    from compress.deploy import OpenBackend
+    from compress.deploy import ALL_CORES, OpenBackend
     from zoo.data.boxes import names_cases
     from zoo.data.cases import check_out, distinct, find_cases
     from zoo.data.intensity import parse_window
@@ -203,8 +203,9 @@ def segment(
         raise click.UsageError("--jobs is of this machine; how many cases a cluster works on, its workers say")
     todo, taken = (sources, []) if overwrite else left_to_do(run, sources)
     jobs = jobs or _default_jobs(len(todo), threads or 1, max_memory_bytes)
-    threads = threads or max(1, describe_machine()["cores"] // jobs)
-    run = replace(run, open_backend=OpenBackend(replace(recipe, threads=threads)))
+    if scheduler is None:
+        threads = threads or max(1, usable_cores() // jobs)
+    run = replace(run, open_backend=OpenBackend(replace(recipe, threads=threads or ALL_CORES)))
     if held := len(sources) - len(todo) - len(taken):
         click.echo(f"{held} of {len(sources)} were in {out} already (--overwrite segments them again)")
     for error in taken:
@@ -272,7 +273,11 @@ def _recipe(
 
 def _known_weights(recipe: Recipe) -> str:
     """Weights by the content of their file, as what ships or is downloaded under a name may be another one day."""
-    if recipe.folder or recipe.weights is None or recipe.weights.startswith("random"):
+    if recipe.folder:
+        from compress.card import read_card
+
+        return read_card(Path(recipe.folder)).weights_sha256
+    if recipe.weights is None or recipe.weights.startswith("random"):
         return str(recipe.weights)
     # It loads torch, which a candidate does without.
     from zoo.files import sha256_of

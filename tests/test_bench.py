@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -21,9 +22,9 @@ from bench.candidate import Candidate, Recipe
 from bench.cold import MARK, cold_request, run_cold_pass
 from bench.cost import count_macs, count_parameters
 from bench.latency import PARTS, start_parts, warm_up
-from bench.machine import describe_machine, git_state, package_versions, peak_rss_mib
+from bench.machine import _brand, describe_machine, git_state, package_versions, peak_rss_mib
 from bench.progress import TerminalProgress
-from bench.record import read_records
+from bench.record import MEASUREMENTS, read_records
 from bench.runner import Settings, Sweep, describe_case
 from bench.timing import interleave
 from zoo.backends import create_backend
@@ -107,6 +108,16 @@ def test_machine_is_described_the_same_twice() -> None:
     assert state is None or len(state["commit"]) == 40
 
 
+def test_macs_of_one_family_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`platform` calls all of them `arm`, so that records of two would be one machine's."""
+    said = SimpleNamespace(stdout="Apple M3\n")
+    monkeypatch.setattr("bench.machine.platform.system", lambda: "Darwin")
+    monkeypatch.setattr("bench.machine.subprocess.run", lambda *_, **__: said)
+    assert _brand() == "Apple M3"
+    monkeypatch.undo()
+    assert _brand() == "" or sys.platform == "darwin"
+
+
 def test_accuracy_of_the_labels_themselves_is_one() -> None:
     case = load_phantom("ct2d")
     assert case.labels is not None
@@ -169,6 +180,9 @@ def test_a_sweep_measures_everything_once(sweep: Sweep) -> None:
     )
     assert sweep.failures == 0
     assert {record.run_id for record in records} == {sweep.run_id}
+    for record in records:
+        form = {"latency": "latency of a case" if record.case else "latency of parts"}.get(record.kind, record.kind)
+        assert record.measurements.keys() <= {*MEASUREMENTS[form]}
 
     again = replace(sweep, run_id="again")
     again.run(sources)

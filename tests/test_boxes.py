@@ -34,6 +34,7 @@ def write(path: Path, text: str) -> Path:
         ("b.csv", "x0,y0,z0,x1,y1,z1\n1,2,3,4,5,6\n0,0,0,1,1,1\n"),
         ("b.csv", "i0,j0,k0,i1,j1,k1\n1,2,3,4,5,6\n0,0,0,1,1,1\n"),
         ("b.csv", " X0 ;Y0;Z0;X1;Y1;Z1\n1;2;3;4;5;6\n\n0;0;0;1;1;1\n"),
+        ("b.csv", "x0,y0,z0,x1,y1,z1\n1,2,3,4,5,6\n0,0,0,1,1,1\n,,,,,\n"),
         ("b.csv", "Case,x0,y0,z0,x1,y1,z1\nx.nii.gz,1,2,3,4,5,6\nx.nii.gz,0,0,0,1,1,1\ny,9,9,9,9,9,9\n"),
         ("b.json", '{"x.nii.gz":[[1,2,3,4,5,6],[0,0,0,1,1,1]]}'),
         (
@@ -88,6 +89,15 @@ def test_boxes_under_a_files_own_name_are_found_too(tmp_path: Path) -> None:
 def test_bad_boxes_are_named(tmp_path: Path, name: str, text: str) -> None:
     with pytest.raises(InputError, match=r"b\.(json|csv)"):
         read_boxes(write(tmp_path / name, text), "x")
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [("1,2", "row 2 of 2 cells under 4 headings"), ("1,2,three,", "row 2 with x_max 'three', y_max ''")],
+)
+def test_a_bad_row_of_a_csv_is_named(tmp_path: Path, row: str, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        read_boxes(write(tmp_path / "b.csv", f"x_min,y_min,x_max,y_max\n1,2,3,4\n{row}\n"), "x")
 
 
 @given(st.text(max_size=80))

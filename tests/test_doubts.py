@@ -13,11 +13,10 @@ import torch
 from click.testing import CliRunner
 from conftest import ENCODER
 
-from bench.machine import describe_machine
+from bench.machine import describe_machine, lacks_vnni
 from cli import main
 from compress.card import CandidateCard, read_card, write_card
 from compress.deploy import recipe_of
-from compress.quantize import needs_reduced_range
 
 ONLY_AVX2, SERVER, LAPTOP = ["avx2", "fma"], ["avx2", "avx512f", "avx512_vnni"], ["avx2", "fma", "avx_vnni"]
 VERDICT = "not worth it: the gate does not hold with 2 of 5 layers in float"
@@ -32,8 +31,7 @@ def isa(monkeypatch: pytest.MonkeyPatch) -> Isa:
 
     def change(flags: list[str]) -> None:
         described = machine | {"isa": flags}
-        for module in ("bench.machine", "compress.quantize"):
-            monkeypatch.setattr(f"{module}.describe_machine", lambda: described)
+        monkeypatch.setattr("bench.machine.describe_machine", lambda: described)
 
     return change
 
@@ -52,7 +50,7 @@ def int8(graphs: Path, folder: Path, *, holds: bool = True, reduced: bool = Fals
 )
 def test_either_form_of_vnni_takes_weights_of_8_bits(isa: Isa, flags: list[str], reduced: bool) -> None:
     isa(flags)
-    assert needs_reduced_range() is reduced
+    assert lacks_vnni() is reduced
 
 
 @pytest.mark.parametrize(("avx_vnni", "reduced"), [(True, False), (False, True)])
@@ -63,7 +61,7 @@ def test_where_the_system_lists_no_flags(
     monkeypatch.setattr(torch.cpu, "_is_avx2_supported", lambda: True)
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx_vnni": avx_vnni}, raising=False)
-    assert needs_reduced_range() is reduced
+    assert lacks_vnni() is reduced
 
 
 def test_quantize_tells_of_a_cpu_without_vnni(isa: Isa, tmp_path: Path) -> None:

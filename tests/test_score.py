@@ -20,7 +20,7 @@ from test_dicom import write_dicom
 
 from bench.challenge import score_by_challenge
 from bench.metrics import hd95_mm
-from bench.record import read_records
+from bench.record import MEASUREMENTS, read_records
 from bench.score import Pair, find_pairs, score_pair, unsegmented
 from cli import main
 from zoo.errors import InputError
@@ -226,6 +226,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert record.measurements["dsc"] == pytest.approx([0.8, 0, 0])
     assert record.measurements["hd95_mm"] == [pytest.approx(1.0), None, None]
     assert record.candidate["encoder"] == "segmentations segs"
+    assert record.measurements.keys() == {*MEASUREMENTS["accuracy of given masks"]}
 
 
 def test_two_segmentations_compared(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import compress.deploy
+from bench.candidate import Recipe
 from cli import main
 from zoo.data.scan import read_scan
 from zoo.files import append_json
@@ -86,6 +88,31 @@ def test_masks_of_other_weights_of_the_same_name_are_told_of(tmp_path: Path) -> 
     assert "1 of 1 were in" in run(image, "--weights", weights).output
     weights.write_bytes(b"those")
     assert_told(run(image, "--weights", weights), "found masks made by other settings")
+
+
+def test_a_candidates_folder_may_move(tmp_path: Path, exported: Path) -> None:
+    image = write_image(tmp_path)
+    for name in ("here", "there"):
+        folder = shutil.copytree(exported, tmp_path / name)
+        words = ["segment", "--candidate", str(folder), "--jobs", "1", "-i", str(image), "-o", str(tmp_path / "out")]
+        result = CliRunner().invoke(main, words)
+        assert result.exit_code == 0, result.output
+    assert "1 of 1 were in" in result.output
+
+
+def test_a_cluster_uses_the_cores_of_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And none of the machine's that asks for it, which may be a small one."""
+    threads: list[int] = []
+
+    def note_threads(recipe: Recipe) -> BoxBackend:
+        threads.append(recipe.threads)
+        return BoxBackend(shrink_px=0)
+
+    monkeypatch.setattr(compress.deploy, "open_backend", note_threads)
+    monkeypatch.setattr(compress.deploy, "usable_cores", lambda: 48)
+    for asked in (compress.deploy.ALL_CORES, 3):
+        compress.deploy.OpenBackend(Recipe("repvit", "random:0", threads=asked))()
+    assert threads == [48, 3]
 
 
 def test_a_mask_whose_line_was_never_written_is_made_again(tmp_path: Path) -> None:

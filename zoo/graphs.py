@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from zoo.backends.graphs import LOGITS_SIZE, GraphName
+from zoo.backends.graphs import GraphName
 from zoo.cache import cached_file
 from zoo.errors import InputError
 from zoo.files import whole_file
@@ -29,6 +29,7 @@ from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE
 from zoo.sam.fast_decoder import FastDecoder
 from zoo.sam.foveated_decoder import FoveatedDecoder
 from zoo.sam.model import Sam
+from zoo.transforms import LOW_RES_PX
 
 #: Of the ONNX operators that the graphs are made of.
 OPSET = 20
@@ -116,7 +117,7 @@ def graph_of(sam: Sam, name: GraphName) -> Graph:
             ("logits", "iou"),
         )
     batch, points = Dim("B"), Dim("P")
-    masks = torch.zeros(3, 1, LOGITS_SIZE, LOGITS_SIZE)
+    masks = torch.zeros(3, 1, LOW_RES_PX, LOW_RES_PX)
     if name != "prompts":
         beside: dict[str, Tensor] = {"masks": masks} if name in ("masks", "fovea_masks") else {}
         foveated = name in ("fovea", "fovea_masks")

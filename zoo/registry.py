@@ -137,12 +137,12 @@ def list_encoders() -> list[str]:
     return sorted(_REGISTRY)
 
 
-def encoder_spec(name: str, image_size: int | None = None) -> EncoderSpec:
+def encoder_spec(name: str) -> EncoderSpec:
     """Spec of the encoder `name`, or of its variant for another input size.
 
     Args:
-        name: a name of `list_encoders()`, or `NAME@SIZE` for another input size, as in `vit_b@256`.
-        image_size: another input size in pixels; wins over `@SIZE`. The prompt frame follows the size.
+        name: a name of `list_encoders()`, or `NAME@SIZE` for another input size in pixels, which the prompt frame
+            follows, as in `vit_b@256`.
 
     Raises:
         InputError: unknown name, or a size that this encoder cannot be built for.
@@ -151,7 +151,7 @@ def encoder_spec(name: str, image_size: int | None = None) -> EncoderSpec:
     if suffix and not suffix.isdecimal():
         raise InputError("encoder", f"{name!r}", "NAME or NAME@SIZE with a size in pixels")
     spec = _entry(base)[0]
-    size = image_size or int(suffix or spec.image_size)
+    size = int(suffix or spec.image_size)
     if size == spec.image_size:
         return spec
     if not spec.adaptable:
@@ -161,7 +161,7 @@ def encoder_spec(name: str, image_size: int | None = None) -> EncoderSpec:
     return replace(spec, name=f"{base}@{size}", image_size=size, prompt_frame=size, reference_cost=None)
 
 
-def create_encoder(name: str, image_size: int | None = None) -> nn.Module:
+def create_encoder(name: str) -> nn.Module:
     """The encoder `name` in eval mode, with the random weights of torch's current seed.
 
     Returns:
@@ -170,7 +170,7 @@ def create_encoder(name: str, image_size: int | None = None) -> nn.Module:
     Raises:
         InputError: as `encoder_spec`.
     """
-    spec = encoder_spec(name, image_size)
+    spec = encoder_spec(name)
     return _entry(spec.name.partition("@")[0])[1](spec).eval()
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from compress.options import Between
 from compress.training.config import RunOptions, TrainConfig
 from compress.training.options import (
     DEFAULT_DATA,
@@ -120,7 +121,7 @@ def train(
 )
 @click.option(
     "--mask-weight",
-    type=click.FloatRange(min=0),
+    type=Between(min=0),
     default=0.0,
     show_default=True,
     help="Of the difference of the masks that the frozen decoder makes of the two embeddings.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 
 import click
 
-from compress.options import options
+from compress.options import Between, options
 from compress.training.config import FREEZABLE, TrainConfig
+from zoo.cores import usable_cores
 from zoo.errors import InputError
 
 DEFAULTS = {field.name: field.default for field in fields(TrainConfig)}
@@ -47,7 +47,7 @@ with_settings = options(
         "minutes",
         "Limit to the time; the schedule then ends with it. With --steps, whichever ends first.  [default: none]",
         default=None,
-        type=click.FloatRange(min=0),
+        type=Between(min=0),
     ),
     setting("batch_size", "Images per step, over all processes.", type=click.IntRange(min=1)),
     setting(
@@ -56,21 +56,19 @@ with_settings = options(
         type=click.IntRange(min=1),
     ),
     setting("objects", "Prompts per image.", type=click.IntRange(min=1)),
-    setting("box_jitter_px", "How loose boxes may be, in a frame of 256 px.", type=click.FloatRange(min=0)),
+    setting("box_jitter_px", "How loose boxes may be, in a frame of 256 px.", type=Between(min=0)),
     setting(
         "walk_share",
         "Share of the boxes that are drawn as loosely as those that a volume's neighbouring slice gives.",
-        type=click.FloatRange(0, 1),
+        type=Between(0, 1),
     ),
     setting("optimizer", "muon learns faster from nothing.", type=click.Choice(["adamw", "muon"])),
-    setting("lr", "Highest learning rate.", type=click.FloatRange(min=0, min_open=True)),
-    setting("weight_decay", "Of matrices and kernels.", type=click.FloatRange(min=0)),
+    setting("lr", "Highest learning rate.", type=Between(min=0, min_open=True)),
+    setting("weight_decay", "Of matrices and kernels.", type=Between(min=0)),
     setting("warmup_steps", "Steps of rising learning rate.", type=click.IntRange(min=0)),
     setting("schedule", "Of the learning rate.", type=click.Choice(["cosine", "plateau", "constant"])),
-    setting(
-        "clip_percentile", "Longer gradients than this percentile so far are cut to it.", type=click.FloatRange(0, 100)
-    ),
-    setting("ema_decay", "Of the averaged weights, which are kept; 0 for none.", type=click.FloatRange(0, 1)),
+    setting("clip_percentile", "Longer gradients than this percentile so far are cut to it.", type=Between(0, 100)),
+    setting("ema_decay", "Of the averaged weights, which are kept; 0 for none.", type=Between(0, 1)),
     setting("precision", "Of the arithmetic.", type=click.Choice(["32-true", "bf16-mixed"])),
     setting("channels_last", "Memory layout of images."),
     setting(
@@ -103,7 +101,7 @@ def default_workers() -> int:
     """What keeps up with the device; on a CPU more would take the cores from it."""
     import torch
 
-    return max(1, min(8, (os.cpu_count() or 1) - 1)) if torch.cuda.is_available() else TrainConfig.workers
+    return max(1, min(8, usable_cores() - 1)) if torch.cuda.is_available() else TrainConfig.workers
 
 
 def validation_of(validation: tuple[str, ...], trained_on: tuple[str, ...], find_lr: int | None) -> tuple[str, ...]:

@@ -112,7 +112,7 @@ def save_best(path: Path, average: nn.Module, spec: EncoderSpec, variant: str, t
     metadata = {
         "encoder": spec.name,
         "variant": variant,
-        "part": "whole",
+        "part": "model",
         "spec": json.dumps(asdict(spec)),
         "training": json.dumps(training, sort_keys=True),
     }

@@ -216,12 +216,25 @@ def _json_rows(found: Any, case: str | None = None) -> Iterator[_Row]:
 def _csv_rows(text: str) -> Iterator[_Row]:
     lines = text.splitlines()
     separator = max(",;\t", key=lambda one: lines[0].count(one)) if lines else ","
-    table = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator) if row]
+    rows = ([cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator))
+    table = [row for row in rows if any(row)]  # spreadsheets end with rows of separators alone
     headings = [heading.lower() for heading in table[0]] if table else []
     columns = next((columns for columns in _COLUMNS if set(headings) - set(_OPTIONAL) == set(columns)), None)
     if columns is None or len(headings) != len(set(headings)):
         raise ValueError(f"columns {', '.join(headings)}")
-    for cells in table[1:]:
+    for number, cells in enumerate(table[1:], start=1):
+        if len(cells) != len(headings):
+            raise ValueError(f"row {number} of {len(cells)} cells under {len(headings)} headings")
         row = dict(zip(headings, cells, strict=True))
+        if bad := [f"{name} {row[name]!r}" for name in columns if not _is_number(row[name])]:
+            raise ValueError(f"row {number} with {', '.join(bad)}")
         label, case = row.get("label"), row.get("case")  # an empty cell says nothing
         yield _Row([float(row[c]) for c in columns], float(label) if label else None, case or None)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

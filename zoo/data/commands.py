@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
+
+from zoo.cores import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,9 +83,7 @@ OF_SCANS = (
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the jitter.")
 @click.option("--max-objects", type=click.IntRange(min=1), help="Keep only the largest objects of a case.")
 @click.option("--max-slices", type=click.IntRange(min=1), help="Keep only so many neighbouring slices of a volume.")
-@click.option(
-    "--workers", type=click.IntRange(min=1), default=os.cpu_count() or 1, show_default=True, help="Processes."
-)
+@click.option("--workers", type=click.IntRange(min=1), default=usable_cores(), show_default=True, help="Processes.")
 @click.option("--dry-run", is_flag=True, help="Only tell which images and labels are found.")
 def prepare(
     inputs: tuple[str, ...],

@@ -79,9 +79,10 @@ class SyntheticImages:
 
     def image(self, index: int) -> LabelledImage:
         """Sample `first_seed + index`, without its padding."""
-        drawn = sample(self.first_seed + index, self.size)
+        seed = self.first_seed + index
+        drawn = sample(seed, self.size)
         height, width = drawn.content_shape
-        return LabelledImage(drawn.image[:height, :width], drawn.labels[:height, :width], f"seed {index}")
+        return LabelledImage(drawn.image[:height, :width], drawn.labels[:height, :width], f"seed {seed}")
 
 
 @dataclass(frozen=True)

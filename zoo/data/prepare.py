@@ -18,9 +18,6 @@ from zoo.data.masks import MOST_LABELS, Mask, Objects
 from zoo.data.scan import Scan, read_objects, read_scan, stem
 from zoo.errors import InputError
 
-#: What the challenge dropped: smaller parts of a volume's label, and of its cut through a slice.
-CHALLENGE_MIN_VOXELS, CHALLENGE_MIN_PIXELS = 1000, 100
-
 Labels = NDArray[np.uint16]
 
 

@@ -48,7 +48,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Reads a `.safetensors`, `.pth` or `.pt` file; what it is, is told by its content, not by its name.
+    """Reads a `.safetensors`, `.pth` or `.pt` file; another name is no hindrance, the content tells what it is.
 
     Raises:
         InputError: missing, empty, damaged, a web page, no checkpoint, pickled objects, keys that clash, tensors that

@@ -19,6 +19,7 @@ from zoo.backends import Floats, Prompts, Windows
 from zoo.errors import InputError
 from zoo.fovea import fovea_of
 from zoo.registry import EMBEDDING_SIZE, EncoderSpec
+from zoo.transforms import LOW_RES_PX
 from zoo.windows import logits_of, positions_in
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ GraphName = Literal["encoder", "boxes", "windows", "masks", "fovea", "fovea_mask
 GRAPHS: tuple[GraphName, ...] = get_args(GraphName)
 #: The graph that takes masks beside the boxes of another.
 BESIDE_MASKS: Mapping[GraphName, GraphName] = {"windows": "masks", "fovea": "fovea_masks"}
-#: Side of a mask prompt and of the low-resolution logits.
-LOGITS_SIZE = 4 * EMBEDDING_SIZE
 #: Runs a loaded graph: inputs by name to outputs in order, as arrays that nothing else holds.
 Run = Callable[[Mapping[str, NDArray[Any]]], list[Floats]]
 #: Labels of the points that a box's corners are.
@@ -191,7 +190,7 @@ def prompt_inputs(prompts: Prompts) -> dict[str, NDArray[Any]]:
         points.append(np.zeros((batch, 1, 2), np.float32))
         labels.append(np.full((batch, 1), PADDING, np.int64))
     empty = np.zeros((batch, 0, 2), np.float32)
-    no_mask = np.zeros((batch, 1, LOGITS_SIZE, LOGITS_SIZE), np.float32)
+    no_mask = np.zeros((batch, 1, LOW_RES_PX, LOW_RES_PX), np.float32)
     return {
         "points": np.concatenate(points, axis=1).astype(np.float32) if points else empty,
         "labels": np.concatenate(labels, axis=1) if labels else np.zeros((batch, 0), np.int64),

@@ -29,7 +29,6 @@ from zoo.notes import note
 #: What to give in place of a file of several frames, which say where they lie each for itself.
 ONE_FRAME = "a file a slice; enhanced multi-frame images can be converted, to NIfTI as well"
 
-SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 #: ITK's physical space is LPS, nibabel's and ours RAS.
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _POSITION, _ORIENTATION, _MODALITY = "0020|0032", "0020|0037", "0008|0060"

@@ -3,7 +3,7 @@
 Domain randomisation in the spirit of SynthSeg (Billot et al., arXiv:2107.09559), for images with labelled instances.
 """
 
-from zoo.data.synthetic.generator import LOOK_NAMES, SyntheticSample, batches, sample
+from zoo.data.synthetic.generator import LOOK_NAMES, SyntheticSample, sample
 from zoo.data.synthetic.sheet import contact_sheet, volume_sheet
 from zoo.data.synthetic.volume import VOLUME_LOOK_NAMES, SyntheticVolume, volume
 
@@ -12,7 +12,6 @@ __all__ = [
     "VOLUME_LOOK_NAMES",
     "SyntheticSample",
     "SyntheticVolume",
-    "batches",
     "contact_sheet",
     "sample",
     "volume",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -122,12 +122,6 @@ def sample(seed: int, size: int = 256, look: str | None = None) -> SyntheticSamp
         raise unknown_name("look", look, LOOKS)
     attempts = (_draw(np.random.default_rng((seed, attempt)), size, look) for attempt in itertools.count())
     return next(drawn for drawn in attempts if drawn.labels.any())
-
-
-def batches(start: int, count: int, batch_size: int, size: int = 256) -> Iterator[list[SyntheticSample]]:
-    """`count` batches of consecutive seeds from `start`; to resume after n batches, begin at start + n * batch_size."""
-    for first in range(start, start + count * batch_size, batch_size):
-        yield [sample(seed, size) for seed in range(first, first + batch_size)]
 
 
 def _draw(rng: np.random.Generator, size: int, look: str | None) -> SyntheticSample:

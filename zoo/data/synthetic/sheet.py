@@ -10,10 +10,10 @@ from zoo.data.synthetic.generator import sample
 from zoo.data.synthetic.volume import volume
 
 
-def contact_sheet(
-    seed: int, rows: int, columns: int, size: int = 256, look: str | None = None, outlined: bool = True
-) -> NDArray[np.uint8]:
+def contact_sheet(seed: int, rows: int, columns: int, size: int = 256, look: str | None = None) -> NDArray[np.uint8]:
     """Samples of consecutive seeds from `seed`, row by row, uint8 (rows * size, columns * size, 3) RGB.
+
+    The labels' contours are drawn over them, a colour for each instance.
 
     Args:
         seed: of the first sample.
@@ -21,13 +21,12 @@ def contact_sheet(
         columns: how many columns.
         size: side of a sample in pixels.
         look: of all samples; drawn for each if None.
-        outlined: whether the labels' contours are drawn, a colour for each instance.
     """
     sheet = np.zeros((rows * size, columns * size, 3), np.uint8)
     for i in range(rows * columns):
         drawn = sample(seed + i, size, look)
         top, left = i // columns * size, i % columns * size
-        sheet[top : top + size, left : left + size] = outline(drawn.image, drawn.labels) if outlined else drawn.image
+        sheet[top : top + size, left : left + size] = outline(drawn.image, drawn.labels)
     return sheet
 
 

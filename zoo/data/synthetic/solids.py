@@ -134,14 +134,13 @@ def lobed(rng: np.random.Generator, p: Points) -> Field:
 SOLIDS: tuple[Solid, ...] = (superellipsoid, folded, shell, torus, bent_tube, lobed)
 
 
-def random_cut(rng: np.random.Generator, plane: Plane, inside: Mask | None = None) -> Mask:
-    """A random solid whose centre lies near the plane (within `inside`, if given), cut by it."""
+def random_cut(rng: np.random.Generator, plane: Plane, inside: Mask) -> Mask:
+    """A random solid whose centre lies near the plane and within `inside`, cut by it."""
     solid = SOLIDS[int(rng.integers(len(SOLIDS)))]
     radius = log_uniform(rng, 0.08, 0.6)
     index = int(rng.integers(plane.points.shape[1]))
-    if inside is not None:
-        hits = np.flatnonzero(cv2.resize(inside.view(np.uint8), (plane.columns, plane.rows)))
-        index = int(hits[rng.integers(hits.size)]) if hits.size else index
+    hits = np.flatnonzero(cv2.resize(inside.view(np.uint8), (plane.columns, plane.rows)))
+    index = int(hits[rng.integers(hits.size)]) if hits.size else index
     centre = plane.point(index) + (rng.normal(0, 0.3, 3) * radius).astype(np.float32)
     mask = plane.cut(rng, solid, centre, radius, 0.25 if chance(rng, 0.5) else 0.6)
-    return mask if inside is None else mask & inside
+    return mask & inside
