@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -59,16 +60,17 @@ def describe_machine() -> dict[str, Any]:
 
 
 def lacks_vnni() -> bool:
-    """Whether this CPU adds int8 products in 16 bits, which saturate: x86 without VNNI.
+    """Whether this CPU adds int8 products in 16 bits, which saturate: x86 without VNNI, as far as that is known.
 
-    The newer AVX-VNNI counts, which laptops have since 2021: ONNX Runtime and OpenVINO use it.
+    The newer AVX-VNNI counts, which laptops have since 2021: ONNX Runtime and OpenVINO use it. Where the system lists
+    no flags, torch asks the CPU, if it is loaded: it takes seconds, and not every installation has it.
     """
     if isa := describe_machine()["isa"]:
         return "avx2" in isa and not {"avx512_vnni", "avx_vnni"} & {*isa}
-    import torch
-
-    # Where the system lists no flags, torch asks the CPU; older releases do not tell of AVX-VNNI.
-    told: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return False
+    told: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older releases do not tell of AVX-VNNI
     return torch.cpu._is_avx2_supported() and not (torch.cpu._is_vnni_supported() or told.get("avx_vnni", False))
 
 
@@ -76,8 +78,11 @@ def _brand() -> str:
     """What macOS calls its CPU: `platform` calls all of Apple's `arm`."""
     if platform.system() != "Darwin":
         return ""
-    command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def _gpu() -> str | None:

@@ -20,7 +20,7 @@ from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.errors import InputError
 from zoo.files import sha256_of, whole_file
 from zoo.fovea import fovea_of
-from zoo.graphs import OPSET, onnx_file
+from zoo.onnx_export import OPSET, onnx_file
 from zoo.registry import EMBEDDING_SIZE, EncoderSpec
 from zoo.sam.model import Sam
 from zoo.transforms import MASK_LOGIT
@@ -53,7 +53,7 @@ def export_candidate(candidate: Candidate, folder: Path, images: Sequence[Floats
     Raises:
         InputError: the graphs do not compute what the model does; no room or no right to write.
     """
-    export_graphs(candidate.sam, GRAPHS)  # what may fail, before what the folder holds is no candidate any more
+    export_graphs(candidate.sam, GRAPHS)  # which may fail, and touches nothing that the folder holds
     withdraw_card(folder)
     copy_graphs(candidate.sam, folder, GRAPHS)
     checks = check_graphs(candidate, folder, images)

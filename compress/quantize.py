@@ -278,7 +278,7 @@ def _scratch() -> Iterator[Path]:
     Raises:
         InputError: it is full.
     """
-    expected = "space left there and in the folder of the result; TMPDIR may name another"
+    expected = "space left there; TMPDIR may name another"
     with writing(Path(tempfile.gettempdir()), FULL, expected), tempfile.TemporaryDirectory(prefix="quantize.") as path:
         yield Path(path)
 

@@ -29,7 +29,7 @@ from compress.quantize import Gate, Method, OnStep, Result, Trial, quantise_with
 from zoo.backends import Backend, check_backend, create_backend
 from zoo.backends.graphs import GRAPHS
 from zoo.data.cases import CaseSource
-from zoo.graphs import onnx_file
+from zoo.onnx_export import onnx_file
 from zoo.sam.case import segment_case
 
 #: Rounds of the comparison with float, after the warm-up.

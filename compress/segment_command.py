@@ -202,8 +202,8 @@ def segment(
     if jobs and scheduler:
         raise click.UsageError("--jobs is of this machine; how many cases a cluster works on, its workers say")
     todo, taken = (sources, []) if overwrite else left_to_do(run, sources)
-    jobs = jobs or _default_jobs(len(todo), threads or 1, max_memory_bytes)
     if scheduler is None:
+        jobs = jobs or _default_jobs(len(todo), threads or 1, max_memory_bytes)
         threads = threads or max(1, usable_cores() // jobs)
     run = replace(run, open_backend=OpenBackend(replace(recipe, threads=threads or ALL_CORES)))
     if held := len(sources) - len(todo) - len(taken):
@@ -212,7 +212,7 @@ def segment(
         click.echo(str(error), err=True)
     with TerminalProgress() as progress:
         try:
-            failures = segment_all(run, todo, _executor(executor, jobs, scheduler), progress)
+            failures = segment_all(run, todo, _executor(executor, jobs or 1, scheduler), progress)
         except KeyboardInterrupt:
             progress.message(f"stopped; what was segmented is in {out}, the same command goes on from there")
             raise SystemExit(130) from None
@@ -234,10 +234,8 @@ def _default_jobs(cases: int, threads: int, max_memory_bytes: int) -> int:
     """As many as fill the cores, and no more: one thread a case wastes less than many threads on one case do."""
     import psutil
 
-    from bench.machine import describe_machine
-
     room = psutil.virtual_memory().available // max_memory_bytes
-    return max(1, min(describe_machine()["cores"] // threads, cases, room))
+    return max(1, min(usable_cores() // threads, cases, room))
 
 
 def _recipe(

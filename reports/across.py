@@ -13,8 +13,8 @@ from reports.tables import NOTHING, UNPAIRED, Table, milliseconds, significant
 
 ACROSS_NOTE = (
     "Each cell: latency of the encoder; its speed-up over the baseline of the same machine; where that was calibrated, "
-    "its share of that machine's peak. Of several weights or versions the fastest is shown. Seconds of different "
-    "machines are never divided by each other."
+    "its share of that machine's peak. Of several weights or versions the fastest is shown, beside the baseline if one "
+    "was. Seconds of different machines are never divided by each other."
 )
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata, wilcoxon
 
 from reports.statistics import CONFIDENCE, RESAMPLES, SEED
 from reports.tables import NOTHING, significant
@@ -63,6 +62,8 @@ class Difference:
 
 def difference(by_case: Mapping[Any, Sequence[float]]) -> Difference:
     """What the differences of labels show, case by case; all of them finite, and at least one."""
+    from scipy.stats import rankdata, wilcoxon  # takes a second, which most reports do without
+
     values = list(by_case.values())
     sums = np.array([[math.fsum(of_case), len(of_case)] for of_case in values])
     sums[np.abs(sums[:, 0]) < ROUNDING, 0] = 0

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from reports.accuracy import AccuracyRow, Mean
 from reports.candidates import Candidate
-from reports.encoders import EncoderRow, timed
+from reports.encoders import timed
 from reports.load import load_records
 from reports.machine import MachineReport, machine_reports
 from reports.tables import NOTHING, markdown_table, significant
 
+#: How a box was timed, as `EncoderRow` has it, in words.
+BOX = {"foveated_s": "a box with a fovea", "box_s": "a box among others", "decode_s": "one box"}
 NOT_SHARED = (
     "No label was scored for every candidate, so no DSC is compared: run bench with all of them on the same cases."
 )
@@ -25,7 +27,7 @@ class Choice:
 
     Attributes:
         candidate: what was measured.
-        latency_s: medians of the encoder and of a box among others, together, with a fovea where that was timed.
+        latency_s: medians of the encoder and of a box, together; see `_box_timed`.
         dsc: mean over cases of the mean over the labels that all scored candidates have; NaN for random weights.
         dominated: whether another one is as fast and as accurate, and better in one of them.
     """
@@ -43,9 +45,9 @@ class Choice:
 
 def choices(report: MachineReport) -> list[Choice]:
     """All candidates of a machine that were timed, the fastest first."""
-    dsc = _mean_dsc(report)
+    dsc, part = _mean_dsc(report), _box_timed(report)
     found = [
-        Choice(row.candidate, row.encode_s.median + _box_s(row), dsc.get(row.candidate, math.nan))
+        Choice(row.candidate, row.encode_s.median + getattr(row, part).median, dsc.get(row.candidate, math.nan))
         for row in timed(report.encoders)
     ]
     marked = [
@@ -54,10 +56,10 @@ def choices(report: MachineReport) -> list[Choice]:
     return sorted(marked, key=lambda choice: choice.latency_s)
 
 
-def _box_s(row: EncoderRow) -> float:
-    """Of a box as `segment` decodes it; of older records as they timed it."""
-    medians = (row.foveated_s.median, row.box_s.median, row.decode_s.median)
-    return next((median for median in medians if math.isfinite(median)), math.nan)
+def _box_timed(report: MachineReport) -> str:
+    """Of the ways that all candidates were timed to decode a box by, the nearest to what `segment` does by default."""
+    rows = timed(report.encoders)
+    return next((part for part in BOX if all(getattr(row, part).n for row in rows)), "decode_s")
 
 
 def best_choice(among: Sequence[Choice], max_latency_s: float = math.inf, min_dsc: float = 0.0) -> Choice | None:
@@ -80,7 +82,7 @@ def recommend(paths: Sequence[Path], machine: str, max_latency_s: float, min_dsc
         raise ValueError(f"found records of {', '.join(reports)}; expected some of this machine, {machine}: run bench")
     among = choices(reports[machine])
     best = best_choice(among, max_latency_s, min_dsc)
-    table = markdown_table([_shown(choice, choice is best) for choice in among])
+    table = markdown_table([_shown(choice, choice is best, BOX[_box_timed(reports[machine])]) for choice in among])
     if averaged := _averaged_over(reports[machine]):
         table += f"\n\n{averaged}"
     was_scored = any(not row.is_floor for row in reports[machine].compared)
@@ -133,7 +135,7 @@ def _beats(other: Choice, one: Choice) -> bool:
     return better and other.latency_s <= one.latency_s and other.dsc >= one.dsc
 
 
-def _shown(choice: Choice, is_best: bool) -> dict[str, str]:
+def _shown(choice: Choice, is_best: bool, box: str) -> dict[str, str]:
     who = choice.candidate
     return {
         "": "**>**" if is_best else "",
@@ -141,7 +143,7 @@ def _shown(choice: Choice, is_best: bool) -> dict[str, str]:
         "variant": who.variant,
         "runtime": f"{who.backend} {who.precision}",
         "threads": str(who.threads),
-        "encoder + a box (ms)": significant(1000 * choice.latency_s),
+        f"encoder + {box} (ms)": significant(1000 * choice.latency_s),
         "DSC": significant(choice.dsc) if math.isfinite(choice.dsc) else NOTHING,
         "on the Pareto front": "yes" if choice.is_on_front else "",
     }

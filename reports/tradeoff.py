@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 
 from reports.accuracy import AccuracyRow, LabelKey, Mean, Scored, accuracy_rows, on_shared_labels, read_scores
 from reports.candidates import FLOOR, Candidate, Reading
@@ -131,24 +132,27 @@ def _rows_of_run(records: Sequence[Reading]) -> list[TradeoffRow]:
 
 
 def _compared(rows: Sequence[TradeoffRow], shared: Sequence[Scored]) -> list[TradeoffRow]:
-    """With what the references differ from each other, tested case by case as `compare` does."""
+    """With what the references differ from each other, tested over cases."""
     dsc: dict[Candidate, dict[LabelKey, float]] = {}
     for one in shared:
         finite = {key: dsc for key, (dsc, _) in one.scores.items() if math.isfinite(dsc)}
         dsc.setdefault(one.candidate, {}).update(finite)
     references = [row.candidate for row in rows if row.is_reference]
 
-    def differ(one: Candidate, other: Candidate, *, volumes: bool) -> bool:
+    def verdict(one: Candidate, other: Candidate, *, volumes: bool) -> str:
         by_case: dict[CaseInfo, list[float]] = {}
         for key in dsc[one].keys() & dsc[other].keys():
             if key[0].is_volume == volumes:
                 by_case.setdefault(key[0], []).append(dsc[one][key] - dsc[other][key])
-        return bool(by_case) and difference(by_case).verdict(SHOWN, SHOWN) == SHOWN
+        # As the table's means: a case of many labels is one.
+        means = {case: [fmean(differences)] for case, differences in by_case.items()}
+        found = difference(means).verdict(SHOWN, SHOWN) if means else NOT_SHOWN
+        return "" if found.startswith(NOT_SHOWN) else found
 
     def unlike(who: Candidate) -> str:
-        kinds = {"images": False, "volumes": True}
-        others = references[: references.index(who)]
-        return ", ".join(f"{o.encoder} ({k})" for o in others for k, v in kinds.items() if differ(who, o, volumes=v))
+        pairs = [(other, kind) for other in references[: references.index(who)] for kind in ("images", "volumes")]
+        found = [(o.encoder, kind, verdict(who, o, volumes=kind == "volumes")) for o, kind in pairs]
+        return ", ".join(f"{encoder} ({kind}: {told})" for encoder, kind, told in found if told)
 
     return [replace(row, unlike=unlike(row.candidate)) if row.is_reference else row for row in rows]
 
@@ -159,15 +163,12 @@ def _floor(everything: Sequence[AccuracyRow]) -> TradeoffRow:
 
 def _scored(row: TradeoffRow, everything: Sequence[AccuracyRow]) -> TradeoffRow:
     """With its accuracy."""
-    found = {one.dims: one for one in everything if one.candidate == row.candidate}
-    images, volumes = (found.get(dims, AccuracyRow("", dims, math.nan, row.candidate, "", "")) for dims in ("2D", "3D"))
-    return replace(
-        row,
-        images=images.dsc_by_case,
-        volumes=volumes.dsc_by_case,
-        image_labels=images.dsc.n,
-        volume_labels=volumes.dsc.n,
-    )
+    for one in everything:
+        if one.candidate == row.candidate and one.dims == "2D":
+            row = replace(row, images=one.dsc_by_case, image_labels=one.dsc.n)
+        elif one.candidate == row.candidate:
+            row = replace(row, volumes=one.dsc_by_case, volume_labels=one.dsc.n)
+    return row
 
 
 def _row(
@@ -234,22 +235,26 @@ def _notes(rows: Sequence[TradeoffRow]) -> tuple[str, ...]:
     """Of rows of which the first is the ellipse's."""
     measured = rows[1:]
     numbers = {
-        "images": (max(row.images.n for row in measured), max(row.image_labels for row in measured)),
-        "volumes": (max(row.volumes.n for row in measured), max(row.volume_labels for row in measured)),
+        "image": (max(row.images.n for row in measured), max(row.image_labels for row in measured)),
+        "volume": (max(row.volumes.n for row in measured), max(row.volume_labels for row in measured)),
     }
-    cases = " and ".join(f"{n} {what} ({labels} labels)" for what, (n, labels) in numbers.items() if n)
+    cases = " and ".join(
+        f"{n} {what}{'s' * (n != 1)} of {labels} label{'s' * (labels != 1)}"
+        for what, (n, labels) in numbers.items()
+        if n
+    )
     weights = ", ".join(dict.fromkeys(row.candidate.weights_id for row in measured))
     calls = counts(row.calls for row in measured)
     notes = [
         f"Run {measured[0].run_id}: each candidate was timed, and segmented the cases it is scored on, in this one "
         f"run: medians of {calls} calls. Speed-up: of the encoder, over the same one in fp32, round by round.",
-        f"DSC: means over {cases}, the same for all, of each the mean over its labels; the ellipse in the box never "
-        "looks at the image.",
+        f"DSC: means over {cases}, the same for all; of each case the mean over its labels. The ellipse in the box "
+        "never looks at the image.",
     ]
     references = [row for row in measured if row.is_reference]
     if len(references) > 1:
-        differ = [f"{row.candidate.encoder} and {row.unlike} differ" for row in references if row.unlike]
-        notes.append(f"Encoders in fp32, tested case by case on DSC: {'; '.join(differ) or NOT_SHOWN}.")
+        differ = [f"{row.candidate.encoder} and {row.unlike}" for row in references if row.unlike]
+        notes.append(f"DSC of the encoders in fp32, tested over cases: {'; '.join(differ) or NOT_SHOWN}.")
     if any(row.worst_set for row in measured):
         notes.append(WORST_NOTE)
     return (*notes, f"Weights: {weights}.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,11 +21,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import nn
 
-from zoo import cache, graphs
+from zoo import cache, onnx_export
 from zoo.backends import Backend, Prompts, alike_here, check_backend, create_backend, runnable_here
 from zoo.backends.graphs import GRAPHS, openvino_runtime
 from zoo.errors import InputError
-from zoo.graphs import Graph, onnx_file, write_onnx
+from zoo.onnx_export import Graph, onnx_file, write_onnx
 from zoo.registry import create_sam
 from zoo.sam.model import Sam
 
@@ -220,7 +222,7 @@ def test_equal_weights_for_another_size_have_graphs_of_their_own(
 ) -> None:
     """Size and prompt frame are constants of the graphs, which no weight and no layer tells."""
     monkeypatch.setenv(cache.FOLDER_VARIABLE, str(tmp_path))
-    monkeypatch.setattr(graphs, "write_onnx", lambda graph, path: path.touch())
+    monkeypatch.setattr(onnx_export, "write_onnx", lambda graph, path: path.touch())
     larger = create_sam("timm:mobilenetv4_conv_small@128")
     for name in GRAPHS:
         assert onnx_file(sam, name) == onnx_file(create_sam(ENCODER), name) != onnx_file(larger, name)
@@ -236,7 +238,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("home", ["a read-only one", "none"])
-def test_without_a_home_to_write_to_graphs_are_kept_for_the_process(
+def test_without_a_home_to_write_to_graphs_are_kept_for_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As in a container, whose user may be a mere number."""
@@ -245,20 +247,39 @@ def test_without_a_home_to_write_to_graphs_are_kept_for_the_process(
     def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.delenv(cache.FOLDER_VARIABLE)
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, "")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", no_home if home == "none" else lambda: tmp_path / "file")
-    cache._own_folder.cache_clear()
-    try:
-        module = nn.Linear(2, 2)
-        path = cache.cached_file("encoder.onnx", module, Path.touch)
-        assert path.is_file()
-        assert path == cache.cached_file("encoder.onnx", module, Path.touch)
-        assert cache.cached_folder("openvino").is_dir()
-        (told,) = [record.message for record in caplog.records]
-        assert "each process, unless REPMEDSAM_CACHE names a folder" in told
-    finally:
-        cache._own_folder.cache_clear()
+    module = nn.Linear(2, 2)
+    path = cache.cached_file("encoder.onnx", module, Path.touch)
+    assert path.is_file()
+    assert path == cache.cached_file("encoder.onnx", module, Path.touch)
+    assert cache.cached_folder("openvino").parent == path.parent
+    assert os.environ[cache.FOLDER_VARIABLE] == str(path.parent), "processes that this one starts use it, too"
+    (told,) = [record.message for record in caplog.records]
+    assert "unless REPMEDSAM_CACHE names a folder" in told
+
+
+def test_a_filled_cache_that_cannot_be_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    module = nn.Linear(2, 2)
+    path = cache.cached_file("encoder.onnx", module, Path.touch)
+
+    def refuse(folder: Path) -> None:
+        raise InputError(folder, "no right to write", "another")
+
+    monkeypatch.setattr(cache, "check_folder", refuse)
+    assert cache.cached_file("encoder.onnx", module, Path.touch) == path
+
+
+def test_a_full_cache_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(tmp_path))
+    with pytest.raises(InputError, match=r"encoder-\w+.onnx: found no room .*; REPMEDSAM_CACHE may name another"):
+        cache.cached_file("encoder.onnx", nn.Linear(2, 2), full)
 
 
 def test_precisions_that_the_machine_lacks(sam: Sam, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,7 @@ from bench.candidate import Candidate, Recipe
 from bench.cold import MARK, cold_request, run_cold_pass
 from bench.cost import count_macs, count_parameters
 from bench.latency import PARTS, start_parts, warm_up
-from bench.machine import _brand, describe_machine, git_state, package_versions, peak_rss_mib
+from bench.machine import describe_machine, git_state, package_versions, peak_rss_mib
 from bench.progress import TerminalProgress
 from bench.record import MEASUREMENTS, read_records
 from bench.runner import Settings, Sweep, describe_case
@@ -113,9 +112,9 @@ def test_macs_of_one_family_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> N
     said = SimpleNamespace(stdout="Apple M3\n")
     monkeypatch.setattr("bench.machine.platform.system", lambda: "Darwin")
     monkeypatch.setattr("bench.machine.subprocess.run", lambda *_, **__: said)
-    assert _brand() == "Apple M3"
-    monkeypatch.undo()
-    assert _brand() == "" or sys.platform == "darwin"
+    monkeypatch.setattr("bench.machine._first_cpu", lambda text: {})
+    monkeypatch.setattr("bench.machine._gpu", lambda: None)
+    assert describe_machine.__wrapped__()["cpu"] == "Apple M3"
 
 
 def test_accuracy_of_the_labels_themselves_is_one() -> None:

@@ -17,7 +17,7 @@ from zoo.backends import create_backend, runnable_here, torch_cuda
 from zoo.backends.graphs import onnx_cuda
 from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.errors import InputError
-from zoo.graphs import onnx_file
+from zoo.onnx_export import onnx_file
 from zoo.sam.model import Sam
 
 

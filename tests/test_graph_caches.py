@@ -7,6 +7,8 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,10 +21,11 @@ from bench.candidate import Candidate
 from compress import quantize_run
 from compress.quantize_run import Options, quantise_candidate
 from zoo import cache
+from zoo.backends.graphs import openvino_runtime
 from zoo.backends.graphs.openvino_runtime import load_compiled
 from zoo.data.cases import find_cases
 from zoo.errors import InputError
-from zoo.graphs import Graph, write_onnx
+from zoo.onnx_export import Graph, write_onnx
 
 PLUGIN = """
 from torch import nn
@@ -91,6 +94,24 @@ def test_openvino_tells_graphs_of_one_path_size_and_time_apart(tmp_path: Path, m
         found = load_compiled(live, "fp32", 2)({"image": image})[0]
         np.testing.assert_allclose(found[:, 0], factor * image.sum(1), rtol=1e-4)
     assert len(sizes) == 1
+
+
+def test_openvino_does_without_a_cache_that_it_cannot_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It does not say that a disk is full, but misses what it has written, as if the graph were at fault."""
+    core = openvino_runtime._core()
+
+    def compile_model(path: str, device: str, settings: dict[str, Any]) -> object:
+        if settings["CACHE_DIR"]:
+            raise RuntimeError("Check 'std::filesystem::exists(blob)' failed")
+        return core.compile_model(path, device, settings)
+
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(openvino_runtime, "_core", lambda: SimpleNamespace(compile_model=compile_model))
+    path, image = graph_that_multiplies(tmp_path / "graph.onnx", 2.0), smooth_image(64)
+    np.testing.assert_allclose(load_compiled(path, "fp32", 1)({"image": image})[0][:, 0], 2 * image.sum(1), rtol=1e-4)
+    assert "OpenVINO cannot use it" in caplog.text
 
 
 def test_quantize_refuses_a_float_graph_that_is_not_the_models(

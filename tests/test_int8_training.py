@@ -24,7 +24,7 @@ from compress.training.finetune import training_geometry
 from compress.training.int8 import Int8Conv2d, round_input, round_weight, simulate_int8
 from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.data.dataset import PairedImages, SyntheticImages
-from zoo.graphs import Graph, write_onnx
+from zoo.onnx_export import Graph, write_onnx
 from zoo.registry import create_sam
 from zoo.weights import read_checkpoint
 

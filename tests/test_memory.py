@@ -98,5 +98,5 @@ def test_as_many_processes_as_the_memory_that_each_may_take_leaves_room_for(
     limit_gib: int, jobs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=5 * 2**30))
-    monkeypatch.setattr("bench.machine.describe_machine", lambda: {"cores": 8})
+    monkeypatch.setattr("compress.segment_command.usable_cores", lambda: 8)
     assert _default_jobs(10, 1, limit_gib * 2**30) == jobs

@@ -18,7 +18,7 @@ from compress.quantize import Gate, quantise_within
 from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.backends.graphs.openvino_runtime import load_compiled
 from zoo.encoders.repvit import SqueezeExcite
-from zoo.graphs import Graph, write_onnx
+from zoo.onnx_export import Graph, write_onnx
 
 INPUTS = [smooth_image(64, seed=seed) for seed in range(3)]
 

@@ -33,7 +33,7 @@ from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.backends.graphs.openvino_runtime import load_compiled
 from zoo.data.cases import CaseSource, find_cases
 from zoo.errors import InputError
-from zoo.graphs import Graph, write_onnx
+from zoo.onnx_export import Graph, write_onnx
 
 INPUTS = [smooth_image(64, seed=seed) for seed in range(3)]
 

@@ -100,7 +100,7 @@ def test_a_candidates_folder_may_move(tmp_path: Path, exported: Path) -> None:
     assert "1 of 1 were in" in result.output
 
 
-def test_a_cluster_uses_the_cores_of_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_uses_the_cores_of_its_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And none of the machine's that asks for it, which may be a small one."""
     threads: list[int] = []
 
@@ -110,8 +110,12 @@ def test_a_cluster_uses_the_cores_of_its_workers(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(compress.deploy, "open_backend", note_threads)
     monkeypatch.setattr(compress.deploy, "usable_cores", lambda: 48)
-    for asked in (compress.deploy.ALL_CORES, 3):
-        compress.deploy.OpenBackend(Recipe("repvit", "random:0", threads=asked))()
+    monkeypatch.setattr("zoo.segment_run.segment_all", lambda run, *_: bool(run.open_backend()) - 1)
+    cluster = ("--executor", "dask", "--scheduler", "tcp://10.0.0.1:8786")
+    for more in ((), ("--threads", "3")):
+        words = ["segment", "--encoder", "repvit", "--weights", "random:0", "-i", str(write_image(tmp_path)), *cluster]
+        done = CliRunner().invoke(main, [*words, "-o", str(tmp_path / "out"), *more])
+        assert done.exit_code == 0, done.output
     assert threads == [48, 3]
 
 

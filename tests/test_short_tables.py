@@ -113,7 +113,7 @@ def test_labels_of_volumes_are_counted_where_the_slowest_was_not_scored_on_them(
     book.parts(FLOAT, [0.4] * 6)
     for case in (SKIN, HIP):
         book.scores(FLOAT, [0.9], case)
-    assert "DSC: means over 2 images (2 labels) and 1 volumes (1 labels), the same for all" in book.report()
+    assert "DSC: means over 2 images of 2 labels and 1 volume of 1 label, the same for all" in book.report()
 
 
 def test_a_picture_of_many_labels_is_one_case(book: Book) -> None:
@@ -124,17 +124,28 @@ def test_a_picture_of_many_labels_is_one_case(book: Book) -> None:
         book.scores(who, [0.5], HIP)
     report = book.report()
     assert [row["DSC, images"] for row in rows_of(report, TRADEOFF)[1:]] == ["0.700", "0.650"]
-    assert "DSC: means over 2 images (101 labels)," in report
+    assert "DSC: means over 2 images of 101 labels," in report
 
 
-@pytest.mark.parametrize(("gain", "told"), [(0.1, "repvit and tinyvit (images) differ"), (0.0, "no difference shown")])
+@pytest.mark.parametrize(("gain", "told"), [(0.1, "repvit and tinyvit (images: differ)"), (0.0, "no difference shown")])
 def test_encoders_are_told_apart_by_their_cases_alone(book: Book, gain: float, told: str) -> None:
     for who, more in ((candidate("tinyvit", trained=True), 0.0), (FLOAT, gain)):
         book.parts(who, [0.4] * 6)
         for number in range(8):
             name = f"case{number}"
             book.scores(who, [0.5 + more + number / 100], {**SKIN, "case_id": name, "sha256": name})
-    assert f"Encoders in fp32, tested case by case on DSC: {told}." in book.report()
+    assert f"DSC of the encoders in fp32, tested over cases: {told}." in book.report()
+
+
+def test_a_case_of_many_labels_decides_nothing_alone(book: Book) -> None:
+    """Of a hundred labels in one case of eight, all gains, and one loss each in the others."""
+    for who, many_gain, loss in ((candidate("tinyvit", trained=True), 0.0, 0.0), (FLOAT, 0.01, 0.1)):
+        book.parts(who, [0.4] * 6)
+        for number in range(8):
+            name, many = f"case{number}", number == 0
+            dsc = 0.5 + (many_gain if many else -loss * (1 + number / 100))
+            book.scores(who, [dsc] * (100 if many else 1), {**SKIN, "case_id": name, "sha256": name})
+    assert "tested over cases: repvit and tinyvit (images: differ)." in book.report()
 
 
 def test_what_another_run_timed_is_marked(book: Book) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import atexit
 import hashlib
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
 from zoo.errors import InputError
@@ -28,34 +29,38 @@ PACKAGES = ("torch", "timm", "onnx", "onnxscript")
 
 
 def cache_folder() -> Path:
-    """`$REPMEDSAM_CACHE`, or `rep-medsam` in the user's cache folder; a temporary one where nobody can write there.
-
-    Raises:
-        InputError: there is no place for a temporary one either.
-    """
+    """`$REPMEDSAM_CACHE`, or `rep-medsam` in the user's cache folder; a temporary one for a user without a home."""
     if folder := os.environ.get(FOLDER_VARIABLE):
         return Path(folder)
-    return _own_folder(os.environ.get("XDG_CACHE_HOME"))
-
-
-@cache
-def _own_folder(caches: str | None) -> Path:
-    """Of a container's user the home folder may be read-only, or unknown."""
     try:
-        folder = Path(caches or Path.home() / ".cache") / "rep-medsam"
-        check_folder(folder)
-    except (InputError, RuntimeError) as error:
-        note(f"{error}; what is kept there is made anew by each process, unless {FOLDER_VARIABLE} names a folder")
-        return _temporary_folder()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rep-medsam"
+    except RuntimeError as error:
+        return _temporary_folder(error)
+
+
+def _to_write_to() -> Path:
+    """The cache's folder, or a temporary one where the user's own cannot be written: a container's may be read-only."""
+    folder = cache_folder()
+    if not os.environ.get(FOLDER_VARIABLE):
+        try:
+            check_folder(folder)
+        except InputError as error:
+            return _temporary_folder(error)
     return folder
 
 
-def _temporary_folder() -> Path:
-    """Of this process, at whose end it is removed."""
+def _temporary_folder(reason: Exception) -> Path:
+    """Of this process and those that it starts, removed at its end.
+
+    Raises:
+        InputError: there is no place for one.
+    """
+    note(f"{reason}; graphs are made anew for this run, unless {FOLDER_VARIABLE} names a folder")
     with writing(Path(FOLDER_VARIABLE), expected=EXPECTED):
-        folder = TemporaryDirectory(prefix="rep-medsam.")
-    atexit.register(folder.cleanup)
-    return Path(folder.name)
+        folder = mkdtemp(prefix="rep-medsam.")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ[FOLDER_VARIABLE] = folder
+    return Path(folder)
 
 
 def cached_folder(name: str) -> Path:
@@ -64,7 +69,7 @@ def cached_folder(name: str) -> Path:
     Raises:
         InputError: the cache cannot be written.
     """
-    path = cache_folder() / name
+    path = _to_write_to() / name
     with writing(path, expected=EXPECTED):
         path.mkdir(parents=True, exist_ok=True)
     return path
@@ -88,6 +93,7 @@ def cached_file(name: str, module: nn.Module, make: Callable[[Path], None], *fac
         digest.update(value.detach().contiguous().numpy().tobytes())
     path = cache_folder() / f"{Path(name).stem}-{digest.hexdigest()[:20]}{Path(name).suffix}"
     if not path.is_file():
+        path = _to_write_to() / path.name
         with whole_file(path, expected=EXPECTED) as part:
             make(part)
     return path

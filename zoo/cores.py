@@ -1,4 +1,4 @@
-"""How many CPUs this process may use: fewer than there are under `taskset`, a scheduler or in a container."""
+"""How many CPUs this process may use: fewer than there are under `taskset`, SLURM or `docker --cpuset-cpus`."""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -101,93 +102,146 @@ def fit(
         **{key: value for key, value in _plain(asdict(config)).items() if key not in FREE_SETTINGS},
         **_plain(dict(origin or {})),
     }
-    freeze(sam, config.freeze)
-    average, average_sam = copied(task, sam)
-    average.requires_grad_(False).eval()
-    optimizer: Any = create_optimizer(task, config.optimizer, config.lr, config.weight_decay)
-    model, optimizer = fabric.setup(task, optimizer)
-    average.to(fabric.device)
-    progress = Progress()
-    # Only now, as the optimiser's state is loaded to where the weights are.
-    if (out / LAST).exists():
-        progress = load_state(out / LAST, average_sam, sam, optimizer, identity)
-        listen("note", {"text": f"going on from step {progress.step} of {out / LAST}"})
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-    by_first(fabric, lambda: cut_log(out / LOG, progress))
-
-    def save() -> None:
-        by_first(fabric, lambda: save_state(out / LAST, average_sam, sam, optimizer, progress, identity))
-
-    def write_log(kind: str, numbers: dict[str, Any]) -> None:
-        with writing(out / LOG), (out / LOG).open("a") as lines:
-            lines.write(json.dumps({"kind": kind, "step": progress.step, **numbers}) + "\n")
-        listen(kind, {"step": progress.step, **numbers})
-
-    def goes_on() -> bool:
-        stale = config.patience and progress.stale >= config.patience
-        return progress.step < config.step_limit and used < 1 and not stale
-
-    def is_due() -> bool:
-        last = progress.step == config.step_limit or used >= 1
-        return progress.validated < progress.step and (progress.step % config.validate_every == 0 or last)
-
-    stopped, waits = False, Waits(config.workers)
-    begun, used = time.monotonic() - progress.trained_s, time_used(config, progress.trained_s)
-    with stream_batches(dataset, config, progress.step, fabric) as stream, Stop() as stop:
-        by_first(fabric, lambda: listen("begun", {"step": progress.step}))
+    run = _Run(task, sam, config, out, fabric, listen, identity, variant)
+    with stream_batches(dataset, config, run.progress.step, fabric) as stream, Stop() as stop:
+        run.begin()
         while True:
-            if is_due():
-                save()  # the steps outlive a validation that fails, for which a resumed run begins with it
-                # BatchNorm's statistics differ between processes: the first one's scores decide for all of them.
-                scores: dict[str, float] = fabric.broadcast(by_first(fabric, lambda: validate(average)) or {})
-                by_first(fabric, partial(write_log, "validation", scores))
-                progress.validated = progress.step
-                if _is_better(progress, next(iter(scores.values())), config):
-                    training = {**identity, "step": progress.step, **scores}
-                    by_first(fabric, partial(save_best, out / BEST, average_sam, sam.spec, variant, training))
-                save()
-            if not goes_on() or (stopped := bool(highest(fabric, stop.asked))):
+            if run.is_due():
+                run.validate(validate)
+            if not run.goes_on():
                 break
-            rate = learning_rate(config, progress.step, progress.plateau_factor, used)
-            start = time.perf_counter()
-            # All parts first, as computing one moves BatchNorm's statistics: if one cannot be had, nothing may change.
-            parts, error = draw_parts(stream, config.accumulate)
-            data_s = time.perf_counter() - start
-            if highest(fabric, error is not None):
-                if progress.step:
-                    save()
-                raise error or InputError("--data", "what another process could not use", "see its own message")
-            numbers = take_step(fabric, model, sam, optimizer, parts, config, progress, rate)
-            progress.trained_s = time.monotonic() - begun
-            step_s = time.perf_counter() - start
-            numbers |= {"data_s": data_s, "step_s": step_s, "trained_s": progress.trained_s}
-            by_first(fabric, partial(write_log, "step", numbers))
-            if told := waits.after(data_s, step_s):
-                listen("note", {"text": told})
-            if config.minutes:
-                used = highest(fabric, time_used(config, progress.trained_s))
-            if config.ema_decay:
-                update_average(average_sam, sam, config.ema_decay, progress.step)
-            else:
-                average_sam.load_state_dict(sam.state_dict())
-        if stopped:
-            save()
-            listen("note", {"text": f"stopped at step {progress.step}; the same command goes on from there"})
-            raise KeyboardInterrupt
-    listen("note", {"text": _why_it_ended(progress, config, used)})
-    return progress
+            if highest(fabric, stop.asked):
+                run.save()
+                listen("note", {"text": f"stopped at step {run.progress.step}; the same command goes on from there"})
+                raise KeyboardInterrupt
+            run.step(stream)
+    listen("note", {"text": run.why_it_ended()})
+    return run.progress
 
 
-def _why_it_ended(progress: Progress, config: TrainConfig, used: float) -> str:
-    """Which limit a run has reached."""
-    if progress.step >= config.step_limit:
-        left = f", in {progress.trained_s / 60:.1f} of {config.minutes:g} minutes" if config.minutes else ""
-        return f"ended: all {config.steps} steps are done{left}"
-    if used >= 1:
-        of = f" of {config.steps}" if config.steps else ""
-        return f"ended: {config.minutes:g} minutes are over, {progress.step}{of} steps are done"
-    return f"stopped early: no gain in {progress.stale} validations"
+class _Run:
+    """A run between its steps: what is trained, its average, how far it is, and the folder that keeps it.
+
+    Args:
+        identity: what must be the same to go on.
+
+    For the others see `fit`.
+    """
+
+    def __init__(
+        self,
+        task: nn.Module,
+        sam: Sam,
+        config: TrainConfig,
+        out: Path,
+        fabric: Fabric,
+        listen: Listener,
+        identity: dict[str, Any],
+        variant: str,
+    ) -> None:
+        self.sam, self.config, self.out, self.fabric, self.listen = sam, config, out, fabric, listen
+        self.identity, self.variant = identity, variant
+        freeze(sam, config.freeze)
+        self.average, self.average_sam = copied(task, sam)
+        self.average.requires_grad_(False).eval()
+        optimizer = create_optimizer(task, config.optimizer, config.lr, config.weight_decay)
+        self.model, self.optimizer = fabric.setup(task, optimizer)
+        self.average.to(fabric.device)
+        self.progress = Progress()
+        # Only now, as the optimiser's state is loaded to where the weights are.
+        if (out / LAST).exists():
+            self.progress = load_state(out / LAST, self.average_sam, sam, self.optimizer, identity)
+            listen("note", {"text": f"going on from step {self.progress.step} of {out / LAST}"})
+        self.waits, self.used = Waits(config.workers), time_used(config, self.progress.trained_s)
+        self.begun = time.monotonic() - self.progress.trained_s
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+        by_first(fabric, lambda: cut_log(out / LOG, self.progress))
+
+    def begin(self) -> None:
+        """Says that it does: nothing can be refused any more."""
+        by_first(self.fabric, lambda: self.listen("begun", {"step": self.progress.step}))
+
+    def goes_on(self) -> bool:
+        """Whether no limit is reached."""
+        stale = self.config.patience and self.progress.stale >= self.config.patience
+        return self.progress.step < self.config.step_limit and self.used < 1 and not stale
+
+    def is_due(self) -> bool:
+        """Whether a validation is."""
+        step = self.progress.step
+        last = step == self.config.step_limit or self.used >= 1
+        return self.progress.validated < step and (step % self.config.validate_every == 0 or last)
+
+    def validate(self, scores_of: Validation) -> None:
+        """Validates, and keeps the weights if they are the best so far."""
+        self.save()  # the steps outlive a validation that fails, for which a resumed run begins with it
+        # BatchNorm's statistics differ between processes: the first one's scores decide for all of them.
+        scores: dict[str, float] = self.fabric.broadcast(by_first(self.fabric, lambda: scores_of(self.average)) or {})
+        by_first(self.fabric, lambda: self._write_log("validation", scores))
+        self.progress.validated = self.progress.step
+        if _is_better(self.progress, next(iter(scores.values())), self.config):
+            training = {**self.identity, "step": self.progress.step, **scores}
+            what = partial(save_best, self.out / BEST, self.average_sam, self.sam.spec, self.variant, training)
+            by_first(self.fabric, what)
+        self.save()
+
+    def step(self, stream: Iterator[dict[str, Tensor]]) -> None:
+        """One step on the next batch.
+
+        Raises:
+            InputError: as `fit`.
+        """
+        rate = learning_rate(self.config, self.progress.step, self.progress.plateau_factor, self.used)
+        start = time.perf_counter()
+        # All parts first, as computing one moves BatchNorm's statistics: if one cannot be had, nothing may change.
+        parts, error = draw_parts(stream, self.config.accumulate)
+        data_s = time.perf_counter() - start
+        if highest(self.fabric, error is not None):
+            if self.progress.step:
+                self.save()
+            raise error or InputError("--data", "what another process could not use", "see its own message")
+        numbers = take_step(self.fabric, self.model, self.sam, self.optimizer, parts, self.config, self.progress, rate)
+        self.progress.trained_s = time.monotonic() - self.begun
+        step_s = time.perf_counter() - start
+        if self.config.minutes:
+            self.used = highest(self.fabric, time_used(self.config, self.progress.trained_s))
+        if self.config.ema_decay:
+            update_average(self.average_sam, self.sam, self.config.ema_decay, self.progress.step)
+        else:
+            self.average_sam.load_state_dict(self.sam.state_dict())
+        numbers |= {"data_s": data_s, "step_s": step_s, "trained_s": self.progress.trained_s}
+        try:
+            by_first(self.fabric, lambda: self._write_log("step", numbers))
+        except Exception:
+            # A log that cannot be written is no reason to lose the steps; on a full disk nothing can be saved either.
+            # Whatever it is: other processes hear of the first one's failure as another error, and save, too.
+            with suppress(Exception):
+                self.save()
+            raise
+        if told := self.waits.after(data_s, step_s):
+            self.listen("note", {"text": told})
+
+    def save(self) -> None:
+        """Writes the checkpoint that a run goes on from."""
+        what = (self.average_sam, self.sam, self.optimizer, self.progress, self.identity)
+        by_first(self.fabric, lambda: save_state(self.out / LAST, *what))
+
+    def _write_log(self, kind: str, numbers: dict[str, Any]) -> None:
+        with writing(self.out / LOG), (self.out / LOG).open("a") as lines:
+            lines.write(json.dumps({"kind": kind, "step": self.progress.step, **numbers}) + "\n")
+        self.listen(kind, {"step": self.progress.step, **numbers})
+
+    def why_it_ended(self) -> str:
+        """Which limit the run has reached."""
+        progress, config = self.progress, self.config
+        if progress.step >= config.step_limit:
+            left = f", in {progress.trained_s / 60:.1f} of {config.minutes:g} minutes" if config.minutes else ""
+            return f"ended: all {config.steps} steps are done{left}"
+        if self.used >= 1:
+            of = f" of {config.steps}" if config.steps else ""
+            return f"ended: {config.minutes:g} minutes are over, {progress.step}{of} steps are done"
+        return f"stopped early: no gain in {progress.stale} validations"
 
 
 def _is_better(progress: Progress, score: float, config: TrainConfig) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -148,6 +149,8 @@ class _Teller:
                 tell(tracker)
             except Exception as error:
                 self.trackers.remove(tracker)
+                with suppress(Exception):
+                    tracker.close(failed=True)
                 self.console.print(f"{type(tracker).__name__} is told no more: {error}", markup=False)
 
     def listen(self, kind: str, what: dict[str, Any]) -> None:

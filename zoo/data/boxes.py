@@ -226,7 +226,8 @@ def _csv_rows(text: str) -> Iterator[_Row]:
         if len(cells) != len(headings):
             raise ValueError(f"row {number} of {len(cells)} cells under {len(headings)} headings")
         row = dict(zip(headings, cells, strict=True))
-        if bad := [f"{name} {row[name]!r}" for name in columns if not _is_number(row[name])]:
+        numbers = [*columns, *(["label"] if row.get("label") else [])]
+        if bad := [f"{name} {row[name]!r}" for name in numbers if not _is_number(row[name])]:
             raise ValueError(f"row {number} with {', '.join(bad)}")
         label, case = row.get("label"), row.get("case")  # an empty cell says nothing
         yield _Row([float(row[c]) for c in columns], float(label) if label else None, case or None)

@@ -97,7 +97,6 @@ def prepare_all(
     """
     refuse_collisions(sources, kind)
     check_writable(out / PREPARE_LEDGER)
-    out.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(out / PREPARE_LEDGER)
     held = {source: _held(ledger, source, out, preparation, kind) for source in sources}
     yield from (outcome for outcome in held.values() if outcome is not None)

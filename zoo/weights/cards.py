@@ -141,7 +141,7 @@ def write_pin(name: str, pin: Pin, folder: Path | None = None) -> None:
         InputError: it cannot be written.
     """
     path = (folder or checkpoints_folder()) / LOCK_FILE
-    with writing(path):
+    with writing(path, (OSError, portalocker.LockException)):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Another process may be pinning, too.
         with (

@@ -51,7 +51,8 @@ def pull(card: WeightCard, source: str | None = None, progress: Progress = lambd
 
     Raises:
         InputError: no network, a refused or broken transfer, another hash than the pinned one, or not this model's
-            weights. Nothing is put in place then; a broken transfer is resumed by the next call.
+            weights. Nothing is put in place then; a broken transfer is resumed by the next call. Or a pin that cannot
+            be written, of a file that is in its place.
     """
     if card.path.is_file() and source is None:
         _pin(card, _checked(card, card.path), "found in place")

@@ -25,7 +25,7 @@ from zoo.windows import logits_of, positions_in
 if TYPE_CHECKING:
     from zoo.sam.model import Sam
 
-#: Names of a model's graphs, see `zoo.graphs`.
+#: Names of a model's graphs, which `zoo.onnx_export` makes.
 GraphName = Literal["encoder", "boxes", "windows", "masks", "fovea", "fovea_masks", "prompts"]
 GRAPHS: tuple[GraphName, ...] = get_args(GraphName)
 #: The graph that takes masks beside the boxes of another.
@@ -99,7 +99,7 @@ class ExportedOnDemand:
 
     def path(self, name: GraphName) -> Path:
         """The file of one graph, in the cache folder."""
-        from zoo.graphs import onnx_file
+        from zoo.onnx_export import onnx_file
 
         return self.encoder_graph if name == "encoder" and self.encoder_graph else onnx_file(self.sam, name)
 

@@ -14,6 +14,7 @@ from zoo.backends import Floats, register_backend
 from zoo.backends.graphs import GraphBackend, GraphFiles, Run, refusal
 from zoo.cache import cached_folder
 from zoo.files import sha256_of
+from zoo.notes import note
 
 if TYPE_CHECKING:
     import openvino
@@ -71,7 +72,7 @@ def load_compiled(path: Path, precision: str, threads: int) -> Run:
     import openvino
 
     try:
-        compiled = _core().compile_model(str(path), "CPU", settings)
+        compiled = _compiled(path, settings)
     except RuntimeError as error:
         raise refusal(path, f"OpenVINO {openvino.__version__}", error) from error
 
@@ -80,3 +81,14 @@ def load_compiled(path: Path, precision: str, threads: int) -> Run:
         return [np.array(value, np.float32) for value in compiled(dict(inputs), share_outputs=True).values()]
 
     return run
+
+
+def _compiled(path: Path, settings: dict[str, Any]) -> Any:
+    """With the cache if it can be: where it is full OpenVINO does not write to it, and then misses what it wrote."""
+    try:
+        return _core().compile_model(str(path), "CPU", settings)
+    except RuntimeError as error:
+        compiled = _core().compile_model(str(path), "CPU", {**settings, "CACHE_DIR": ""})
+        reason = " ".join(str(error).split())[:200]
+        note(f"{settings['CACHE_DIR']}: OpenVINO cannot use it, and compiles graphs anew in each process ({reason})")
+        return compiled

@@ -23,7 +23,6 @@ from torch.export import Dim
 from zoo.backends.graphs import GraphName
 from zoo.cache import cached_file
 from zoo.errors import InputError
-from zoo.files import whole_file
 from zoo.fovea import CELLS, fovea_of
 from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE
 from zoo.sam.fast_decoder import FastDecoder
@@ -189,8 +188,7 @@ def write_onnx(graph: Graph, path: Path) -> None:
         raise InputError(f"graph {graph.name}", found, expected) from error
     if program is None:
         raise RuntimeError(f"torch.onnx.export gave no program for the graph {graph.name}")
-    with whole_file(path) as part:
-        program.save(part, external_data=False)
+    program.save(path, external_data=False)
 
 
 @contextmanager
