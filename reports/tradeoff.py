@@ -133,17 +133,17 @@ def _rows_of_run(records: Sequence[Reading]) -> list[TradeoffRow]:
 
 def _compared(rows: Sequence[TradeoffRow], shared: Sequence[Scored]) -> list[TradeoffRow]:
     """With what the references differ from each other, tested over cases."""
-    dsc: dict[Candidate, dict[LabelKey, float]] = {}
+    scores: dict[Candidate, dict[LabelKey, float]] = {}
     for one in shared:
         finite = {key: dsc for key, (dsc, _) in one.scores.items() if math.isfinite(dsc)}
-        dsc.setdefault(one.candidate, {}).update(finite)
+        scores.setdefault(one.candidate, {}).update(finite)
     references = [row.candidate for row in rows if row.is_reference]
 
     def verdict(one: Candidate, other: Candidate, *, volumes: bool) -> str:
         by_case: dict[CaseInfo, list[float]] = {}
-        for key in dsc[one].keys() & dsc[other].keys():
+        for key in scores[one].keys() & scores[other].keys():
             if key[0].is_volume == volumes:
-                by_case.setdefault(key[0], []).append(dsc[one][key] - dsc[other][key])
+                by_case.setdefault(key[0], []).append(scores[one][key] - scores[other][key])
         # As the table's means: a case of many labels is one.
         means = {case: [fmean(differences)] for case, differences in by_case.items()}
         found = difference(means).verdict(SHOWN, SHOWN) if means else NOT_SHOWN
@@ -163,7 +163,7 @@ def _floor(everything: Sequence[AccuracyRow]) -> TradeoffRow:
 
 def _scored(row: TradeoffRow, everything: Sequence[AccuracyRow]) -> TradeoffRow:
     """With its accuracy."""
-    for one in everything:
+    for one in reversed(everything):  # of several tolerances the first stays
         if one.candidate == row.candidate and one.dims == "2D":
             row = replace(row, images=one.dsc_by_case, image_labels=one.dsc.n)
         elif one.candidate == row.candidate:

@@ -78,6 +78,7 @@ def test_weights_keep_their_names_and_values() -> None:
     assert all(torch.equal(simulated[name], folded[name]) for name in folded)
 
 
+@pytest.mark.slow
 def test_a_student_learns_to_bear_the_rounding() -> None:
     """The student is its teacher, but for the rounding, and gives better embeddings for having been trained with it."""
     teacher = create_sam(ENCODER, "random:1")

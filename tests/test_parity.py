@@ -85,7 +85,11 @@ def embedding_of(encoder: str, model: str) -> Tensor:
     return moved.float()
 
 
-@pytest.fixture(params=MODELS, ids=[encoder for encoder, _ in MODELS])
+#: RepViT-M2.3 at 1024 px takes 20 s.
+SLOW = ("repvit_sam",)
+
+
+@pytest.fixture(params=[pytest.param(m, id=m[0], marks=pytest.mark.slow if m[0] in SLOW else ()) for m in MODELS])
 def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
     return request.param
 

@@ -283,6 +283,7 @@ def test_quantize_then_bench(tmp_path: Path) -> None:
     assert {record["candidate"]["precision"] for record in found if "precision" in record["candidate"]} == {"int8"}
 
 
+@pytest.mark.slow
 def test_quantize_scores_images_and_volumes_apart(candidate: Candidate, tmp_path: Path) -> None:
     weights, folder = tmp_path / "weights.safetensors", tmp_path / "int8"
     save_file(candidate.sam.state_dict(), weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -142,6 +143,16 @@ def test_a_single_case_goes_to_the_cluster_too(
     result = CliRunner().invoke(main, words(one, exported, tmp_path, *options))
     assert result.exit_code == 0, result.output
     assert_same(segmentations(tmp_path), {one.name: expected[one.name]})
+
+
+def test_a_candidates_folder_may_move(inputs: Path, exported: Path, tmp_path: Path) -> None:
+    """What was made of it is known by its weights, not by its path."""
+    one = next(iter(inputs.glob("*.npz")))
+    for name in ("here", "there"):
+        folder = shutil.copytree(exported, tmp_path / name)
+        result = CliRunner().invoke(main, words(one, folder, tmp_path / "out"))
+        assert result.exit_code == 0, result.output
+    assert "1 of 1 were in" in result.output
 
 
 def test_jobs_are_none_of_a_clusters(inputs: Path, exported: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -88,16 +87,6 @@ def test_masks_of_other_weights_of_the_same_name_are_told_of(tmp_path: Path) -> 
     assert "1 of 1 were in" in run(image, "--weights", weights).output
     weights.write_bytes(b"those")
     assert_told(run(image, "--weights", weights), "found masks made by other settings")
-
-
-def test_a_candidates_folder_may_move(tmp_path: Path, exported: Path) -> None:
-    image = write_image(tmp_path)
-    for name in ("here", "there"):
-        folder = shutil.copytree(exported, tmp_path / name)
-        words = ["segment", "--candidate", str(folder), "--jobs", "1", "-i", str(image), "-o", str(tmp_path / "out")]
-        result = CliRunner().invoke(main, words)
-        assert result.exit_code == 0, result.output
-    assert "1 of 1 were in" in result.output
 
 
 def test_a_cluster_uses_the_cores_of_its_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
