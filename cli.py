@@ -210,15 +210,14 @@ def _scores(segs: Path, labels: str, rules: Any, tolerance_mm: float, workers: i
     from rich.progress import track
 
     from bench.score import find_pairs, score_pair, unsegmented
-    from zoo.errors import InputError
+    from zoo.errors import InputError, first_of
     from zoo.executors.local import LocalExecutor
 
     console = Console(stderr=True)
     pairs = find_pairs(segs, labels)
     done = LocalExecutor(workers).map(partial(score_pair, rules=rules, tolerance_mm=tolerance_mm), pairs)
     if missing := unsegmented(pairs, labels):
-        told = f"not scored, no segmentation in {segs}: {', '.join(missing[:10])}"
-        console.print(told + (f" and {len(missing) - 10} more" if len(missing) > 10 else ""), soft_wrap=True)
+        console.print(f"not scored, no segmentation in {segs}: {first_of(missing, 10)}", soft_wrap=True)
     scored: list[CaseScores] = []
     for pair, result in track(done, f"scoring {segs.resolve().name}", len(pairs), console=console, transient=True):
         if isinstance(result, Exception):

@@ -224,10 +224,13 @@ def segment(
 
 def _tell_no_series(sources: Sequence[CaseSource], most: int = 5) -> None:
     """Says of which sources there will be no DICOM segmentation."""
+    from zoo.errors import first_of
+
     others = [source.case_id for source in sources if source.image_path is None or not source.image_path.is_dir()]
     if others:
-        listed = ", ".join(others[:most]) + (f" and {len(others) - most} more" if len(others) > most else "")
-        click.echo(f"--dicom-seg: none of {listed}; it needs a DICOM series, a folder of slices", err=True)
+        click.echo(
+            f"--dicom-seg: none of {first_of(others, most)}; it needs a DICOM series, a folder of slices", err=True
+        )
 
 
 def _default_jobs(cases: int, threads: int, max_memory_bytes: int) -> int:

@@ -72,7 +72,7 @@ def report(
     gc.disable()
     paths = [file for path in records or (DEFAULT_RECORDS,) for file in record_files(path)]
     try:
-        with drawing_process() if out and figures else nullcontext() as pool:
+        with (drawing_process() if out and figures else None) or nullcontext() as pool:
             # Imported while that process gets ready.
             from reports.render import FORMATS, render_report, renew_page
 

@@ -49,10 +49,13 @@ class Picture:
         return f'<picture>{source}<img alt="{self.caption}" src="{self.light}"></picture>'
 
 
-def drawing_process() -> Executor:
-    """A process that gets ready to draw while records are read."""
-    pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-    pool.submit(_get_ready)
+def drawing_process() -> Executor | None:
+    """A process that gets ready to draw while records are read; None where there can be none, as without /dev/shm."""
+    try:
+        pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+        pool.submit(_get_ready)
+    except (OSError, ImportError):
+        return None
     return pool
 
 

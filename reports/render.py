@@ -93,22 +93,11 @@ def render_report(
     return text
 
 
-def readme_block(record_paths: Sequence[Path], *, baseline: str | None = None) -> str:
+def readme_block(reports: Sequence[MachineReport]) -> str:
     """The tables that a README shows: volumes and runtimes of the machine measured on last, and the zoo of each.
 
     Of the volumes those that several encoders were timed on, where there are any.
-
-    Args:
-        record_paths: as for `render_report`.
-        baseline: likewise.
-
-    Raises:
-        ValueError: likewise.
     """
-    return _short_tables(machine_reports(load_records(record_paths), baseline))
-
-
-def _short_tables(reports: Sequence[MachineReport]) -> str:
     last, *others = reports
     volumes = compared_rows([row for row in last.cases if row.case.is_volume])
     tables = [
@@ -164,7 +153,7 @@ def renew_page(path: Path, record_paths: Sequence[Path], *, baseline: str | None
         names = (block["names"] or "").split()
         reports = reports_of(block["files"])
         if not names:
-            return f"{block['begin']}\n{_short_tables(reports)}\n{block['end']}"
+            return f"{block['begin']}\n{readme_block(reports)}\n{block['end']}"
         tables = {"measured_on": lambda: _measured_on(reports[0])}
         tables |= {table.name: table.to_markdown for table in reports[0].tables}
         if unknown := [name for name in names if name not in tables]:

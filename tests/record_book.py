@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from bench.record import Record, append_record, record_key
-from reports.render import render_report
+from reports.load import load_records
+from reports.machine import machine_reports
+from reports.render import readme_block, render_report
 
 MACHINE = {"id": "m1", "cpu": "Test CPU", "cores": 2, "isa": ["avx2"], "memory_gib": 8, "os": "Linux x86_64"}
 FLOOR = {"encoder": "box ellipse"}
@@ -132,3 +135,8 @@ def rows_of(text: str, heading: str) -> list[dict[str, str]]:
     lines = text.split(f"# {heading}\n", 1)[1].split("\n#", 1)[0].splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split(" |")] for line in lines if line.startswith("|")]
     return [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
+
+
+def readme_of(paths: Sequence[Path]) -> str:
+    """What a README shows of some files of records."""
+    return readme_block(machine_reports(load_records(paths)))

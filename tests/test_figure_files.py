@@ -169,3 +169,18 @@ def test_figures_of_machines_have_their_own_files(book: Book) -> None:
     book.report(out)
     light = sorted(path.name for path in out.glob("*.png") if "dark" not in path.name)
     assert light == ["encoder_latency.png", "encoder_latency_m1.png"]
+
+
+def test_without_shared_memory_figures_are_drawn_here(
+    book: Book, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container without /dev/shm."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("reports.pictures.ProcessPoolExecutor", refuse)
+    book.parts(candidate("repvit"), [0.1, 0.2])
+    done = CliRunner().invoke(report, [str(book.path), "-o", str(tmp_path / "report")])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "report" / "encoder_latency.png").is_file()

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from record_book import REPVIT, TINYVIT, Book, protocol
+from record_book import REPVIT, TINYVIT, Book, protocol, readme_of
 
-from reports.render import readme_block, render_report
+from reports.render import render_report
 from reports.tables import csv_text, is_numeric, markdown_table, shown_columns, significant
 
 ROOT = Path(__file__).parent.parent
@@ -23,7 +23,7 @@ def test_readme_block_is_short(book: Book) -> None:
     book.parts(TINYVIT, [2.0])
     book.parts(REPVIT, [1.0])
     book.one_pass(REPVIT, 10.0, protocol("cached"))
-    text = readme_block([book.path])
+    text = readme_of([book.path])
     assert text.startswith("Measured on Test CPU (avx2), 2 cores, 8 GiB;")
     assert "2.00x (n=1)" in text
     assert "6.24 (2.66x)" in text
@@ -33,7 +33,7 @@ def test_readme_block_is_short(book: Book) -> None:
 def test_readme_block_is_of_the_machine_measured_on_last(book: Book) -> None:
     book.parts(REPVIT, [1.0], machine="m1", time_utc="2026-01-02T00:00:00.000+00:00")
     book.parts(REPVIT, [1.0], machine="m2", time_utc="2026-01-03T00:00:00.000+00:00")
-    text = readme_block([book.path])
+    text = readme_of([book.path])
     assert "machine `m2`" in text
     assert "m1" not in text
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from record_book import CT_0860, REPVIT, SKIN, TINYVIT, Book, candidate, protocol, rows_of
+from record_book import CT_0860, REPVIT, SKIN, TINYVIT, Book, candidate, protocol, readme_of, rows_of
 
 from bench.candidate import Recipe
 from reports.cases import PROCESS_NOTE
 from reports.provenance import describe_machine
 from reports.published import HEADING, read_published
-from reports.render import readme_block, render_report
+from reports.render import render_report
 
 ROOT = Path(__file__).parent.parent
 
@@ -226,7 +226,7 @@ def test_the_whole_process_of_a_cold_pass_has_a_column_where_it_was_timed(book: 
     assert (timed["cold (s), of it start-up"], timed["whole process (s)"]) == ("10.5, 4.00", "13.0")
     assert PROCESS_NOTE in text
     assert book.csv("cases_3d").process_s.dropna().tolist() == [13.0]
-    assert "whole process (s)" not in readme_block([book.path])
+    assert "whole process (s)" not in readme_of([book.path])
 
 
 def test_protocols_that_differ_in_an_option_are_told_apart(book: Book) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from record_book import Book, candidate, protocol
+from record_book import Book, candidate, protocol, readme_of
 
 from reports.cases import MAX_ROWS, main_rows
 from reports.load import load_records
 from reports.machine import machine_reports
-from reports.render import readme_block
 from reports.tables import markdown_table
 from reports.zoo import RUNTIME_COLUMNS, short_runtime_rows, short_zoo_rows
 
@@ -80,7 +79,7 @@ def test_runtimes_are_compared_with_the_same_encoder_in_torch(book: Book) -> Non
 
 
 def test_readme_shows_both_and_the_report_lists_them(book: Book, tmp_path: Path) -> None:
-    block = readme_block([book.path])
+    block = readme_of([book.path])
     assert "200 (openvino int8)" in block
     assert "3.00x" in block
     text = book.report(tmp_path / "report")
@@ -92,7 +91,7 @@ def test_records_without_a_licence_have_the_short_table(tmp_path: Path) -> None:
     book = Book(tmp_path / "records.jsonl")
     book.cost(TINYVIT)
     book.parts(TINYVIT, [1.5] * 8)
-    block = readme_block([book.path])
+    block = readme_of([book.path])
     assert "tinyvit" in block
     assert "licence" not in block
 

@@ -32,5 +32,15 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    listed = ", ".join(known[:MOST_NAMES]) + (f" and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else "")
-    return InputError(kind, f"unknown name {name!r}", f"{hint}one of: {listed}")
+    return InputError(kind, f"unknown name {name!r}", f"{hint}one of: {first_of(known, MOST_NAMES)}")
+
+
+def first_of(things: Iterable[object], most: int, separator: str = ", ") -> str:
+    """`a, b and 3 more`: things in a row, of many the first.
+
+    >>> first_of("abcde", 2)
+    'a, b and 3 more'
+    """
+    named = [str(thing) for thing in things]
+    more = f" and {len(named) - most} more" if len(named) > most else ""
+    return separator.join(named[:most]) + more

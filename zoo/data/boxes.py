@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from zoo.data.case import BOX_ORDER, validate_boxes
 from zoo.data.clicks import Click, check_clicks
 from zoo.data.scan import Scan, stem
-from zoo.errors import InputError
+from zoo.errors import InputError, first_of
 
 _EXPECTED = (
     'JSON: [[x0, y0, z0, x1, y1, z1], ...] or [{"label": 1, "box": [...]}, ...], there also "clicks": '
@@ -70,8 +70,7 @@ def read_boxes(path: Path, *names: str, image: Path | None = None) -> tuple[NDAr
         raise InputError(path, "boxes with and without a label", "a label for each, or for none")
     if not rows:
         named = list(dict.fromkeys(row.case for row in every if row.case is not None))
-        more = f" and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else ""
-        has = f", but of {', '.join(named[:MAX_NAMED])}{more}" if named else ""
+        has = f", but of {first_of(named, MAX_NAMED)}" if named else ""
         raise InputError(path, f"no box of {' or '.join(dict.fromkeys(names))}{has}", "boxes under the case's name")
     lengths = sorted({len(row.box) for row in rows})
     if len(lengths) > 1 or lengths[0] not in BOX_ORDER:

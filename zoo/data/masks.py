@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from zoo.data.case import boxes_from_labels
-from zoo.errors import InputError
+from zoo.errors import InputError, first_of
 from zoo.notes import note
 
 #: The edges of a mask that was resized smoothly have at least so many greys; of fewer one cannot be sure.
@@ -134,8 +134,7 @@ def _tell(
         over = ", ".join(names[owner] for owner in by)
         overlaps.append(f"{sum(by.values())} of {found[number].size} voxels of {names[number]} are {over}'s")
     if overlaps:
-        more = f"; and {len(overlaps) - MOST_TOLD} more" if len(overlaps) > MOST_TOLD else ""
-        told = "; ".join(overlaps[:MOST_TOLD]) + more
+        told = first_of(overlaps, MOST_TOLD, "; ")
         note(f"{where}: masks overlap, the smaller one has the voxel, boxes are of whole masks: {told}")
 
 

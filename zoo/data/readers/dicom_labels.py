@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from pydicom.pixels.utils import iter_pixels
 
 from zoo.data.grid import Grid
 from zoo.data.masks import MOST_LABELS
-from zoo.errors import InputError
+from zoo.errors import InputError, first_of
 from zoo.notes import note
 
 STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"
@@ -121,7 +121,7 @@ def _structures(path: Path, file: Dataset, grid: Grid) -> Iterator[tuple[int, Vo
         elif polygons:
             yield number, voxels
     if outside:
-        note(f"{path}: structures without a voxel of the image are passed over: {_listed(outside)}")
+        note(f"{path}: structures without a voxel of the image are passed over: {first_of(outside, MOST_TOLD)}")
 
 
 def _items(dataset: Dataset, name: str) -> Sequence[Dataset]:
@@ -241,8 +241,3 @@ def _place(
     if off > TOLERANCE_VOXELS or not inside_image:
         raise InputError(path, "frames that do not lie on the image's voxels", "a segmentation of this very image")
     return start, np.stack([(down - start) / max(1, last_row), (right - start) / max(1, last_column)])
-
-
-def _listed(numbers: Iterable[int]) -> str:
-    known = list(numbers)
-    return ", ".join(map(str, known[:MOST_TOLD])) + (f" and {len(known) - MOST_TOLD} more" if known[MOST_TOLD:] else "")
