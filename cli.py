@@ -67,7 +67,9 @@ class Commands(click.Group):
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise  # a reader that has had enough, such as `head`
-            found = f"{error.filename or ctx.invoked_subcommand}: found {error.strerror or error}"
+            if error.filename is None:
+                raise click.ClickException(f"{ctx.invoked_subcommand}: {error}") from error
+            found = f"{error.filename}: found {error.strerror}"
             raise click.ClickException(f"{found}; expected a file that can be read or written") from error
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import logging
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -38,7 +37,7 @@ from compress.ranges import write_ranges
 from zoo.backends import Floats
 from zoo.backends.graphs.onnx_runtime import REFUSALS, load_session
 from zoo.errors import InputError
-from zoo.files import whole_file, writing
+from zoo.files import writing
 
 Method = Literal["minmax", "percentile", "entropy", "mse", "dynamic", "nncf"]
 #: What the operators that are rounded are called: layers, and the gates that scale what they give.
@@ -261,13 +260,10 @@ def quantise_within(
                 sensitivity = _rank(quantiser, layers, in_float.two_of(worst), on_step)
             without = tuple(list(sensitivity)[:excluded])
             on_step(f"quantising {len(layers) - excluded} of {len(layers)} layers")
-            trial = folder / "trial.onnx"
-            quantiser.write(trial, without=without)
-            trials.append(_try(trial, in_float, gate, without))
+            quantiser.write(target, without=without)
+            trials.append(_try(target, in_float, gate, without))
             if trials[-1].holds:
                 break
-        with whole_file(target) as part:
-            shutil.copyfile(trial, part)
         return Result(tuple(trials), sensitivity, len(layers))
 
 

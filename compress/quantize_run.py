@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,7 @@ from compress.quantize import Gate, Method, OnStep, Result, Trial, quantise_with
 from zoo.backends import Backend, check_backend, create_backend
 from zoo.backends.graphs import GRAPHS
 from zoo.data.cases import CaseSource
+from zoo.files import check_folder, whole_file
 from zoo.onnx_export import onnx_file
 from zoo.sam.case import segment_case
 
@@ -84,15 +87,21 @@ def quantise_candidate(
     export_graphs(candidate.sam, GRAPHS)
     graph, target = onnx_file(candidate.sam, "encoder"), folder / GRAPH_FILE
     check_encoder(candidate, graph, inputs[:CHECKED])
-    withdraw_card(folder)
-    copy_graphs(candidate.sam, folder, [name for name in GRAPHS if name != "encoder"])
+    check_folder(folder)
     gate = Gate(
         options.max_dsc_drop,
         options.min_cosine,
         _scorer(candidate, options.backend, labelled, on_step),
         sets,
     )
-    result = quantise_within(graph, target, inputs, options.method, options.backend, gate, on_step)
+    with TemporaryDirectory(prefix="quantized.") as scratch:
+        made = Path(scratch) / GRAPH_FILE
+        result = quantise_within(graph, made, inputs, options.method, options.backend, gate, on_step)
+        # Only now: what the folder held may have taken as long.
+        withdraw_card(folder)
+        copy_graphs(candidate.sam, folder, [name for name in GRAPHS if name != "encoder"])
+        with whole_file(target) as part:
+            shutil.copyfile(made, part)
     on_step("timing against float")
     threads = candidate.recipe.threads
     backends = {

@@ -275,9 +275,11 @@ def _recipe(
 def _known_weights(recipe: Recipe) -> str:
     """Weights by the content of their file, as what ships or is downloaded under a name may be another one day."""
     if recipe.folder:
-        from compress.card import read_card
+        from compress.card import is_made_of, read_card
 
-        return read_card(Path(recipe.folder)).weights_sha256
+        card = read_card(Path(recipe.folder))
+        if is_made_of(Path(recipe.folder), card, recipe.weights):
+            return card.weights_sha256
     if recipe.weights is None or recipe.weights.startswith("random"):
         return str(recipe.weights)
     # It loads torch, which a candidate does without.

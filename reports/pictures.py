@@ -54,7 +54,7 @@ def drawing_process() -> Executor | None:
     try:
         pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
         pool.submit(_get_ready)
-    except (OSError, ImportError):
+    except (OSError, NotImplementedError):
         return None
     return pool
 

@@ -248,6 +248,7 @@ def test_without_a_home_to_write_to_graphs_are_kept_for_the_run(
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setenv(cache.FOLDER_VARIABLE, "")
+    monkeypatch.setenv(cache.TEMPORARY_VARIABLE, "")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", no_home if home == "none" else lambda: tmp_path / "file")
     module = nn.Linear(2, 2)
@@ -255,13 +256,14 @@ def test_without_a_home_to_write_to_graphs_are_kept_for_the_run(
     assert path.is_file()
     assert path == cache.cached_file("encoder.onnx", module, Path.touch)
     assert cache.cached_folder("openvino").parent == path.parent
-    assert os.environ[cache.FOLDER_VARIABLE] == str(path.parent), "processes that this one starts use it, too"
+    assert os.environ[cache.TEMPORARY_VARIABLE] == str(path.parent), "processes that this one starts use it, too"
     (told,) = [record.message for record in caplog.records]
     assert "unless REPMEDSAM_CACHE names a folder" in told
 
 
 def test_a_filled_cache_that_cannot_be_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(cache.FOLDER_VARIABLE, "")
+    monkeypatch.setenv(cache.TEMPORARY_VARIABLE, "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     module = nn.Linear(2, 2)
     path = cache.cached_file("encoder.onnx", module, Path.touch)
@@ -270,7 +272,11 @@ def test_a_filled_cache_that_cannot_be_written_is_read(tmp_path: Path, monkeypat
         raise InputError(folder, "no right to write", "another")
 
     monkeypatch.setattr(cache, "check_folder", refuse)
+    assert cache.cached_folder("openvino").parent != path.parent
     assert cache.cached_file("encoder.onnx", module, Path.touch) == path
+    other = cache.cached_file("boxes.onnx", module, Path.touch)
+    assert other == cache.cached_file("boxes.onnx", module, Path.touch)
+    assert other.parent != path.parent
 
 
 def test_a_full_cache_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -374,3 +374,9 @@ def test_the_same_slices_are_kept_whether_labels_are_wanted_or_not(tmp_path: Pat
     scored, timed = (source.limited(None, 3).load(labels=labels) for labels in (True, False))
     assert scored.image[:, 0, 0].tolist() == timed.image[:, 0, 0].tolist() == [0, 1, 2]
     assert timed.labels is None
+
+
+def test_a_label_map_of_nothing_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "nothing.npz", segs=np.zeros((0, 4, 4), np.uint8))
+    with pytest.raises(InputError, match=r"nothing.npz:segs: found shape \(0, 4, 4\); expected at least one pixel"):
+        load_label_map(tmp_path / "nothing.npz")

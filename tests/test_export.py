@@ -128,19 +128,27 @@ def test_a_folder_that_was_not_written_to_its_end_is_no_candidate(
 
     folder = shutil.copytree(graphs, tmp_path / "cut")
     monkeypatch.setattr("compress.export.check_graphs", interrupt)
-    monkeypatch.setattr("compress.quantize_run.quantise_within", interrupt)
+    monkeypatch.setattr("compress.quantize_run._latency", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write(candidate, folder)
     with pytest.raises(InputError, match=r"candidate\.json: found no such file"):
         recipe_of(folder)
 
 
-@pytest.mark.parametrize("write", [export_again, quantise_again])
+@pytest.mark.parametrize(
+    ("write", "failing"),
+    [
+        (export_again, "compress.export.onnx_file"),
+        (quantise_again, "compress.export.onnx_file"),
+        (quantise_again, "compress.quantize_run.quantise_within"),
+    ],
+)
 def test_a_candidate_stays_one_where_no_graph_could_be_made(
     candidate: Candidate,
     graphs: Path,
     tmp_path: Path,
     write: Callable[[Candidate, Path], None],
+    failing: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With a full disk none of its files has been touched."""
@@ -149,7 +157,7 @@ def test_a_candidate_stays_one_where_no_graph_could_be_made(
         raise InputError("cache", "no room or no right to write", "a folder with space left")
 
     folder = shutil.copytree(graphs, tmp_path / "whole")
-    monkeypatch.setattr("compress.export.onnx_file", full)
+    monkeypatch.setattr(failing, full)
     with pytest.raises(InputError, match="cache: found no room"):
         write(candidate, folder)
     assert recipe_of(folder).folder == str(folder)

@@ -171,13 +171,14 @@ def test_figures_of_machines_have_their_own_files(book: Book) -> None:
     assert light == ["encoder_latency.png", "encoder_latency_m1.png"]
 
 
+@pytest.mark.parametrize("error", [OSError(38, "Function not implemented"), NotImplementedError("no semaphores")])
 def test_without_shared_memory_figures_are_drawn_here(
-    book: Book, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    book: Book, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     """As in a container without /dev/shm."""
 
     def refuse(*_: object, **__: object) -> None:
-        raise OSError(38, "Function not implemented")
+        raise error
 
     monkeypatch.setattr("reports.pictures.ProcessPoolExecutor", refuse)
     book.parts(candidate("repvit"), [0.1, 0.2])

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Folder of the cache, instead of the user's own.
 FOLDER_VARIABLE = "REPMEDSAM_CACHE"
+#: Set where another one is used for the time being.
+TEMPORARY_VARIABLE = "REPMEDSAM_TEMPORARY_CACHE"
 EXPECTED = f"a folder with space left; {FOLDER_VARIABLE} may name another"
 #: Whose releases change graphs: they hold layers, or export them.
 PACKAGES = ("torch", "timm", "onnx", "onnxscript")
@@ -40,26 +42,29 @@ def cache_folder() -> Path:
 
 def _to_write_to() -> Path:
     """The cache's folder, or a temporary one where the user's own cannot be written: a container's may be read-only."""
+    if named := os.environ.get(FOLDER_VARIABLE) or os.environ.get(TEMPORARY_VARIABLE):
+        return Path(named)
     folder = cache_folder()
-    if not os.environ.get(FOLDER_VARIABLE):
-        try:
-            check_folder(folder)
-        except InputError as error:
-            return _temporary_folder(error)
+    try:
+        check_folder(folder)
+    except InputError as error:
+        return _temporary_folder(error)
     return folder
 
 
 def _temporary_folder(reason: Exception) -> Path:
-    """Of this process and those that it starts, removed at its end.
+    """Of this process and those that it starts from then on, removed at its end.
 
     Raises:
         InputError: there is no place for one.
     """
+    if folder := os.environ.get(TEMPORARY_VARIABLE):
+        return Path(folder)
     note(f"{reason}; graphs are made anew for this run, unless {FOLDER_VARIABLE} names a folder")
     with writing(Path(FOLDER_VARIABLE), expected=EXPECTED):
         folder = mkdtemp(prefix="rep-medsam.")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ[FOLDER_VARIABLE] = folder
+    os.environ[TEMPORARY_VARIABLE] = folder
     return Path(folder)
 
 
@@ -92,8 +97,9 @@ def cached_file(name: str, module: nn.Module, make: Callable[[Path], None], *fac
         digest.update(key.encode())
         digest.update(value.detach().contiguous().numpy().tobytes())
     path = cache_folder() / f"{Path(name).stem}-{digest.hexdigest()[:20]}{Path(name).suffix}"
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113  (pathlib raises where a folder may not be looked into)
         path = _to_write_to() / path.name
+    if not path.is_file():
         with whole_file(path, expected=EXPECTED) as part:
             make(part)
     return path

@@ -221,7 +221,7 @@ def _csv_rows(text: str) -> Iterator[_Row]:
     columns = next((columns for columns in _COLUMNS if set(headings) - set(_OPTIONAL) == set(columns)), None)
     if columns is None or len(headings) != len(set(headings)):
         raise ValueError(f"columns {', '.join(headings)}")
-    for number, cells in enumerate(table[1:], start=1):
+    for number, cells in enumerate(table[1:], start=1):  # without rows of nothing
         if len(cells) != len(headings):
             raise ValueError(f"row {number} of {len(cells)} cells under {len(headings)} headings")
         row = dict(zip(headings, cells, strict=True))

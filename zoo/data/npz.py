@@ -259,6 +259,8 @@ def _labels(where: str, gts: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np
         raise InputError(where, f"shape {gts.shape}", f"{shape}, that of the image")
     if gts.dtype.kind not in "biu":
         raise InputError(where, f"{gts.dtype}", "integers")
+    if not gts.size:
+        raise InputError(where, f"shape {gts.shape}", "at least one pixel")
     if gts.dtype.kind != "b" and (gts.min() < 0 or gts.max() > np.iinfo(np.uint16).max):
         raise InputError(where, f"values {gts.min()} to {gts.max()}", "0 to 65535")
     return gts.astype(np.uint16, copy=False)

@@ -151,7 +151,8 @@ def _stream(response: http.client.HTTPResponse, part: Path, there: int, progress
         os.truncate(part, there)
     while chunk := response.read(CHUNK_BYTES):
         # Opened for each chunk: what the disk refuses is no fault of the transfer's, which would be tried again.
-        with writing(part), part.open("ab") as stream:
+        with writing(part), part.open("r+b") as stream:
+            stream.seek(there)
             stream.write(chunk)
         there += len(chunk)
         progress(there, total)

@@ -87,8 +87,7 @@ def _compiled(path: Path, settings: dict[str, Any]) -> Any:
     """With the cache if it can be: where it is full OpenVINO does not write to it, and then misses what it wrote."""
     try:
         return _core().compile_model(str(path), "CPU", settings)
-    except RuntimeError as error:
+    except RuntimeError:
         compiled = _core().compile_model(str(path), "CPU", {**settings, "CACHE_DIR": ""})
-        reason = " ".join(str(error).split())[:200]
-        note(f"{settings['CACHE_DIR']}: OpenVINO cannot use it, and compiles graphs anew in each process ({reason})")
+        note(f"{Path(settings['CACHE_DIR']).parent}: OpenVINO cannot use it, and compiles graphs in each process anew")
         return compiled
