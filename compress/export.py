@@ -53,34 +53,32 @@ def export_candidate(candidate: Candidate, folder: Path, images: Sequence[Floats
     Raises:
         InputError: the graphs do not compute what the model does; no room or no right to write.
     """
-    export_graphs(candidate.sam, GRAPHS)  # which may fail, and touches nothing that the folder holds
+    graphs = export_graphs(candidate.sam)  # which may fail, and touches nothing that the folder holds
     withdraw_card(folder)
-    copy_graphs(candidate.sam, folder, GRAPHS)
+    copy_graphs(graphs, folder)
     checks = check_graphs(candidate, folder, images)
     card = describe(candidate, folder, candidate.recipe.variant, "onnxruntime", "fp32", checks)
     write_card(card, folder)
     return card
 
 
-def export_graphs(sam: Sam, names: Sequence[GraphName]) -> None:
-    """Exports the float graphs `names` of a model to the cache, unless it holds them.
+def export_graphs(sam: Sam) -> dict[GraphName, Path]:
+    """The float graphs of a model, exported to the cache unless it holds them.
 
     Raises:
         InputError: a graph that cannot be exported; no room or no right to write.
     """
-    for name in names:
-        onnx_file(sam, name)
+    return {name: onnx_file(sam, name) for name in GRAPHS}
 
 
-def copy_graphs(sam: Sam, folder: Path, names: Sequence[GraphName]) -> None:
-    """Writes the float graphs `names` of a model into `folder`, which is made if it is not there.
+def copy_graphs(graphs: Mapping[GraphName, Path], folder: Path) -> None:
+    """Copies graphs into `folder`, under their names; it is made if it is not there.
 
     Raises:
         InputError: no room or no right to write.
     """
-    for name in names:
-        source, target = onnx_file(sam, name), folder / f"{name}.onnx"
-        with whole_file(target) as part:
+    for name, source in graphs.items():
+        with whole_file(folder / f"{name}.onnx") as part:
             shutil.copyfile(source, part)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,10 +28,8 @@ from compress.card import GRAPH_FILE, CandidateCard, withdraw_card, write_card
 from compress.export import check_encoder, copy_graphs, describe, export_graphs
 from compress.quantize import Gate, Method, OnStep, Result, Trial, quantise_within
 from zoo.backends import Backend, check_backend, create_backend
-from zoo.backends.graphs import GRAPHS
 from zoo.data.cases import CaseSource
-from zoo.files import check_folder, whole_file
-from zoo.onnx_export import onnx_file
+from zoo.files import check_folder
 from zoo.sam.case import segment_case
 
 #: Rounds of the comparison with float, after the warm-up.
@@ -84,8 +81,8 @@ def quantise_candidate(
     check_shown(shown, options.modalities, options.calibration_images)
     inputs, sets = calibration_inputs(chosen, candidate.sam.spec, options.calibration_images)
     on_step("exporting the float graphs")
-    export_graphs(candidate.sam, GRAPHS)
-    graph, target = onnx_file(candidate.sam, "encoder"), folder / GRAPH_FILE
+    graphs = export_graphs(candidate.sam)
+    graph, target = graphs["encoder"], folder / GRAPH_FILE
     check_encoder(candidate, graph, inputs[:CHECKED])
     check_folder(folder)
     gate = Gate(
@@ -99,9 +96,7 @@ def quantise_candidate(
         result = quantise_within(graph, made, inputs, options.method, options.backend, gate, on_step)
         # Only now: what the folder held may have taken as long.
         withdraw_card(folder)
-        copy_graphs(candidate.sam, folder, [name for name in GRAPHS if name != "encoder"])
-        with whole_file(target) as part:
-            shutil.copyfile(made, part)
+        copy_graphs({**graphs, "encoder": made}, folder)
     on_step("timing against float")
     threads = candidate.recipe.threads
     backends = {

@@ -9,7 +9,7 @@ from reports.candidates import Candidate, fastest_of
 from reports.encoders import EncoderRow, timed
 from reports.machine import MachineReport
 from reports.peak import encoder_shares
-from reports.tables import NOTHING, UNPAIRED, Table, milliseconds, significant
+from reports.tables import NOTHING, Table, milliseconds, times_cell
 
 ACROSS_NOTE = (
     "Each cell: latency of the encoder; its speed-up over the baseline of the same machine; where that was calibrated, "
@@ -50,7 +50,6 @@ def _heading(report: MachineReport) -> str:
 
 
 def _cell(row: EncoderRow, of_peak: float) -> str:
-    unpaired = "" if row.speedup.paired else f" {UNPAIRED}"
-    ratio = "baseline" if row.is_baseline else f"{significant(row.speedup.value)}x{unpaired}"
+    ratio = "baseline" if row.is_baseline else times_cell(row.speedup)
     share = f"{100 * of_peak:.0f} % of peak" if math.isfinite(of_peak) else ""
     return ", ".join(filter(None, (f"{milliseconds(row.median_s)} ms", ratio, share)))

@@ -10,7 +10,7 @@ from reports.case_info import CaseInfo
 from reports.cases import CaseRow, compared_rows
 from reports.encoders import is_common
 from reports.rules import SCRIPTS
-from reports.tables import NOTHING, UNPAIRED, Table, counts, significant
+from reports.tables import NOTHING, UNPAIRED, Table, counts, significant, times_cell
 
 TITLE = "Volumes: the fastest way of each encoder"
 #: The way of Rep-MedSAM's updated script, its fastest.
@@ -89,5 +89,4 @@ def _updated(rows: Sequence[CaseRow]) -> str:
 
 
 def _timed(row: CaseRow) -> str:
-    unpaired = "" if row.speedup.paired else f" {UNPAIRED}"
-    return f"{significant(row.median_s)} ({significant(row.speedup.value)}x{unpaired})"
+    return f"{significant(row.median_s)} ({times_cell(row.speedup)})"

@@ -171,6 +171,11 @@ def speedup_cell(ratio: Ratio, *, is_baseline: bool) -> str:
     return f"{significant(ratio.value)}x {interval}" + ("" if ratio.paired else f" {UNPAIRED}")
 
 
+def times_cell(ratio: Ratio) -> str:
+    """`2.31x`, with a mark if it is of different runs."""
+    return f"{significant(ratio.value)}x" + ("" if ratio.paired else f" {UNPAIRED}")
+
+
 def ratio_cell(ratio: Ratio) -> str:
     """`1.02x [0.99, 1.05]`; without an interval where there are too few samples."""
     interval = f" [{significant(ratio.low)}, {significant(ratio.high)}]" if math.isfinite(ratio.low) else ""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -226,66 +224,6 @@ def test_equal_weights_for_another_size_have_graphs_of_their_own(
     larger = create_sam("timm:mobilenetv4_conv_small@128")
     for name in GRAPHS:
         assert onnx_file(sam, name) == onnx_file(create_sam(ENCODER), name) != onnx_file(larger, name)
-
-
-def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(tmp_path / "file"))
-    with pytest.raises(InputError, match=r"no right to write .* REPMEDSAM_CACHE may name another"):
-        cache.cached_file("encoder.onnx", nn.Linear(2, 2), Path.touch)
-    with pytest.raises(InputError, match=r"file.openvino: .* REPMEDSAM_CACHE may name another"):
-        cache.cached_folder("openvino")
-
-
-@pytest.mark.parametrize("home", ["a read-only one", "none"])
-def test_without_a_home_to_write_to_graphs_are_kept_for_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """As in a container, whose user may be a mere number."""
-    (tmp_path / "file").touch()
-
-    def no_home() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setenv(cache.FOLDER_VARIABLE, "")
-    monkeypatch.setenv(cache.TEMPORARY_VARIABLE, "")
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(Path, "home", no_home if home == "none" else lambda: tmp_path / "file")
-    module = nn.Linear(2, 2)
-    path = cache.cached_file("encoder.onnx", module, Path.touch)
-    assert path.is_file()
-    assert path == cache.cached_file("encoder.onnx", module, Path.touch)
-    assert cache.cached_folder("openvino").parent == path.parent
-    assert os.environ[cache.TEMPORARY_VARIABLE] == str(path.parent), "processes that this one starts use it, too"
-    (told,) = [record.message for record in caplog.records]
-    assert "unless REPMEDSAM_CACHE names a folder" in told
-
-
-def test_a_filled_cache_that_cannot_be_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(cache.FOLDER_VARIABLE, "")
-    monkeypatch.setenv(cache.TEMPORARY_VARIABLE, "")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    module = nn.Linear(2, 2)
-    path = cache.cached_file("encoder.onnx", module, Path.touch)
-
-    def refuse(folder: Path) -> None:
-        raise InputError(folder, "no right to write", "another")
-
-    monkeypatch.setattr(cache, "check_folder", refuse)
-    assert cache.cached_folder("openvino").parent != path.parent
-    assert cache.cached_file("encoder.onnx", module, Path.touch) == path
-    other = cache.cached_file("boxes.onnx", module, Path.touch)
-    assert other == cache.cached_file("boxes.onnx", module, Path.touch)
-    assert other.parent != path.parent
-
-
-def test_a_full_cache_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(tmp_path))
-    with pytest.raises(InputError, match=r"encoder-\w+.onnx: found no room .*; REPMEDSAM_CACHE may name another"):
-        cache.cached_file("encoder.onnx", nn.Linear(2, 2), full)
 
 
 def test_precisions_that_the_machine_lacks(sam: Sam, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import shutil
@@ -18,7 +19,7 @@ from fill import smooth_image
 from torch import nn
 
 from bench.candidate import Candidate
-from compress import quantize_run
+from compress import export
 from compress.quantize_run import Options, quantise_candidate
 from zoo import cache
 from zoo.backends.graphs import openvino_runtime
@@ -123,6 +124,66 @@ def test_quantize_refuses_a_float_graph_that_is_not_the_models(
             values = 2 * onnx.numpy_helper.to_array(tensor)
             tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     onnx.save(model, tmp_path / "stale.onnx")
-    monkeypatch.setattr(quantize_run, "onnx_file", lambda sam, name: tmp_path / "stale.onnx")
+    monkeypatch.setattr(export, "onnx_file", lambda sam, name: tmp_path / "stale.onnx")
     with pytest.raises(InputError, match=r"stale\.onnx: found graphs that differ from the model"):
         quantise_candidate(candidate, tmp_path / "int8", find_cases("phantom:rgb2d"), Options(), lambda step: None)
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(tmp_path / "file"))
+    with pytest.raises(InputError, match=r"no right to write .* REPMEDSAM_CACHE may name another"):
+        cache.cached_file("encoder.onnx", nn.Linear(2, 2), Path.touch)
+    with pytest.raises(InputError, match=r"file.openvino: .* REPMEDSAM_CACHE may name another"):
+        cache.cached_folder("openvino")
+
+
+@pytest.mark.parametrize("home", ["a read-only one", "none"])
+def test_without_a_home_to_write_to_graphs_are_kept_for_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in a container, whose user may be a mere number."""
+    (tmp_path / "file").touch()
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, "")
+    monkeypatch.setenv(cache.TEMPORARY_VARIABLE, "")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home if home == "none" else lambda: tmp_path / "file")
+    module = nn.Linear(2, 2)
+    path = cache.cached_file("encoder.onnx", module, Path.touch)
+    assert path.is_file()
+    assert path == cache.cached_file("encoder.onnx", module, Path.touch)
+    assert cache.cached_folder("openvino").parent == path.parent
+    assert os.environ[cache.TEMPORARY_VARIABLE] == str(path.parent), "processes that this one starts use it, too"
+    (told,) = [record.message for record in caplog.records]
+    assert "unless REPMEDSAM_CACHE names a folder" in told
+
+
+def test_a_filled_cache_that_cannot_be_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, "")
+    monkeypatch.setenv(cache.TEMPORARY_VARIABLE, "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    module = nn.Linear(2, 2)
+    path = cache.cached_file("encoder.onnx", module, Path.touch)
+
+    def refuse(folder: Path) -> None:
+        raise InputError(folder, "no right to write", "another")
+
+    monkeypatch.setattr(cache, "check_folder", refuse)
+    assert cache.cached_folder("openvino").parent != path.parent
+    assert cache.cached_file("encoder.onnx", module, Path.touch) == path
+    other = cache.cached_file("boxes.onnx", module, Path.touch)
+    assert other == cache.cached_file("boxes.onnx", module, Path.touch)
+    assert other.parent != path.parent
+
+
+def test_a_full_cache_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(tmp_path))
+    with pytest.raises(InputError, match=r"encoder-\w+.onnx: found no room .*; REPMEDSAM_CACHE may name another"):
+        cache.cached_file("encoder.onnx", nn.Linear(2, 2), full)

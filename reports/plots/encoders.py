@@ -47,7 +47,7 @@ def encoder_figure(report: MachineReport) -> Figure | None:
         axes.set_xlim(0, 1.6 * slowest_ms)
     axes.set_xlabel("encoder latency of one image (ms); beside: the fastest")
     n = f"n = {counts(row.encode_s.n for row in rows)} calls; mark: median, bar: quartiles, dots: every call"
-    n += unpaired_note(fastest_of(line) for line in _lines(rows).values())
+    n += unpaired_note(map(fastest_of, lines.values()))
     legend = mark_entries((row.candidate for row in rows), precision_colours())
     finish(figure, "Image encoders", report, rows, n, legend, 7)
     return figure

@@ -29,7 +29,7 @@ from reports.candidates import Candidate
 from reports.cases import CaseRow
 from reports.encoders import EncoderRow
 from reports.machine import MachineReport
-from reports.tables import UNPAIRED, counts, significant
+from reports.tables import UNPAIRED, counts, times_cell
 
 WIDTH_IN, DPI = 8.0, 150
 #: Above the axes: the heading and two lines on where it was measured. Below: of a legend's row.
@@ -188,8 +188,7 @@ def speedup_text(row: EncoderRow | CaseRow) -> str:
     """`2.3x`, `2.3x u` of different runs, `baseline`, or nothing."""
     if row.is_baseline:
         return "baseline"
-    unpaired = "" if row.speedup.paired else f" {UNPAIRED}"
-    return f"{significant(row.speedup.value)}x{unpaired}" if math.isfinite(row.speedup.value) else ""
+    return times_cell(row.speedup) if math.isfinite(row.speedup.value) else ""
 
 
 def unpaired_note(rows: Iterable[EncoderRow | CaseRow]) -> str:
