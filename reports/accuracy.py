@@ -16,7 +16,7 @@ from reports.candidates import (
 )
 from reports.case_info import CaseInfo
 from reports.fields import listed
-from reports.rules import label_protocols
+from reports.rules import SCRIPTS, label_protocols
 from reports.statistics import number
 from reports.tables import NOTHING, Table, flatten, significant
 
@@ -147,7 +147,7 @@ def accuracy_rows(scored: Sequence[Scored], group_by: Callable[[CaseInfo], str])
         every: dict[bool, set[LabelKey]] = {True: set(), False: set()}
         for (who, *_), scores in members.items():
             if who.trained:
-                every[who.is_model] |= _defined(scores)
+                every[who.is_model] |= defined_dsc(scores).keys()
         of_group = [
             _accuracy_row(group, *member, scores, floor, every[member[0].is_model])
             for member, scores in members.items()
@@ -159,9 +159,9 @@ def accuracy_rows(scored: Sequence[Scored], group_by: Callable[[CaseInfo], str])
 def under_one_protocol(scored: Iterable[Scored]) -> list[Scored]:
     """Of each candidate what it scored under one protocol of images and one of volumes, so that candidates compare.
 
-    Never one with clicks, which were made where a mask was wrong. It is the protocol with most labels; of equal ones
-    that of most candidates of the same weights, which may walk volumes in a way of their own; of those that of most
-    candidates, and then the first.
+    Never one with clicks, which were made where a mask was wrong. It is the protocol with most labels; of equal ones no
+    published script's, where there is another; of those that of most candidates of the same weights, which may walk
+    volumes in a way of their own; of those that of most candidates, and then the first.
     """
     members: dict[tuple[bool, Candidate], dict[str, list[Scored]]] = {}
     for one in scored:
@@ -175,7 +175,12 @@ def under_one_protocol(scored: Iterable[Scored]) -> list[Scored]:
     kept: list[Scored] = []
     for (volumes, who), by_protocol in members.items():
         rank = {
-            options: (len(_keys(found)), alike[volumes, who.encoder, who.sha256, options], users[volumes, options])
+            options: (
+                len(_keys(found)),
+                found[0].protocol not in SCRIPTS.values(),
+                alike[volumes, who.encoder, who.sha256, options],
+                users[volumes, options],
+            )
             for options, found in by_protocol.items()
         }
         kept += by_protocol[max(rank, key=lambda options: rank[options])]
@@ -205,6 +210,20 @@ def on_shared_labels(scored: Sequence[Scored], candidates: Collection[Candidate]
     return kept
 
 
+def defined_dsc(scores: Scores) -> dict[LabelKey, float]:
+    """DSC of the labels that have one."""
+    return {key: dsc for key, (dsc, _) in scores.items() if math.isfinite(dsc)}
+
+
+def differences_by_case(one: Mapping[LabelKey, float], other: Mapping[LabelKey, float]) -> dict[CaseInfo, list[float]]:
+    """What the labels that both have score in `one` more than in `other`, case by case, in the order of `one`."""
+    found: dict[CaseInfo, list[float]] = {}
+    for key, dsc in one.items():
+        if key in other:
+            found.setdefault(key[0], []).append(dsc - other[key])
+    return found
+
+
 def _shared(labels: Sequence[set[LabelKey]]) -> set[LabelKey]:
     """Labels to compare candidates on: of those that so and so many have, the ones that most pairs are compared on.
 
@@ -223,11 +242,7 @@ def _shared(labels: Sequence[set[LabelKey]]) -> set[LabelKey]:
 
 def _keys(scored: Iterable[Scored]) -> set[LabelKey]:
     """Labels with a defined DSC."""
-    return {key for one in scored for key in _defined(one.scores)}
-
-
-def _defined(scores: Scores) -> set[LabelKey]:
-    return {key for key, (dsc, _) in scores.items() if math.isfinite(dsc)}
+    return {key for one in scored for key in defined_dsc(one.scores)}
 
 
 def accuracy_tables(by_modality: Sequence[AccuracyRow], by_case: Sequence[AccuracyRow]) -> list[Table]:
@@ -267,7 +282,7 @@ def _accuracy_row(
         nsd=_mean(nsd for _, nsd in scores.values()),
         dsc_by_case=_mean(_mean(of_case).mean for of_case in cases.values()),
         over_floor=math.nan if row.is_floor else _mean(differences).mean,
-        lacking=0 if row.is_floor else len(every - _defined(scores)),
+        lacking=0 if row.is_floor else len(every - defined_dsc(scores).keys()),
     )
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from reports.accuracy import LabelKey
+from reports.accuracy import LabelKey, defined_dsc, differences_by_case
 from reports.candidates import Candidate, Reading, lasting_names
 from reports.case_info import CaseInfo
+from reports.encoders import PARTS, part_samples
 from reports.load import latencies_of_runs, load_records
 from reports.machine import MachineReport, machine_reports
 from reports.paired import NOT_SHOWN, Difference, difference, difference_cell, p_cell
@@ -140,17 +141,30 @@ def compare(before: Sequence[Path], after: Sequence[Path], *, across_machines: b
     if not pairs:
         found = f"{', '.join(r.machine for r in one)} and {', '.join(r.machine for r in other)}"
         raise ValueError(f"found records of the machines {found}; expected one machine, or --across-machines")
-    latencies, accuracies, unmatched = [], [], []
+    latencies: list[Latency] = []
+    accuracies: list[Accuracy] = []
+    unmatched = [f"Machine {name}, not compared: on one side only." for name in _machines_alone(pairs, one, other)]
     for a, b in pairs:
         timed, scored = _timed(a, b), _scores(a, b)
-        latencies += [_latency(key, *sides) for key, sides in _both(*timed)]
+        where = "" if len(pairs) == 1 else f"{' and '.join(dict.fromkeys((a.machine, b.machine)))}: "
+        latencies += [_latency(where + key.describe(), *sides) for key, sides in _both(*timed)]
         accuracies += [
-            _accuracy(key, *sides) for key, sides in _both(*scored) if not sides[0].keys().isdisjoint(sides[1])
+            _accuracy(where + key.describe(), *sides)
+            for key, sides in _both(*scored)
+            if not sides[0].keys().isdisjoint(sides[1])
         ]
-        unmatched += [*_alone("latencies", *timed), *_alone("DSCs", *scored), *_labels_alone(*scored)]
+        told = [*_alone("latencies", *timed), *_alone("DSCs", *scored), *_labels_alone(*scored)]
+        unmatched += [where + sentence for sentence in told]
     if not latencies and not accuracies:
         raise ValueError("found no candidate and case that both sides measured; expected the same bench command")
     return Comparison(tuple(latencies), tuple(accuracies), tuple(unmatched))
+
+
+def _machines_alone(
+    pairs: Sequence[tuple[MachineReport, MachineReport]], *sides: Sequence[MachineReport]
+) -> Iterable[str]:
+    compared = {report.machine for pair in pairs for report in pair}
+    return (report.machine for side in sides for report in side if report.machine not in compared)
 
 
 @dataclass(frozen=True)
@@ -217,13 +231,15 @@ def _samples(records: Sequence[Reading], names: Mapping[Candidate, str]) -> dict
     latest: dict[tuple[_Key, Candidate], int] = {}
     for place, record in enumerate(records):
         who, protocol = record.who, record.protocol_id
-        key = _Key(f"encoder of {names[who]}")
-        if record.case is not None:
+        if record.case is None:
+            found = {_Key(f"{PARTS[part][0]} of {names[who]}"): part_samples(record, part) for part in PARTS}
+        else:
             key = _Key(names[who], protocol, record.case_info, record.is_cold, protocols[protocol])
-        samples = run_samples(record.run_id, record.latencies_s)
-        if samples.values:
-            series.setdefault(key, {}).setdefault(who, []).append(samples)
-            latest[key, who] = place
+            found = {key: run_samples(record.run_id, record.latencies_s)}
+        for key, samples in found.items():
+            if samples.values:
+                series.setdefault(key, {}).setdefault(who, []).append(samples)
+                latest[key, who] = place
     chosen = {key: max(of_key, key=lambda one: latest[key, one]) for key, of_key in series.items()}
     return {key: _joined(series[key][one]) for key, one in chosen.items()}
 
@@ -233,33 +249,34 @@ def _joined(parts: Sequence[Samples]) -> Samples:
     return Samples(values, tuple(round_ for part in parts for round_ in part.rounds))
 
 
-def _latency(key: _Key, old: Samples, new: Samples) -> Latency:
+def _latency(what: str, old: Samples, new: Samples) -> Latency:
     runs = min(len({run_id for run_id, _ in side.rounds}) for side in (old, new))
-    return Latency(key.describe(), spread_of(old).median, spread_of(new).median, ratio_of_medians(new, old), runs)
+    return Latency(what, spread_of(old).median, spread_of(new).median, ratio_of_medians(new, old), runs)
 
 
 def _scores(*reports: MachineReport) -> list[dict[_Key, _LabelScores]]:
-    """Of each side the DSC of every label by candidate and protocol, of trained weights; of two the later."""
+    """Of each side the DSC of every label by candidate and protocol, of trained weights.
+
+    Of candidates that last as one, such as two versions of a runtime, those of the later.
+    """
     trained = [[one for one in report.scored if one.candidate.trained] for report in reports]
     names = lasting_names([one.candidate for one in side] for side in trained)
     sides: list[dict[_Key, _LabelScores]] = []
     for side in trained:
-        found: dict[_Key, _LabelScores] = {}
+        found: dict[_Key, dict[Candidate, _LabelScores]] = {}
+        latest: dict[_Key, Candidate] = {}
         for one in side:
-            dsc = {label: value[0] for label, value in one.scores.items() if math.isfinite(value[0])}
             key = _Key(names[one.candidate], one.protocol_options, protocol=one.protocol)
-            found.setdefault(key, {}).update(dsc)
-        sides.append(found)
+            found.setdefault(key, {}).setdefault(one.candidate, {}).update(defined_dsc(one.scores))
+            latest[key] = one.candidate
+        sides.append({key: found[key][who] for key, who in latest.items()})
     return sides
 
 
-def _accuracy(key: _Key, old: _LabelScores, new: _LabelScores) -> Accuracy:
-    labels = [label for label in old if label in new]
-    by_case: dict[CaseInfo, list[float]] = {}
-    for label in labels:
-        by_case.setdefault(label[0], []).append(new[label] - old[label])
+def _accuracy(what: str, old: _LabelScores, new: _LabelScores) -> Accuracy:
+    labels = [label for label in new if label in old]
     before, after = (math.fsum(side[label] for label in labels) / len(labels) for side in (old, new))
-    return Accuracy(key.describe(), before, after, difference(by_case))
+    return Accuracy(what, before, after, difference(differences_by_case(new, old)))
 
 
 def _latency_row(row: Latency) -> dict[str, str]:

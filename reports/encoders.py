@@ -24,6 +24,13 @@ from reports.tables import (
 #: Headings of `EncoderRow.box_s` and `EncoderRow.foveated_s`.
 FAST_PATH = "fast path, a box (ms)"
 FOVEA = "fovea, a box (ms)"
+#: What a record of parts has seconds of, in words, and the key of how many boxes a call decodes.
+PARTS = {
+    "encode_s": ("encoder", ""),
+    "decode_s": ("decoder, one box,", ""),
+    "decode_boxes_s": ("fast path, a box,", "boxes"),
+    "decode_foveated_s": ("fovea, a box,", "boxes"),
+}
 #: The runtime and precision that an encoder's others are compared with: what runs everywhere.
 COMMON = ("torch", "fp32")
 #: Relative difference between the two counters that is worth a word.
@@ -184,11 +191,7 @@ def _with_cost(row: EncoderRow, record: Reading) -> EncoderRow:
 
 def _with_parts(row: EncoderRow, record: Reading) -> EncoderRow:
     found = record.measurements
-    encode, decode = (_part_samples(record, key) for key in ("encode_s", "decode_s"))
-    boxes, foveated = (
-        _part_samples(record, key, calls_in_one=number(found.get("boxes")))
-        for key in ("decode_boxes_s", "decode_foveated_s")
-    )
+    encode, decode, boxes, foveated = (part_samples(record, part) for part in PARTS)
     return replace(
         row,
         input_px=number(found.get("input_px")),
@@ -202,8 +205,11 @@ def _with_parts(row: EncoderRow, record: Reading) -> EncoderRow:
     )
 
 
-def _part_samples(record: Reading, key: str, calls_in_one: float = 1) -> Samples:
-    values = listed(record.measurements.get(key))
+def part_samples(record: Reading, part: str) -> Samples:
+    """Seconds of each call of one of `PARTS`, of a box where it decodes several."""
+    found, (_, several) = record.measurements, PARTS[part]
+    calls_in_one = number(found.get(several)) if several else 1.0
+    values = listed(found.get(part))
     return run_samples(record.run_id, [number(value) / calls_in_one for value in values] if calls_in_one else [])
 
 

@@ -9,7 +9,7 @@ from reports.candidates import Candidate, Reading, lasting_names
 from reports.load import latencies_of_runs
 from reports.provenance import short_commit
 from reports.rules import label_protocols
-from reports.statistics import Samples, ratio_of_medians, run_samples, spread_of
+from reports.statistics import Ratio, Samples, Spread, ratio_of_medians, run_samples, spread_of
 from reports.tables import NOTHING, Table, flatten, ratio_cell, spread_ms
 
 HISTORY_NOTE = (
@@ -37,6 +37,14 @@ class Point:
     commit: str
     version: str
     samples: Samples
+
+
+@dataclass(frozen=True)
+class _Figures:
+    """Of a row, so that columns are named by what they are of."""
+
+    latency_s: Spread
+    over_before: Ratio
 
 
 def history(records: Iterable[Reading]) -> dict[str, list[Point]]:
@@ -82,7 +90,7 @@ def history_tables(records: Iterable[Reading]) -> list[Table]:
                     "over the run before [95 % CI]": ratio_cell(ratio) if ratio else NOTHING,
                 }
             )
-            data.append({"what": what} | flatten(point) | flatten(spread) | (flatten(ratio) if ratio else {}))
+            data.append({"what": what} | flatten(point) | flatten(_Figures(spread, ratio or Ratio())))
     return [Table("history", "History", shown, data, (HISTORY_NOTE,), HISTORY_COLUMNS)] if shown else []
 
 

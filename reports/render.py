@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Executor
@@ -23,6 +22,7 @@ from reports.published import HEADING, quoted_tables
 from reports.statistics import MIN_SAMPLES
 from reports.tables import UNPAIRED, Table, csv_text, markdown_table
 from reports.zoo import RUNTIME_COLUMNS, short_runtime_rows, short_zoo_rows
+from zoo.files import whole_file
 
 TITLE = "Benchmark report"
 _MARKED = re.compile(
@@ -276,10 +276,5 @@ def _remove_earlier(out_dir: Path, names: Iterable[str], ending: str, written: C
 
 
 def _write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
-from reports.accuracy import AccuracyRow, LabelKey, Mean, Scored, accuracy_rows, on_shared_labels, read_scores
+from reports.accuracy import (
+    AccuracyRow,
+    LabelKey,
+    Mean,
+    Scored,
+    accuracy_rows,
+    defined_dsc,
+    differences_by_case,
+    on_shared_labels,
+    read_scores,
+)
 from reports.candidates import FLOOR, Candidate, Reading
 from reports.case_info import CaseInfo
 from reports.encoders import FAST_PATH, FOVEA, EncoderRow, encoder_rows, is_common, timed
@@ -46,7 +57,9 @@ class TradeoffRow:
         worst_difference: DSC over its cases minus the reference's, on the same labels; NaN for the reference.
         worst_cases: how many they are.
         unlike: of a reference those before it whose DSC differs, as far as the cases show it.
-        run_id: the run.
+        protocol: that volumes were segmented by.
+        scored_in: the runs that its scores are of, in a row.
+        run_id: the run that timed it.
     """
 
     candidate: Candidate
@@ -64,13 +77,16 @@ class TradeoffRow:
     worst_difference: float = math.nan
     worst_cases: int = 0
     unlike: str = ""
+    protocol: str = ""
+    scored_in: str = ""
     run_id: str = ""
 
 
 def tradeoff_rows(history: Sequence[Reading]) -> list[TradeoffRow]:
     """Of the run that timed and scored most candidates (the latest of equals), by encoder, the slowest first.
 
-    Before them the ellipse in the box, the floor of the accuracies.
+    Before them the ellipse in the box, the floor of the accuracies. A sweep that was stopped and gone on with is
+    several runs, of which one timed the candidates: their scores are of all.
 
     Args:
         history: records of one machine, also those that later ones replaced: what a run has measured belongs together.
@@ -78,23 +94,47 @@ def tradeoff_rows(history: Sequence[Reading]) -> list[TradeoffRow]:
     runs: dict[str, list[Reading]] = {}
     for record in history:
         runs.setdefault(record.run_id, []).append(record)
+    scored = {record.who for record in history if _is_score(record) and record.who.trained}
     # The first of equals is taken, so the latest comes first: `history` is in order of time.
-    chosen = max(reversed(runs.values()), key=_measured_both_ways, default=[])
-    return _rows_of_run([*chosen, *_earlier_floors(chosen, history)])
+    chosen = max(reversed(runs.values()), key=lambda run: _measured_both_ways(run, scored), default=[])
+    return _rows_of_run([*(record for record in chosen if record.kind != "accuracy"), *_scores_beside(chosen, runs)])
 
 
-def _earlier_floors(chosen: Sequence[Reading], history: Sequence[Reading]) -> list[Reading]:
-    """The ellipse of cases for which a run left it out, as one before it had scored that, which no model changes."""
-    scored = [record for record in chosen if record.kind == "accuracy"]
-    own = {record.case_info for record in scored if record.who.encoder == FLOOR}
-    alike = {(record.case_info, number(record.measurements.get("tolerance_mm"))) for record in scored}
-    floors = [record for record in history if record.kind == "accuracy" and record.who.encoder == FLOOR]
-    earlier = {
-        record.case_info: record
-        for record in floors
-        if record.case_info not in own and (record.case_info, number(record.measurements.get("tolerance_mm"))) in alike
+def _scores_beside(chosen: Sequence[Reading], runs: Mapping[str, Sequence[Reading]]) -> list[Reading]:
+    """Scores of the candidates that a run timed, and of the ellipse: its own, and those that other runs had or added.
+
+    They are of the cases of that run, and of those that went on where it was stopped, without timing anything again.
+    """
+    timed_here = _timed(chosen)
+    wanted = {
+        _scored_on(record)
+        for run in runs.values()
+        if run is chosen or not _timed(run)
+        for record in run
+        if _is_score(record) and record.who in timed_here
     }
-    return list(earlier.values())
+    scores = [
+        record
+        for run in [*runs.values(), chosen]  # its own scores count before others'
+        for record in run
+        if _is_score(record)
+        and _scored_on(record) in wanted
+        and (record.who in timed_here or record.who.encoder == FLOOR)
+    ]
+    return list({(record.who, record.protocol_id, _scored_on(record)): record for record in scores}.values())
+
+
+def _is_score(record: Reading) -> bool:
+    """Whether it holds scores of masks without clicks."""
+    return record.kind == "accuracy" and not record.clicks
+
+
+def _scored_on(record: Reading) -> tuple[CaseInfo, float]:
+    return record.case_info, number(record.measurements.get("tolerance_mm"))
+
+
+def _timed(run: Iterable[Reading]) -> set[Candidate]:
+    return {record.who for record in run if record.kind == "latency" and record.case is None}
 
 
 def tradeoff_tables(rows: Sequence[TradeoffRow]) -> list[Table]:
@@ -110,11 +150,10 @@ def tradeoff_tables(rows: Sequence[TradeoffRow]) -> list[Table]:
     return [Table("tradeoff", TITLE, shown, data, _notes(rows), ENCODER)]
 
 
-def _measured_both_ways(records: Sequence[Reading]) -> int:
-    """How many candidates of trained weights were timed, and scored without clicks."""
-    speeds = {record.who for record in records if record.kind == "latency" and record.case is None}
-    scores = [record for record in records if record.kind == "accuracy" and not record.clicks]
-    return len({record.who for record in scores if record.who.trained} & speeds)
+def _measured_both_ways(run: Sequence[Reading], scored: AbstractSet[Candidate]) -> tuple[int, int]:
+    """How many of the `scored` candidates a run timed, if it scored any of them itself, and how many it scored."""
+    own = {record.who for record in run if _is_score(record)} & scored & _timed(run)
+    return len(_timed(run) & scored) if own else 0, len(own)
 
 
 def _rows_of_run(records: Sequence[Reading]) -> list[TradeoffRow]:
@@ -123,29 +162,33 @@ def _rows_of_run(records: Sequence[Reading]) -> list[TradeoffRow]:
     everything = accuracy_rows(shared, lambda case: "all")
     scored = {row.candidate for row in everything if not row.is_floor and row.dsc.n}
     by_set = [row for row in accuracy_rows(shared, lambda case: case.kind) if row.candidate in scored]
-    found = _compared(
+    compared = _compared(
         [_row(speeds[who], list(speeds.values()), everything, by_set) for who in speeds if who in scored], shared
     )
+    found = [_scored_how(row, [one for one in shared if one.candidate == row.candidate]) for row in compared]
     encoders = list(dict.fromkeys(row.candidate.encoder for row in found))
     ordered = sorted(found, key=lambda row: (encoders.index(row.candidate.encoder), -row.encode_s))
     return [_floor(everything), *ordered]
+
+
+def _scored_how(row: TradeoffRow, own: Sequence[Scored]) -> TradeoffRow:
+    """With the protocol and the runs of its scores."""
+    protocols = dict.fromkeys(one.protocol for one in own if one.case.is_volume and one.scores)
+    runs = dict.fromkeys(one.run_id for one in own if one.scores)
+    return replace(row, protocol=", ".join(protocols), scored_in=", ".join(runs))
 
 
 def _compared(rows: Sequence[TradeoffRow], shared: Sequence[Scored]) -> list[TradeoffRow]:
     """With what the references differ from each other, tested over cases."""
     scores: dict[Candidate, dict[LabelKey, float]] = {}
     for one in shared:
-        finite = {key: dsc for key, (dsc, _) in one.scores.items() if math.isfinite(dsc)}
-        scores.setdefault(one.candidate, {}).update(finite)
+        scores.setdefault(one.candidate, {}).update(defined_dsc(one.scores))
     references = [row.candidate for row in rows if row.is_reference]
 
     def verdict(one: Candidate, other: Candidate, *, volumes: bool) -> str:
-        by_case: dict[CaseInfo, list[float]] = {}
-        for key in scores[one].keys() & scores[other].keys():
-            if key[0].is_volume == volumes:
-                by_case.setdefault(key[0], []).append(scores[one][key] - scores[other][key])
+        by_case = differences_by_case(scores[one], scores[other])
         # As the table's means: a case of many labels is one.
-        means = {case: [fmean(differences)] for case, differences in by_case.items()}
+        means = {case: [fmean(found)] for case, found in by_case.items() if case.is_volume == volumes}
         found = difference(means).verdict(SHOWN, SHOWN) if means else NOT_SHOWN
         return "" if found.startswith(NOT_SHOWN) else found
 
@@ -245,11 +288,19 @@ def _notes(rows: Sequence[TradeoffRow]) -> tuple[str, ...]:
     )
     weights = ", ".join(dict.fromkeys(row.candidate.weights_id for row in measured))
     calls = counts(row.calls for row in measured)
+    run_id = measured[0].run_id
+    scored_in = list(dict.fromkeys(run for row in measured for run in row.scored_in.split(", ")))
+    together = (
+        "was timed, and segmented the cases it is scored on, in this one run"
+        if scored_in == [run_id]
+        else f"was timed in this one run, the same weights in the same runtimes scored in {', '.join(scored_in)}"
+    )
+    walked = ", ".join(dict.fromkeys(row.protocol for row in measured if row.protocol))
     notes = [
-        f"Run {measured[0].run_id}: each candidate was timed, and segmented the cases it is scored on, in this one "
-        f"run: medians of {calls} calls. Speed-up: of the encoder, over the same one in fp32, round by round.",
-        f"DSC: means over {cases}, the same for all; of each case the mean over its labels. The ellipse in the box "
-        "never looks at the image.",
+        f"Run {run_id}: each candidate {together}: medians of {calls} calls. Speed-up: of the encoder, over the same "
+        "one in fp32, round by round.",
+        f"DSC: means over {cases}, the same for all; of each case the mean over its labels"
+        f"{walked and f', volumes by {walked}'}. The ellipse in the box never looks at the image.",
     ]
     references = [row for row in measured if row.is_reference]
     if len(references) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -34,8 +35,17 @@ def test_runs_are_set_side_by_side_even_those_that_were_replaced(book: Book) -> 
     assert [row["date (UTC)"] for row in table.shown] == ["2026-01-01", "2026-02-01", "2026-03-01"]
     assert [row["commit"] for row in table.shown] == [f"`{run * 12}`" for run in "abc"]
     assert [row["runtime"] for row in table.shown] == ["2", "2", "3"]
-    assert [row.get("value") for row in table.data] == [None, pytest.approx(0.5), pytest.approx(1.5)]
+    assert [row["over_before_value"] for row in table.data] == pytest.approx([math.nan, 0.5, 1.5], nan_ok=True)
     assert {row["what"] for row in table.shown} == {"repvit (reparam, torch fp32, 2 threads)"}
+
+
+def test_a_run_has_its_own_number_of_samples(book: Book) -> None:
+    book.parts(REPVIT, list(STEADY), run_id="a")
+    book.parts(REPVIT, STEADY * 2, run_id="b")
+    table = history_of(book)
+    assert table is not None
+    assert [row["latency_s_n"] for row in table.data] == [6, 12]
+    assert [row["run_id"] for row in table.data] == ["a", "b"]
 
 
 def test_cases_have_a_history_by_protocol_warm_passes_only(book: Book) -> None:
@@ -63,5 +73,6 @@ def test_weights_of_one_encoder_have_a_history_each(book: Book) -> None:
             parts(book, run, factor, who)
     table = history_of(book)
     assert table is not None
-    assert [row.get("value") for row in table.data] == [None, pytest.approx(2.0), None, pytest.approx(1.0)]
+    ratios = [row["over_before_value"] for row in table.data]
+    assert ratios == pytest.approx([math.nan, 2.0, math.nan, 1.0], nan_ok=True)
     assert [row["what"].split()[-1][:2] for row in table.shown] == ["aa", "aa", "bb", "bb"]

@@ -15,7 +15,7 @@ ALLOWED = {
     "ckpts": {"ckpts"},
     "bench": {"bench", "zoo"},
     "compress": {"compress", "bench", "zoo"},
-    "reports": {"reports", "bench.record"},
+    "reports": {"reports", "bench.record", "zoo.files"},
 }
 OURS = (*ALLOWED, "cli")
 

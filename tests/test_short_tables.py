@@ -186,6 +186,44 @@ def test_accuracy_stands_beside_the_speed_of_the_same_run(book: Book) -> None:
     assert [row["speed-up"].split()[0] for row in rows] == ["-", "1.00x", "4.00x", "8.00x"]
 
 
+def test_a_sweep_that_was_gone_on_with_is_one(book: Book) -> None:
+    """Stopped after the first case, in the middle of its candidates: what goes on times nothing again."""
+    for who in (FLOAT, INT8):
+        book.parts(who, [0.4] * 6)
+    book.scores(FLOAT, [0.9])
+    book.scores(INT8, [0.8], run_id="run2")
+    for who, dsc in ((FLOAT, 0.5), (INT8, 0.4), (FLOOR, 0.3)):
+        book.scores(who, [dsc], HIP, run_id="run2")
+    book.scores(LOST, [0.1], HIP, run_id="run2")
+    text = book.report()
+    assert [row["DSC, images"] for row in rows_of(text, TRADEOFF)] == ["0.300", "0.700", "0.600"]
+    assert "Run run1: each candidate was timed in this one run, the same weights in the same runtimes" in text
+    assert "scored in run1, run2: medians of 6 calls" in text
+
+
+def test_a_candidate_that_joins_others_stands_beside_their_scores(book: Book) -> None:
+    """Timed with them anew, but scored alone: theirs were there."""
+    book.parts(FLOAT, [0.4] * 6)
+    book.scores(FLOAT, [0.9])
+    book.scores(FLOAT, [0.1], HIP)
+    for who in (FLOAT, INT8):
+        book.parts(who, [0.5] * 6, run_id="run2")
+    book.scores(INT8, [0.8], run_id="run2")
+    rows = rows_of(book.report(), TRADEOFF)[1:]
+    assert [(row["encoder (ms)"], row["DSC, images"]) for row in rows] == [("500", "0.900"), ("500", "0.800")]
+
+
+def test_volumes_are_of_the_defaults_where_a_script_scored_them_too(book: Book) -> None:
+    """As `make demo` does: the script first, all labels by both."""
+    for who in (FLOAT, INT8):
+        book.parts(who, [0.4] * 6)
+        book.scores(who, [0.2], CT_0860, protocol={"name": "per_object", **SCRIPT_RULE})
+        book.scores(who, [0.6], CT_0860, protocol=protocol("batched", overlap="density"))
+    text = book.report()
+    assert [row["DSC, volumes"] for row in rows_of(text, TRADEOFF)][1:] == ["0.600", "0.600"]
+    assert "the mean over its labels, volumes by batched. " in text
+
+
 def test_a_later_run_of_the_same_candidates_does_not_split_what_one_run_measured(book: Book) -> None:
     """Encoders that are timed again, and are the latest of their key, without accuracy."""
     score_run(book, FLOAT, 0.4, 0.9, 0.8, 0.6)
@@ -270,4 +308,4 @@ def test_what_clicks_made_of_a_candidate_is_not_what_it_scores(book: Book) -> No
             book.scores(who, [0.95], case, protocol={"clicks": 1}, run_id="run2")
     book.scores(LOST, [0.6], SKIN, run_id="run2")
     rows = rows_of(book.report(), TRADEOFF)
-    assert [row["DSC, images"] for row in rows][1:] == ["0.800", "0.700"]
+    assert [row["DSC, images"] for row in rows][1:] == ["0.800", "0.700", "0.600"]

@@ -118,8 +118,8 @@ def _best(report: MachineReport) -> list[Candidate]:
     for row in report.compared:
         if not row.is_floor and row.dsc.n:
             key = row.candidate.encoder, row.candidate.sha256, row.candidate.precision
-            best[key] = max(best.get(key, row), row, key=lambda one: (one.dsc.n, one.dsc.mean))
-    ordered = sorted(best.values(), key=lambda row: -row.dsc.mean)
+            best[key] = max(best.get(key, row), row, key=lambda one: (one.dsc_by_case.n, one.dsc_by_case.mean))
+    ordered = sorted(best.values(), key=lambda row: -row.dsc_by_case.mean)
     unique = list(dict.fromkeys(row.candidate for row in ordered))
     turns = {who: sum(_model(better) == _model(who) for better in unique[:i]) for i, who in enumerate(unique)}
     return sorted(unique, key=turns.__getitem__)[: MAX_STRIPS - 1]

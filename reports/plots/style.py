@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from reports.cases import CaseRow
 from reports.encoders import EncoderRow
 from reports.machine import MachineReport
 from reports.tables import UNPAIRED, counts, times_cell
+from zoo.files import whole_file
 
 WIDTH_IN, DPI = 8.0, 150
 #: Above the axes: the heading and two lines on where it was measured. Below: of a legend's row.
@@ -263,9 +263,5 @@ def save(figure: Figure, light: Path, dark: Path) -> None:
 
 
 def _write(picture: Image.Image, path: Path, about: PngInfo) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        picture.save(partial, format="png", pnginfo=about)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as part:
+        picture.save(part, format="png", pnginfo=about)
