@@ -79,6 +79,7 @@ MEASUREMENTS: Mapping[str, tuple[str, ...]] = {
         "rules",
     ),
     "peak": ("fp32_s", "bf16_s", "int8_s", "stream_s", "product_macs", "stream_bytes"),
+    "error": ("kind", "temperature", "pass_index", "tolerance_mm"),
 }
 
 
@@ -90,8 +91,9 @@ class Record:
         kind: `cost`, `latency`, `accuracy`, `peak` (what the machine can do at best) or `error`.
         candidate: what was measured: `encoder`, `weights` ({`name`, `sha256`, `trained`}), `variant`, `backend`,
             `backend_version`, `precision`, `threads`, `cpus` (pinned to, or None). The floor's
-            encoder is called `box ellipse`; a `peak` has `threads` alone.
-        measurements: raw samples and counts, by kind: see `MEASUREMENTS`. Lists hold one entry a sample or a label.
+            encoder is called `box ellipse`; a `peak` has `threads` and `cpus` alone.
+        measurements: raw samples and counts, by kind: see `MEASUREMENTS`. Lists hold one entry a sample or a label. Of
+            an `error` the kind of what failed, and which of several passes it was.
         case: None, or `case_id`, `modality`, `shape`, `objects`, `spacing_mm`, `source` (a file's name), `sha256`.
         protocol: None, or the named options of the rule that segmented the case, in 3D with its `name`.
         machine: `id` (a hash of the rest), `cpu`, `cores`, `isa`, `memory_gib`, `os`.

@@ -106,8 +106,9 @@ class Sweep:
         for recipe, candidate in candidates.items():
             self._cost(recipe, candidate)
         if self.settings.calibrate:
-            for threads in sorted({recipe.threads for recipe in candidates}):
-                self._peak(threads)
+            beside = self._together(candidates)
+            for threads, cpus in dict.fromkeys((recipe.threads, recipe.cpus) for recipe in candidates):
+                self._peak({"threads": threads, "cpus": cpus and list(cpus)}, beside)
         running = self._parts(candidates)
         for number, source in enumerate(sources, start=1):
             self._case(source, running, f"case {number}/{len(sources)} {source.case_id}")
@@ -135,15 +136,15 @@ class Sweep:
             self._fail("cost", error, candidate.as_record())
         advance()
 
-    def _peak(self, threads: int) -> None:
-        """What a share of the machine's peak is taken of: in the same run, as the machine drifts."""
-        key = self._key("peak", {"threads": threads})
+    def _peak(self, who: dict[str, Any], beside: str) -> None:
+        """What a share of the machine's peak is taken of: in the run that times candidates, as the machine drifts."""
+        key = self._key("peak", who, beside=beside)
         if not self._is_done(key):
-            advance = self.progress.start(f"calibrating, {threads} threads", calibration_calls())
+            advance = self.progress.start(f"calibrating, {who['threads']} threads", calibration_calls())
             try:
-                self._write("peak", key, {"threads": threads}, measure_peak(threads, on_call=advance))
+                self._write("peak", key, who, measure_peak(who["threads"], on_call=advance))
             except Exception as error:
-                self._fail("peak", error, {"threads": threads})
+                self._fail("peak", error, who)
 
     def _parts(self, candidates: Mapping[Recipe, Candidate]) -> Mapping[Recipe, Candidate]:
         """Times all candidates together, or none: samples of different hours are no comparison.
@@ -183,18 +184,22 @@ class Sweep:
     def _parts_keys(self, candidates: Mapping[Recipe, Candidate]) -> dict[Recipe, str]:
         """What was timed beside others is known by them, too."""
         parts = "+".join(PARTS)  # some are new
-        together = "+".join(sorted(self._key("latency", candidate.as_record()) for candidate in candidates.values()))
-        rounds = self.settings.rounds
+        together, rounds = self._together(candidates), self.settings.rounds
         return {
             recipe: self._key("latency", candidate.as_record(), rounds=rounds, beside=together, parts=parts)
             for recipe, candidate in candidates.items()
         }
 
+    def _together(self, candidates: Mapping[Recipe, Candidate]) -> str:
+        """Which candidates are timed beside each other."""
+        return "+".join(sorted(self._key("latency", candidate.as_record()) for candidate in candidates.values()))
+
     def _case(self, source: CaseSource, candidates: Mapping[Recipe, Candidate], title: str) -> None:
         try:
             case = source.load()
         except Exception as error:
-            self._fail("latency", error, {}, {"case_id": source.case_id, "source": source.reference})
+            named = source.image_path.name if source.image_path else source.reference
+            self._fail("latency", error, {}, {"case_id": source.case_id, "source": named})
             return
         for candidate in candidates.values():
             self._warn(candidate, case.modality)
@@ -229,7 +234,8 @@ class Sweep:
                 failed[recipe] = error
         for recipe, candidate, protocol in runs:
             if recipe in failed:
-                self._fail("latency", failed[recipe], candidate.as_record(), described, _options(candidate, protocol))
+                options = _options(candidate, protocol)
+                self._fail("latency", failed[recipe], candidate.as_record(), described, options, temperature="warm")
         return [run for run in runs if run[0] not in failed]
 
     def _warn(self, candidate: Candidate, modality: str) -> None:
@@ -249,7 +255,7 @@ class Sweep:
             scores = measure_accuracy(case, ellipse_segmentation(case), self.settings.tolerance_mm)
             self._write("accuracy", key, FLOOR, scores, described)
         except Exception as error:
-            self._fail("accuracy", error, FLOOR, described)
+            self._fail("accuracy", error, FLOOR, described, tolerance_mm=self.settings.tolerance_mm)
 
     def _cold_pass(
         self,
@@ -269,7 +275,7 @@ class Sweep:
             measurements = {"temperature": "cold", "pass_index": 0} | self.cold_run(recipe, source, protocol)
             self._write("latency", key, candidate.as_record(), measurements, described, options)
         except Exception as error:
-            self._fail("latency", error, candidate.as_record(), described, options)
+            self._fail("latency", error, candidate.as_record(), described, options, temperature="cold")
         advance()
 
     def _warm_pass(
@@ -294,7 +300,8 @@ class Sweep:
             self._accuracy(case, run.segmentation, described, candidate, options)
             self._write("latency", key, candidate.as_record(), measurements, described, options)
         except Exception as error:
-            self._fail("latency", error, candidate.as_record(), described, options)
+            who = candidate.as_record()
+            self._fail("latency", error, who, described, options, temperature="warm", pass_index=index)
 
     def _clicks(
         self, case: Case, described: dict[str, Any], candidate: Candidate, protocol: AnyProtocol, title: str
@@ -312,7 +319,8 @@ class Sweep:
                     self._accuracy(case, segmentation, described, candidate, options)
                 case = click_on_errors(case, segmentation)
         except Exception as error:
-            self._fail("accuracy", error, candidate.as_record(), described, asked[-1])
+            tolerance_mm = self.settings.tolerance_mm
+            self._fail("accuracy", error, candidate.as_record(), described, asked[-1], tolerance_mm=tolerance_mm)
 
     def _accuracy(
         self,
@@ -380,11 +388,13 @@ class Sweep:
         candidate: dict[str, Any],
         case: dict[str, Any] | None = None,
         protocol: dict[str, Any] | None = None,
+        **extra: str | int | float,
     ) -> None:
-        """Records a failure and goes on."""
+        """Records a failure, under the key of what it failed to measure, and goes on."""
         self.failures += 1
         told = {"type": type(error).__name__, "message": str(error) or repr(error)}
-        self._write("error", self._key(kind, candidate, case, protocol), candidate, {}, case, protocol, told)
+        key = self._key(kind, candidate, case, protocol, **extra)
+        self._write("error", key, candidate, {"kind": kind, **extra}, case, protocol, told)
         self.progress.message(f"{told['type']}: {told['message']}")
 
 

@@ -38,7 +38,7 @@ class MachineReport:
         by_modality: rows of the accuracy table by modality.
         by_case: rows of that by case.
         scored: the segmentations that the accuracy tables average.
-        peaks: the machine's limits by number of threads.
+        peaks: the machine's limits, each time that they were measured.
         history: records, with those that later ones replaced.
         sources: names of the files that hold each run's records.
     """
@@ -51,7 +51,7 @@ class MachineReport:
     by_modality: list[AccuracyRow]
     by_case: list[AccuracyRow]
     scored: list[Scored]
-    peaks: dict[int, Peak]
+    peaks: list[Peak]
     history: list[Reading]
     sources: Mapping[str, tuple[str, ...]]
 
@@ -86,7 +86,7 @@ class MachineReport:
             *history_tables(self.history),
             *error_tables(self.records),
             *weights_tables(self.records),
-            *run_tables(self.records),
+            *run_tables(self.history),
         ]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reports.candidates import Candidate, Reading
 from reports.encoders import EncoderRow
-from reports.fields import integer, listed
+from reports.fields import listed
 from reports.statistics import Spread, number, run_samples, spread_of
 from reports.tables import NOTHING, Table, flatten, milliseconds, significant, spread_cell
 
@@ -34,6 +34,7 @@ class Peak:
 
     Attributes:
         threads: that one operator may use.
+        cpus: pinned to, empty for none.
         product_s: spread of the seconds of one matrix product, by precision.
         product_macs: multiply-adds of that product.
         stream_s: spread of the seconds of one pass over the stream.
@@ -42,6 +43,7 @@ class Peak:
     """
 
     threads: int
+    cpus: str = ""
     product_s: Mapping[str, Spread] = field(default_factory=dict)
     product_macs: float = math.nan
     stream_s: Spread = field(default_factory=Spread)
@@ -86,12 +88,12 @@ class Share:
         return _rate(self.gmacs, self.median_s)
 
 
-def read_peaks(records: Iterable[Reading]) -> dict[int, Peak]:
-    """The limits of one machine by number of threads; of several calibrations the latest."""
-    return {peak.threads: peak for peak in (_peak(record) for record in records if record.kind == "peak")}
+def read_peaks(records: Iterable[Reading]) -> list[Peak]:
+    """The limits of one machine, in order of time."""
+    return [_peak(record) for record in records if record.kind == "peak"]
 
 
-def encoder_shares(rows: Sequence[EncoderRow], peaks: Mapping[int, Peak]) -> list[Share]:
+def encoder_shares(rows: Sequence[EncoderRow], peaks: Sequence[Peak]) -> list[Share]:
     """Of the encoders whose cost and latency are known, on a machine that was calibrated; the best used first."""
     return _ordered(
         _share(
@@ -101,7 +103,7 @@ def encoder_shares(rows: Sequence[EncoderRow], peaks: Mapping[int, Peak]) -> lis
     )
 
 
-def decoder_shares(rows: Sequence[EncoderRow], peaks: Mapping[int, Peak]) -> list[Share]:
+def decoder_shares(rows: Sequence[EncoderRow], peaks: Sequence[Peak]) -> list[Share]:
     """Likewise of the decoders, with one box."""
     return _ordered(
         _share(
@@ -111,13 +113,14 @@ def decoder_shares(rows: Sequence[EncoderRow], peaks: Mapping[int, Peak]) -> lis
     )
 
 
-def peak_tables(encoders: Sequence[EncoderRow], peaks: Mapping[int, Peak]) -> list[Table]:
+def peak_tables(encoders: Sequence[EncoderRow], peaks: Sequence[Peak]) -> list[Table]:
     """The machine's limits, and the share of them that each latency stands for; nothing without a calibration."""
     if not peaks:
         return []
     used = [*encoder_shares(encoders, peaks), *decoder_shares(encoders, peaks)]
-    limits = [_limits(peak) for _, peak in sorted(peaks.items())]
-    tables = [Table("peak", "What this machine can do", limits, [_data(peak) for peak in peaks.values()], (PEAK_NOTE,))]
+    ordered = sorted(peaks, key=lambda peak: (peak.threads, peak.cpus))
+    limits, data = [_limits(peak) for peak in ordered], [_data(peak) for peak in ordered]
+    tables = [Table("peak", "What this machine can do", limits, data, (PEAK_NOTE,))]
     if used:
         shown = [_shown(share) for share in used]
         data = [flatten(share) | {"gmacs_per_s": share.gmacs_per_s} for share in used]
@@ -132,7 +135,8 @@ def _peak(record: Reading) -> Peak:
         return spread_of(run_samples(record.run_id, listed(found.get(name))))
 
     return Peak(
-        threads=integer(record.candidate.get("threads")),
+        threads=record.who.threads,
+        cpus=record.who.cpus,
         product_s={precision: spread(f"{precision}_s") for precision in PRECISIONS},
         product_macs=number(found.get("product_macs")),
         stream_s=spread("stream_s"),
@@ -156,11 +160,15 @@ def _share(
     what: str,
     gmacs: Mapping[str, float],
     taken: Spread,
-    run_ids: Iterable[str],
-    peaks: Mapping[int, Peak],
+    run_ids: Collection[str],
+    peaks: Sequence[Peak],
 ) -> Share:
-    """Of multiply-adds by precision: the time that the machine would take at best over that which was taken."""
-    peak = peaks.get(who.threads)
+    """Of multiply-adds by precision: the time that the machine would take at best over that which was taken.
+
+    At best by the calibration of the same run; where that has none, by the latest.
+    """
+    alike = [peak for peak in peaks if (peak.threads, peak.cpus) == (who.threads, who.cpus)]
+    peak = next((peak for peak in reversed(alike) if peak.run_id in run_ids), alike[-1] if alike else None)
     limits = peak.gmacs_per_s if peak and GPU not in who.backend else lambda precision: math.nan
     at_best_s = sum(amount / limits(precision) for precision, amount in gmacs.items())
     runs = ", ".join(sorted(run_ids))
@@ -186,7 +194,7 @@ def _limits(peak: Peak) -> dict[str, str]:
     }
     stream = spread_cell(peak.stream_s, lambda seconds: peak.stream_bytes / seconds / 1e9)
     return {
-        "threads": str(peak.threads),
+        "threads": f"{peak.threads}, pinned to CPU {peak.cpus}" if peak.cpus else str(peak.threads),
         **products,
         "memory (GB/s), median [IQR]": stream,
         "n": str(peak.stream_s.n),
@@ -196,7 +204,13 @@ def _limits(peak: Peak) -> dict[str, str]:
 
 def _data(peak: Peak) -> dict[str, object]:
     products: dict[str, object] = {f"{name}_gmacs_per_s": peak.gmacs_per_s(name) for name in PRECISIONS}
-    return {"threads": peak.threads, **products, "memory_gbytes_per_s": peak.gbytes_per_s, "run_id": peak.run_id}
+    return {
+        "threads": peak.threads,
+        "cpus": peak.cpus,
+        **products,
+        "memory_gbytes_per_s": peak.gbytes_per_s,
+        "run_id": peak.run_id,
+    }
 
 
 def _shown(share: Share) -> dict[str, str]:

@@ -140,13 +140,15 @@ def _subject(record: Reading) -> tuple[object, ...]:
     """What a record is about, whatever became of it. What could not be made knows no hash and no version."""
     who = record.who
     if who.sha256:
-        return who, record.case_info, record.protocol_id
+        kind = record.measurements.get("kind", "") if record.kind == "error" else record.kind
+        return who, record.case_info, record.protocol_id, kind, record.is_cold
     return lasting_name(who), who.weights, record.case_info
 
 
 def _subjects(record: Reading) -> Iterator[tuple[object, ...]]:
     """Of a measurement: itself, that its case was read, and its candidate made, of these weights or by default."""
     yield _subject(record)
+    yield record.who, record.case_info, record.protocol_id, "", False  # errors of before say no kind
     yield lasting_name(Candidate("")), "", CaseInfo(name := record.case_info.case_id, content=name)
     for weights in (record.who.weights, ""):
         yield lasting_name(record.who), weights, CaseInfo("")

@@ -354,6 +354,39 @@ def test_failures_are_records_and_the_sweep_goes_on(sweep: Sweep, tmp_path: Path
     assert len(sweep.progress.messages) == 2  # type: ignore[attr-defined]
 
 
+def test_every_pass_that_fails_is_a_record_of_its_own(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr("bench.runner.run_case", fails)
+    sweep = replace(sweep, cold_run=fails, settings=replace(sweep.settings, passes=2))
+    sweep.run(small_sources("mr2d"))
+    failed = [record for record in read_records([sweep.out], strict=True) if record.error]
+    asked = [
+        {"kind": "latency", "temperature": "cold"},
+        {"kind": "latency", "temperature": "warm", "pass_index": 0},
+        {"kind": "latency", "temperature": "warm", "pass_index": 1},
+    ]
+    assert [record.measurements for record in failed] == asked
+    assert len({record.key for record in failed}) == 3
+    monkeypatch.undo()
+    replace(sweep, run_id="again").run(small_sources("mr2d"))
+    measured = {record.key for record in read_records([sweep.out], strict=True) if not record.error}
+    assert {record.key for record in failed[1:]} <= measured, "the keys of what they failed to measure"
+
+
+def test_the_peak_is_measured_with_those_it_is_a_measure_of(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.runner.measure_peak", lambda threads, on_call: {"fp32_s": [0.1]})
+    sweep = replace(sweep, settings=replace(sweep.settings, calibrate=True, passes=0, cold=False))
+    sweep.run([])
+    sweep.run([])
+    other = replace(sweep, recipes=[*sweep.recipes, Recipe("another")], run_id="other")
+    other.run([])
+    peaks = [record for record in read_records([sweep.out], strict=True) if record.kind == "peak"]
+    assert [record.run_id for record in peaks] == [sweep.run_id, "other"]
+    assert peaks[0].candidate == {"threads": 2, "cpus": None}
+
+
 def test_a_peak_and_a_floor_that_fail_stop_nothing_else(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: Any, **__: Any) -> Any:
         raise MemoryError("no room")

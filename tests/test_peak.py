@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from record_book import REPVIT, TINYVIT, Book, candidate
+from record_book import REPVIT, TINYVIT, Book, candidate, rows_of
 
 import bench.calibrate
 from bench.calibrate import FP32, SIDE, calibration_calls, measure_peak, product_model
@@ -50,6 +50,27 @@ def test_shares_by_hand(book: Book) -> None:
     assert shares["of_peak"].tolist() == pytest.approx([0.5, 0.2275])
     assert re.search(r"\| +50 \|", text)
     assert (book.path.parent / "report" / "roofline.png").is_file()
+
+
+def test_a_share_is_of_the_peak_of_its_own_run(book: Book) -> None:
+    """The machine drifts; without a calibration of its own a run has the latest."""
+    for run_id, fp32_s in (("run1", 0.1), ("run2", 0.2)):
+        peak(book, fp32_s, run_id=run_id, key=run_id)
+    for run_id, who in (("run1", REPVIT), ("run2", TINYVIT), ("run3", candidate("edge_sam"))):
+        book.cost(who, gmacs=31.1)
+        book.parts(who, [0.622], run_id=run_id)
+    shares = book.csv("shares", formats=["csv"])
+    encoders = shares[shares["what"] == "encoder"].set_index("candidate_encoder")["of_peak"].to_dict()
+    assert encoders == pytest.approx({"repvit": 0.5, "tinyvit": 1.0, "edge_sam": 1.0})
+    assert [row["run"] for row in rows_of(book.report(), "What this machine can do")] == ["run1", "run2"]
+
+
+def test_pinned_cores_have_a_peak_of_their_own(book: Book) -> None:
+    peak(book)
+    pinned = candidate("repvit", cpus=[0, 1])
+    book.cost(pinned)
+    book.parts(pinned, [0.622])
+    assert book.csv("shares", formats=["csv"])["of_peak"].isna().all()
 
 
 def test_other_precisions_and_threads_have_no_share(book: Book) -> None:

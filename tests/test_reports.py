@@ -328,6 +328,21 @@ def test_failures_are_listed_and_do_not_break_a_table(book: Book) -> None:
     )
 
 
+def test_a_pass_that_failed_is_not_measured_by_another(book: Book) -> None:
+    """A cold one that was ended for want of memory, before warm ones that were not; each attempt is told of."""
+    told = {"type": "RuntimeError", "message": "killed"}
+    cold = {"kind": "latency", "temperature": "cold"}
+    rule = protocol("batched")
+    for number in range(2):
+        book.add("error", REPVIT, cold, case=CT_0860, protocol=rule, error=told, key="cold", run_id=f"run{number}")
+    book.one_pass(REPVIT, 1.0, rule)
+    text = book.report()
+    assert [row["measured since"] for row in rows_of(text, "Failures")] == ["no"]
+    assert [(row["run"], row["failures"]) for row in rows_of(text, "Runs")] == [("run0", "1"), ("run1", "1")]
+    book.one_pass(REPVIT, 1.0, rule, temperature="cold")
+    assert [row["measured since"] for row in rows_of(book.report(), "Failures")] == ["yes"]
+
+
 def test_what_could_not_be_made_was_measured_since(book: Book) -> None:
     """A candidate that could not be made has no hash of its weights, and no version of its runtime."""
     told = {"type": "RuntimeError", "message": "no such thing"}

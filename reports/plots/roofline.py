@@ -27,7 +27,7 @@ def roofline_figure(report: MachineReport) -> Figure | None:
     """Achieved multiply-adds a second of each encoder against its cost, under the machine's measured peaks."""
     if not report.peaks:
         return None
-    peak = report.peaks[max(report.peaks)]
+    peak = max(reversed(report.peaks), key=lambda peak: peak.threads)  # the latest of equals
     used = [share for share in encoder_shares(report.encoders, report.peaks) if _is_under(share, peak)]
     if not used:
         return None
