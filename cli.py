@@ -165,13 +165,13 @@ def score(
     if out:
         check_folder(out)
     name = segs.resolve().name
-    cases, failures = _scores(segs, labels, rules, tolerance_mm, workers)
+    cases, failures, lacking = _scores(segs, labels, rules, tolerance_mm, workers)
     scores = score_table(row for case in cases for row in case.rows)
     tables = {"Over labels": summary(scores), "By case": by_case(scores, skip_undefined=rules != "cvpr24")}
     if of_labels := by_label(scores):
         tables["By label"] = of_labels
     if against:
-        others, failed = _scores(against, labels, rules, tolerance_mm, workers)
+        others, failed, _ = _scores(against, labels, rules, tolerance_mm, workers)
         failures += failed
         names = (name, against.resolve().name)
         if name == names[1]:
@@ -180,7 +180,7 @@ def score(
             tables["Compared"] = paired(scores, score_table(row for case in others for row in case.rows), names)
         except ValueError as error:
             raise click.ClickException(str(error)) from error
-    notes = _notes(cases)
+    notes = _notes(cases, lacking)
     click.echo("\n\n".join([f"{title}:\n\n{shortened(table)}" for title, table in tables.items()] + notes))
     if out:
         text = "\n\n".join([f"## {title}\n\n{table}" for title, table in tables.items()] + notes)
@@ -193,9 +193,11 @@ def score(
         raise click.ClickException(f"{failures} could not be scored")
 
 
-def _notes(cases: Sequence[CaseScores]) -> list[str]:
+def _notes(cases: Sequence[CaseScores], lacking: int) -> list[str]:
     """What the tables do not say by themselves."""
     notes = []
+    if lacking:
+        notes.append(f"Without {lacking} case{'s' * (lacking != 1)} with labels that have no segmentation.")
     unknown = sum(row.original is None and row.reference_ml > 0 for case in cases for row in case.rows)
     if unknown:
         notes.append(
@@ -206,8 +208,10 @@ def _notes(cases: Sequence[CaseScores]) -> list[str]:
     return notes
 
 
-def _scores(segs: Path, labels: str, rules: Any, tolerance_mm: float, workers: int) -> tuple[list[CaseScores], int]:
-    """Scores by case, and how many cases could not be scored, each of which is told of."""
+def _scores(
+    segs: Path, labels: str, rules: Any, tolerance_mm: float, workers: int
+) -> tuple[list[CaseScores], int, int]:
+    """Scores by case, how many could not be scored, and how many have no segmentation; each of which is told of."""
     from rich.console import Console
     from rich.progress import track
 
@@ -229,7 +233,7 @@ def _scores(segs: Path, labels: str, rules: Any, tolerance_mm: float, workers: i
             scored.append(result)
     if not any(case.rows for case in scored):
         raise click.ClickException("no label could be scored")
-    return sorted(scored, key=lambda case: case.pair.case_id), len(pairs) - len(scored)
+    return sorted(scored, key=lambda case: case.pair.case_id), len(pairs) - len(scored), len(missing)
 
 
 @main.command(short_help="Name the best candidate measured on this machine.")

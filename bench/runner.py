@@ -213,13 +213,26 @@ class Sweep:
         if self.settings.cold:
             for recipe, candidate, protocol in runs:
                 self._cold_pass(source, described, recipe, candidate, protocol, title)
-        warm = self._warmed_up(runs, described)
+        warm = self._warmed_up([run for run in runs if self._has_warm_work(case, described, *run[1:])], described)
         for index in range(self.settings.passes):
             for _, candidate, protocol in warm:
                 self._warm_pass(source, case, described, candidate, protocol, title, index)
         if self.settings.clicks and case.labels is not None:
             for _, candidate, protocol in warm:
                 self._clicks(case, described, candidate, protocol, title)
+
+    def _has_warm_work(
+        self, case: Case, described: dict[str, Any], candidate: Candidate, protocol: AnyProtocol
+    ) -> bool:
+        """Whether any of its warm passes, or their scores, is not held yet."""
+        options = _options(candidate, protocol)
+        keys = [self._warm_key(candidate, described, options, index) for index in range(self.settings.passes)]
+        if case.labels is not None:
+            clicked = [options | {"clicks": number} for number in range(1, self.settings.clicks + 1)]
+            scored = [options, *clicked] if self.settings.passes else clicked
+            keys += [self._accuracy_key(candidate, described, each) for each in scored]
+        done = [self._is_done(key) for key in keys]  # of each, as it counts as skipped
+        return not all(done)
 
     def _warmed_up(
         self, runs: Sequence[tuple[Recipe, Candidate, AnyProtocol]], described: dict[str, Any]
@@ -289,8 +302,10 @@ class Sweep:
         index: int,
     ) -> None:
         options = _options(candidate, protocol)
-        key = self._key("latency", candidate.as_record(), described, options, temperature="warm", pass_index=index)
-        if self._is_done(key):
+        key = self._warm_key(candidate, described, options, index)
+        # Passes of before were scored at the tolerance of before.
+        scored = case.labels is None or self._is_done(self._accuracy_key(candidate, described, options))
+        if self._is_done(key) and scored:
             return
         try:
             name = f"{title}: {_name(candidate, protocol)}, pass {index + 1}/{self.settings.passes}"
@@ -298,7 +313,8 @@ class Sweep:
             run = run_case(candidate.backend, load, protocol, self.progress.start(name, count_steps(case, protocol)))
             measurements = {"temperature": "warm", "pass_index": index} | run.measurements
             self._accuracy(case, run.segmentation, described, candidate, options)
-            self._write("latency", key, candidate.as_record(), measurements, described, options)
+            if not self._is_done(key):
+                self._write("latency", key, candidate.as_record(), measurements, described, options)
         except Exception as error:
             who = candidate.as_record()
             self._fail("latency", error, who, described, options, temperature="warm", pass_index=index)
@@ -335,6 +351,9 @@ class Sweep:
         if case.labels is not None and not self._is_done(key):
             scores = measure_accuracy(case, segmentation, self.settings.tolerance_mm)
             self._write("accuracy", key, candidate.as_record(), scores, described, options)
+
+    def _warm_key(self, candidate: Candidate, described: dict[str, Any], options: dict[str, Any], index: int) -> str:
+        return self._key("latency", candidate.as_record(), described, options, temperature="warm", pass_index=index)
 
     def _accuracy_key(self, candidate: Candidate, described: dict[str, Any], options: dict[str, Any]) -> str:
         tolerance_mm = self.settings.tolerance_mm

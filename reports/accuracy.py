@@ -24,6 +24,7 @@ LACKING_NOTE = (
     "\\* other candidates were scored on labels that this one was not: the means do not compare. Rows that lack fewest "
     "labels stand first."
 )
+PIXELS_NOTE = "Of pictures that say no size a pixel counts as 1 mm: their NSD is at so many pixels."
 RANDOM = "random weights: not an accuracy"
 #: A label of a case, scored at a tolerance in mm.
 LabelKey = tuple[CaseInfo, float, Any]
@@ -82,6 +83,7 @@ class AccuracyRow:
         dsc: Dice over labels. Empty for weights that are not trained.
         nsd: surface Dice over labels. Empty for weights that are not trained.
         dsc_by_case: Dice over cases, of each the mean over its labels: for groups of which one case has most labels.
+        of_no_size: cases whose pixels say no size, so that the tolerance of NSD is in pixels.
         over_floor: mean of DSC minus the ellipse's, over the labels that both have; NaN without an ellipse.
         lacking: labels that other models of the group, or of given masks other masks, were scored on, and this one was
             not.
@@ -96,6 +98,7 @@ class AccuracyRow:
     dsc: Mean = field(default_factory=Mean)
     nsd: Mean = field(default_factory=Mean)
     dsc_by_case: Mean = field(default_factory=Mean)
+    of_no_size: int = 0
     over_floor: float = math.nan
     lacking: int = 0
 
@@ -249,15 +252,16 @@ def accuracy_tables(by_modality: Sequence[AccuracyRow], by_case: Sequence[Accura
     """Accuracy by modality and by case; nothing where there are no rows."""
     if not by_modality:
         return []
-    modality_notes, case_notes = (*_NOTES, *_lacking_note(by_modality)), _lacking_note(by_case)
+    modality_notes, case_notes = (*_NOTES, *_notes_on(by_modality)), _notes_on(by_case)
     return [
         Table("accuracy", "Accuracy by modality", _shown("modality", by_modality), _data(by_modality), modality_notes),
         Table("accuracy_cases", "Accuracy by case", _shown("case", by_case), _data(by_case), case_notes),
     ]
 
 
-def _lacking_note(rows: Sequence[AccuracyRow]) -> tuple[str, ...]:
-    return (LACKING_NOTE,) if any(row.lacking for row in rows) else ()
+def _notes_on(rows: Sequence[AccuracyRow]) -> tuple[str, ...]:
+    told = {LACKING_NOTE: any(row.lacking for row in rows), PIXELS_NOTE: any(row.of_no_size for row in rows)}
+    return tuple(note for note, applies in told.items() if applies)
 
 
 def _accuracy_row(
@@ -281,6 +285,7 @@ def _accuracy_row(
         dsc=_mean(dsc for dsc, _ in scores.values()),
         nsd=_mean(nsd for _, nsd in scores.values()),
         dsc_by_case=_mean(_mean(of_case).mean for of_case in cases.values()),
+        of_no_size=sum(case.spacing_mm == (1.0, 1.0) for case in cases),
         over_floor=math.nan if row.is_floor else _mean(differences).mean,
         lacking=0 if row.is_floor else len(every - defined_dsc(scores).keys()),
     )

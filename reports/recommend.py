@@ -16,6 +16,7 @@ from reports.tables import NOTHING, markdown_table, significant
 
 #: How a box was timed, as `EncoderRow` has it, in words.
 BOX = {"foveated_s": "a box with a fovea", "box_s": "a box among others", "decode_s": "one box"}
+SEVERAL_RUNS = "Latencies are of several runs: between those of different hours or days lies the machine's drift."
 NOT_SHARED = (
     "No label was scored for every candidate, so no DSC is compared: run bench with all of them on the same cases."
 )
@@ -82,7 +83,12 @@ def recommend(paths: Sequence[Path], machine: str, max_latency_s: float, min_dsc
         raise ValueError(f"found records of {', '.join(reports)}; expected some of this machine, {machine}: run bench")
     among = choices(reports[machine])
     best = best_choice(among, max_latency_s, min_dsc)
-    table = markdown_table([_shown(choice, choice is best, BOX[_box_timed(reports[machine])]) for choice in among])
+    looks = [_look(choice.candidate) for choice in among]
+    alike = len(set(looks)) < len(looks)
+    box = BOX[_box_timed(reports[machine])]
+    table = markdown_table([_shown(choice, choice is best, box, weights=alike) for choice in among])
+    if len({row.run_id for row in timed(reports[machine].encoders)}) > 1:
+        table += f"\n\n{SEVERAL_RUNS}"
     if averaged := _averaged_over(reports[machine]):
         table += f"\n\n{averaged}"
     was_scored = any(not row.is_floor for row in reports[machine].compared)
@@ -93,7 +99,8 @@ def recommend(paths: Sequence[Path], machine: str, max_latency_s: float, min_dsc
 
 def describe(candidate: Candidate) -> str:
     """A candidate in words."""
-    return f"{candidate.encoder} ({candidate.variant}) in {candidate.backend} {candidate.precision}"
+    runtime = f"{candidate.backend} {candidate.backend_version} {candidate.precision}"
+    return f"{candidate.encoder} ({candidate.variant}) in {runtime}, weights {candidate.weights_id}"
 
 
 def _mean_dsc(report: MachineReport) -> dict[Candidate, float]:
@@ -135,7 +142,12 @@ def _beats(other: Choice, one: Choice) -> bool:
     return better and other.latency_s <= one.latency_s and other.dsc >= one.dsc
 
 
-def _shown(choice: Choice, is_best: bool, box: str) -> dict[str, str]:
+def _look(who: Candidate) -> tuple[object, ...]:
+    """What the table tells of every candidate."""
+    return who.encoder, who.variant, who.backend, who.precision, who.threads
+
+
+def _shown(choice: Choice, is_best: bool, box: str, *, weights: bool) -> dict[str, str]:
     who = choice.candidate
     return {
         "": "**>**" if is_best else "",
@@ -143,6 +155,7 @@ def _shown(choice: Choice, is_best: bool, box: str) -> dict[str, str]:
         "variant": who.variant,
         "runtime": f"{who.backend} {who.precision}",
         "threads": str(who.threads),
+        **({"weights": who.weights_id, "version": who.backend_version} if weights else {}),
         f"encoder + {box} (ms)": significant(1000 * choice.latency_s),
         "DSC": significant(choice.dsc) if math.isfinite(choice.dsc) else NOTHING,
         "on the Pareto front": "yes" if choice.is_on_front else "",

@@ -74,19 +74,25 @@ def by_case(scores: pd.DataFrame, *, skip_undefined: bool = True) -> str:
 
 
 def by_label(scores: pd.DataFrame) -> str | None:
-    """Means over the cases that have a label, by what labels are; None where nothing tells."""
+    """Means over what has a label, by modality and by what labels are; None where nothing tells."""
     known = scores.dropna(subset=["original"])
     # Missing ones have made floats of whole numbers.
     names = known["original"].map(lambda label: label if isinstance(label, str) else f"{label:.0f}")
+    kinds = known["modality"] + " " + known["dims"]
+    groups = sorted(known.groupby([kinds, names]), key=lambda one: (one[0][0], _numbers_first(str(one[0][1]))))
     rows = [
-        {"label": label, "cases": str(len(group))} | _mean_cells(group)
-        for label, group in sorted(((str(label), group) for label, group in known.groupby(names)), key=_numbers_first)
+        {
+            **({"cases of": str(kind)} if kinds.nunique() > 1 else {}),
+            "label": str(label),
+            "cases": str(group["case_id"].nunique()),
+            **_mean_cells(group),
+        }
+        for (kind, label), group in groups
     ]
     return markdown_table(rows) if rows else None
 
 
-def _numbers_first(one: tuple[str, pd.DataFrame]) -> tuple[bool, int, str]:
-    label, _ = one
+def _numbers_first(label: str) -> tuple[bool, int, str]:
     return not label.isdecimal(), int(label) if label.isdecimal() else 0, label
 
 

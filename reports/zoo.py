@@ -16,13 +16,24 @@ def zoo_tables(rows: Sequence[EncoderRow]) -> list[Table]:
     Their data are in the encoder table's CSV.
     """
     shown = short_zoo_rows(rows)
-    tables = [Table("zoo", "The zoo", shown, shown, (ZOO_NOTE,))] if shown else []
+    threads = _threads_note(rows)
+    tables = [Table("zoo", "The zoo", shown, shown, (ZOO_NOTE, *threads))] if shown else []
     runtimes = short_runtime_rows(rows)
     if runtimes:
-        tables.append(
-            Table("runtimes", "Runtimes and precisions", runtimes, runtimes, (RUNTIMES_NOTE,), RUNTIME_COLUMNS)
-        )
+        notes = (RUNTIMES_NOTE, *threads)
+        tables.append(Table("runtimes", "Runtimes and precisions", runtimes, runtimes, notes, RUNTIME_COLUMNS))
     return tables
+
+
+def _threads_note(rows: Sequence[EncoderRow]) -> tuple[str, ...]:
+    threads = {row.candidate.threads for row in rows if row.encode_s.n}
+    return (f"Of {_usual_threads(rows)} threads; others are in the table of encoders.",) if len(threads) > 1 else ()
+
+
+def _usual_threads(rows: Sequence[EncoderRow]) -> int:
+    """The number that most timed rows have."""
+    threads = [row.candidate.threads for row in rows if row.encode_s.n]
+    return max(threads, key=threads.count, default=0)
 
 
 ZOO_NOTE = (
@@ -86,12 +97,10 @@ def short_runtime_rows(rows: Sequence[EncoderRow]) -> list[dict[str, str]]:
 
 def _by_encoder(rows: Sequence[EncoderRow]) -> list[list[EncoderRow]]:
     """Timed rows of each encoder, at the number of threads that most rows have, in the order of `rows`."""
-    timed = [row for row in rows if row.encode_s.n]
-    threads = [row.candidate.threads for row in timed]
-    usual = max(threads, key=threads.count, default=0)
+    usual = _usual_threads(rows)
     groups: dict[str, list[EncoderRow]] = {}
-    for row in timed:
-        if row.candidate.threads == usual:
+    for row in rows:
+        if row.encode_s.n and row.candidate.threads == usual:
             groups.setdefault(row.candidate.encoder, []).append(row)
     return list(groups.values())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from record_book import CT_0860, FLOOR, REPVIT, SKIN, Book, candidate, rows_of
 
-from reports.accuracy import LACKING_NOTE, RANDOM
+from reports.accuracy import LACKING_NOTE, PIXELS_NOTE, RANDOM
 
 
 def test_accuracy_by_hand_with_undefined_scores_left_out(book: Book) -> None:
@@ -91,3 +91,10 @@ def test_who_was_scored_on_fewer_labels_is_marked_and_stands_below(book: Book) -
     assert LACKING_NOTE in text
     book.scores(easy, [0.4], other)
     assert LACKING_NOTE not in book.report()
+
+
+def test_pixels_of_no_size_are_told_of(book: Book) -> None:
+    book.scores(candidate("repvit", trained=True), [0.9], {**SKIN, "spacing_mm": [0.5, 0.5]})
+    assert PIXELS_NOTE not in book.report()
+    book.scores(candidate("repvit", trained=True), [0.9], {**SKIN, "spacing_mm": [1.0, 1.0], "sha256": "other"})
+    assert f"- {PIXELS_NOTE}\n" in book.report()

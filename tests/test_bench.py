@@ -279,6 +279,21 @@ def test_a_candidate_that_fails_at_its_first_call_stops_no_other(sweep: Sweep, m
     assert again.failures == 1
 
 
+def test_what_is_held_is_not_warmed_up_again(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finished sweep of a thousand cases is read through in seconds."""
+    warmed: list[object] = []
+    monkeypatch.setattr("bench.runner.warm_up", lambda *_, **__: warmed.append(None))
+    sweep = replace(sweep, settings=replace(sweep.settings, cold=False, passes=1))
+    for number, tolerance_mm in enumerate((2.0, 2.0, 1.0)):
+        again = replace(sweep, settings=replace(sweep.settings, tolerance_mm=tolerance_mm), run_id=str(number))
+        again.run(small_sources("mr2d"))
+        assert len(warmed) == [1, 1, 2][number], "at another tolerance masks are scored anew"
+    records = [record for record in read_records([sweep.out], strict=True) if record.case]
+    tolerances = [r.measurements["tolerance_mm"] for r in records if r.kind == "accuracy" and "weights" in r.candidate]
+    assert tolerances == [2.0, 1.0]
+    assert len([record for record in records if record.kind == "latency"]) == 1
+
+
 def test_a_candidate_that_memory_has_no_room_for_is_told_of(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the system ends the process, and all that were started are timed."""
     sweep = replace(sweep, recipes=[Recipe("light_repvit_m0_9"), Recipe("another")])

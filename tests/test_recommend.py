@@ -10,7 +10,7 @@ from record_book import CT_0860, FLOOR, SKIN, Book, candidate, protocol
 
 from bench import machine
 from cli import main
-from reports.recommend import NOT_SHARED, recommend
+from reports.recommend import NOT_SHARED, SEVERAL_RUNS, recommend
 
 SLOW, FAST, WORSE = (candidate(name, trained=True) for name in ("slow", "fast", "worse"))
 
@@ -70,6 +70,16 @@ def test_the_table_says_what_its_means_go_over(book: Book) -> None:
     assert "DSC: mean over 1 case of 2 labels, which all that have one were scored on; of each case" in table
 
 
+def test_candidates_that_look_alike_are_told_apart(book: Book) -> None:
+    assert "weights" not in recommend([book.path], "m1", float("inf"), 0.0)[1]
+    newer = {**FAST, "backend_version": "3"}
+    book.parts(newer, [0.1] * 6, run_id="later")
+    _, table = recommend([book.path], "m1", float("inf"), 0.0)
+    assert [row.count("fast.pth 0123456789ab") for row in table.splitlines() if "| fast" in row] == [1, 1]
+    assert {"2", "3"} <= {cell.strip() for cell in table.split("|")}
+    assert SEVERAL_RUNS in table
+
+
 def test_random_weights_are_chosen_by_speed_alone(tmp_path: Path) -> None:
     book = Book(tmp_path / "records.jsonl")
     for name, encode_s in (("slow", 0.4), ("fast", 0.1)):
@@ -120,7 +130,7 @@ def test_command(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "describe_machine", lambda: {"id": "m1"})
     result = CliRunner().invoke(main, ["recommend", str(book.path), "--max-latency", "200"])
     assert result.exit_code == 0, result.output
-    assert result.output.splitlines()[-1] == "fast (reparam) in torch fp32"
+    assert result.output.splitlines()[-1] == "fast (reparam) in torch 2 fp32, weights fast.pth 0123456789ab"
     result = CliRunner().invoke(main, ["recommend", str(book.path), "--min-dsc", "0.95"])
     assert result.exit_code == 1
     assert "no candidate is within the limits" in result.output

@@ -84,6 +84,18 @@ def test_masks_of_one_object_each_are_called_by_their_names(tmp_path: Path) -> N
     assert [row[:2] for row in rows[2:]] == [["colon", "1"], ["liver", "2"], ["spleen", "2"]]
 
 
+def test_labels_of_different_modalities_are_not_averaged(tmp_path: Path) -> None:
+    """Label 1 of a CT is one organ, of an MR another."""
+    for case, shift in (("CT_a", 0), ("MR_b", 4)):
+        save_png(tmp_path / "g" / f"{case}.png", 100 * SQUARE)
+        save_png(tmp_path / "g" / f"{case}_seg.png", SQUARE)
+        save_png(tmp_path / "s" / f"{case}.png", np.roll(SQUARE, shift, 0))
+    scored(tmp_path, "s")
+    by_label = (tmp_path / "out" / "scores.md").read_text().split("## By label")[1].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in by_label if line.startswith("|")]
+    assert [row[:4] for row in rows[2:]] == [["CT 2D", "1", "1", "1.00"], ["MR 2D", "1", "1", "0.750"]]
+
+
 def test_masks_of_an_npz_are_scored_against_the_scan_that_it_was_made_of(tmp_path: Path) -> None:
     """The npz numbers labels 1 to N; the scan's were 5 and 9."""
     labels = np.zeros((32, 32, 6), np.uint8)

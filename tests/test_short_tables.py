@@ -71,6 +71,32 @@ def test_what_goes_by_the_updated_scripts_rule_is_what_it_does(book: Book) -> No
     assert rows_of(book.report(), HEADLINE)[0]["updated (s)"] == "12.0 (5.00x), quoted 2.66x"
 
 
+def test_cold_passes_do_not_stand_among_warm_ones(book: Book) -> None:
+    book.one_pass(TINYVIT, 60.0, protocol("per_object"))
+    book.one_pass(REPVIT, 12.0, protocol("cached"), temperature="cold")
+    (row,) = rows_of(book.report(), HEADLINE)
+    assert (row["baseline (s)"], [cell for cell in row.values() if "12.0" in cell]) == ("60.0", [])
+
+
+def test_a_table_of_cold_passes_says_so(book: Book) -> None:
+    for who, rule in ((TINYVIT, "per_object"), (REPVIT, "batched")):
+        book.one_pass(who, 12.0, protocol(rule), temperature="cold")
+    text = book.report()
+    assert rows_of(text, HEADLINE)[0]["repvit (s)"] == "12.0 (1.00x) torch fp32"
+    assert "Medians of 1 cold passes." in text
+
+
+def test_what_the_headline_leaves_out_is_told(book: Book) -> None:
+    for who, rule in ((TINYVIT, "per_object"), (REPVIT, "batched")):
+        book.one_pass(who, 12.0, protocol(rule))
+        book.one_pass(who, 2.0, protocol("batched"), {**CT_0860, "case_id": "other", "sha256": "other"})
+        book.one_pass({**who, "threads": 4}, 1.0, protocol(rule))
+    text = book.report()
+    assert len(rows_of(text, HEADLINE)) == 1
+    assert "- 1 more volume, timed with fewer of both, in the table of 3D cases.\n" in text
+    assert "- Rows of other numbers of threads than the baseline's are in that table, too.\n" in text
+
+
 def test_threads_are_not_mixed(book: Book) -> None:
     for threads, factor in ((1, 1.0), (8, 0.2)):
         book.one_pass({**TINYVIT, "threads": threads}, 100 * factor, protocol("per_object"))

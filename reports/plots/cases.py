@@ -214,7 +214,9 @@ def _stage_panel(axes: Axes, rows: Sequence[CaseRow]) -> None:
 
 
 def _volumes(rows: Sequence[CaseRow]) -> list[CaseRow]:
-    return [row for row in rows if row.case.is_volume and math.isfinite(row.median_s)]
+    """Those that were timed: warm ones, unless there are none."""
+    timed = [row for row in rows if row.case.is_volume and math.isfinite(row.median_s)]
+    return [row for row in timed if row.temperature == "warm"] or timed
 
 
 def _panels(rows: Sequence[CaseRow]) -> list[list[CaseRow]]:
@@ -246,7 +248,8 @@ def _slices(row: CaseRow) -> int:
 
 
 def _passes(rows: Sequence[CaseRow]) -> str:
-    return f"{counts(len(row.samples.values) for row in rows)} passes"
+    cold = "cold " if any(row.temperature == "cold" for row in rows) else ""
+    return f"{counts(len(row.samples.values) for row in rows)} {cold}passes{cold and ', start-up not drawn'}"
 
 
 def _finite(seconds: float) -> float:
