@@ -16,9 +16,9 @@ TITLE = "Volumes: the fastest way of each encoder"
 #: The way of Rep-MedSAM's updated script, its fastest.
 UPDATED = ("cached", "repvit")
 FASTEST_NOTE = (
-    f"In brackets: how many times as fast as the baseline, timed in the same run unless marked {UNPAIRED}. The fastest "
-    "of an encoder is of all runtimes, precisions and protocols that were timed beside the baseline, or of all if none "
-    "was; which candidate it was is in the table of 3D cases."
+    f"In brackets: how many times as fast as the baseline, timed in the same run unless marked {UNPAIRED}. Of "
+    "each encoder the fastest runtime, precision and protocol of those timed in the baseline's run, or of all if none "
+    "was; the table of 3D cases has them all."
 )
 UPDATED_NOTE = (
     "Updated: the way of Rep-MedSAM's updated script, cached + repvit in torch fp32, and the speed-up that its README "
@@ -47,7 +47,8 @@ def headline_tables(rows: Sequence[CaseRow]) -> list[Table]:
     cold = " cold" if any(baseline.temperature == "cold" for baseline in alike) else ""
     notes = [f"Medians of {passes}{cold} passes. Baseline: {'; '.join(labels)}.", FASTEST_NOTE]
     if left := len({row.case for row in rows if row.case.is_volume}) - len(shown):
-        notes.append(f"{left} more volume{'s' * (left != 1)}, timed with fewer of both, in the table of 3D cases.")
+        more = "1 more volume was" if left == 1 else f"{left} more volumes were"
+        notes.append(f"{more} timed with fewer encoders or protocols: see the table of 3D cases.")
     if len({row.candidate.threads for found in by_case.values() for row in found}) > 1:
         notes.append("Rows of other numbers of threads than the baseline's are in that table, too.")
     updated = {row["updated (s)"] for row in shown}

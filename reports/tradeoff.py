@@ -103,25 +103,21 @@ def tradeoff_rows(history: Sequence[Reading]) -> list[TradeoffRow]:
 def _scores_beside(chosen: Sequence[Reading], runs: Mapping[str, Sequence[Reading]]) -> list[Reading]:
     """Scores of the candidates that a run timed, and of the ellipse: its own, and those that other runs had or added.
 
-    They are of the cases of that run, and of those that went on where it was stopped, without timing anything again.
+    They are of the cases of that run, and of others that all of its candidates have been scored on.
     """
     timed_here = _timed(chosen)
-    wanted = {
-        _scored_on(record)
-        for run in runs.values()
-        if run is chosen or not _timed(run)
-        for record in run
-        if _is_score(record) and record.who in timed_here
-    }
-    scores = [
-        record
-        for run in [*runs.values(), chosen]  # its own scores count before others'
-        for record in run
-        if _is_score(record)
-        and _scored_on(record) in wanted
-        and (record.who in timed_here or record.who.encoder == FLOOR)
-    ]
-    return list({(record.who, record.protocol_id, _scored_on(record)): record for record in scores}.values())
+    # Its own scores count before others'.
+    known = [record for run in [*runs.values(), chosen] for record in run if _is_score(record)]
+    scored: dict[tuple[CaseInfo, float], set[Candidate]] = {}
+    for record in known:
+        if record.who in timed_here:
+            scored.setdefault(_scored_on(record), set()).add(record.who)
+    everyone = set().union(*scored.values())
+    wanted = {_scored_on(record) for record in chosen if _is_score(record)}
+    wanted |= {case for case, candidates in scored.items() if candidates == everyone}
+    candidates = {*timed_here, Candidate(FLOOR)}
+    kept = [record for record in known if record.who in candidates and _scored_on(record) in wanted]
+    return list({(record.who, record.protocol_id, _scored_on(record)): record for record in kept}.values())
 
 
 def _is_score(record: Reading) -> bool:
@@ -175,7 +171,7 @@ def _scored_how(row: TradeoffRow, own: Sequence[Scored]) -> TradeoffRow:
     """With the protocol and the runs of its scores."""
     protocols = dict.fromkeys(one.protocol for one in own if one.case.is_volume and one.scores)
     runs = dict.fromkeys(one.run_id for one in own if one.scores)
-    return replace(row, protocol=", ".join(protocols), scored_in=", ".join(runs))
+    return replace(row, protocol="; ".join(protocols), scored_in=", ".join(runs))
 
 
 def _compared(rows: Sequence[TradeoffRow], shared: Sequence[Scored]) -> list[TradeoffRow]:
@@ -295,7 +291,7 @@ def _notes(rows: Sequence[TradeoffRow]) -> tuple[str, ...]:
         if scored_in == [run_id]
         else f"was timed in this one run, the same weights in the same runtimes scored in {', '.join(scored_in)}"
     )
-    walked = ", ".join(dict.fromkeys(row.protocol for row in measured if row.protocol))
+    walked = "; ".join(dict.fromkeys(row.protocol for row in measured if row.protocol))
     notes = [
         f"Run {run_id}: each candidate {together}: medians of {calls} calls. Speed-up: of the encoder, over the same "
         "one in fp32, round by round.",

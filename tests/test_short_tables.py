@@ -93,7 +93,7 @@ def test_what_the_headline_leaves_out_is_told(book: Book) -> None:
         book.one_pass({**who, "threads": 4}, 1.0, protocol(rule))
     text = book.report()
     assert len(rows_of(text, HEADLINE)) == 1
-    assert "- 1 more volume, timed with fewer of both, in the table of 3D cases.\n" in text
+    assert "- 1 more volume was timed with fewer encoders or protocols: see the table of 3D cases.\n" in text
     assert "- Rows of other numbers of threads than the baseline's are in that table, too.\n" in text
 
 
@@ -221,6 +221,7 @@ def test_a_sweep_that_was_gone_on_with_is_one(book: Book) -> None:
     for who, dsc in ((FLOAT, 0.5), (INT8, 0.4), (FLOOR, 0.3)):
         book.scores(who, [dsc], HIP, run_id="run2")
     book.scores(LOST, [0.1], HIP, run_id="run2")
+    book.scores(INT8, [0.0], {**HIP, "case_id": "half done", "sha256": "half done"}, run_id="run2")
     text = book.report()
     assert [row["DSC, images"] for row in rows_of(text, TRADEOFF)] == ["0.300", "0.700", "0.600"]
     assert "Run run1: each candidate was timed in this one run, the same weights in the same runtimes" in text
