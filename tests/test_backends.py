@@ -276,6 +276,21 @@ def test_a_runtime_that_is_not_installed(sam: Sam, monkeypatch: pytest.MonkeyPat
         create_backend("openvino", sam)
 
 
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [
+        (True, "backend torch: found an exported graph; expected onnxruntime or openvino, which run graphs"),
+        (False, "backend: found unknown name 'torch'; expected one of: onnxruntime, onnxruntime_cuda, openvino"),
+    ],
+)
+def test_a_runtime_of_models_is_told_from_an_unknown_one(there: bool, told: str) -> None:
+    """By a process that has imported none of them yet, and cannot without torch; in the precision of a candidate."""
+    hidden = "" if there else "import sys; sys.modules['torch'] = None; "
+    code = f"{hidden}from zoo.backends import open_graphs; open_graphs('torch', None, 'int8')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == f"zoo.errors.InputError: {told}"
+
+
 class Eigenvalues(nn.Module):
     """What ONNX has no operator for."""
 

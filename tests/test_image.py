@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,6 +109,19 @@ def test_a_case_and_a_protocol_that_do_not_go_together_are_named(name: str) -> N
     protocol = Protocol2D() if case.is_volume else Protocol3D()
     with pytest.raises(InputError, match=r"found a (2D case|volume) of shape .*; expected a (2D case|volume)"):
         segment_case(case, BoxBackend(), protocol)
+
+
+@pytest.mark.parametrize(
+    "box", [[50, 60, 256, 100], [50, -4, 90, 100], [-9, 60, -2, 100], [90, 60, 50, 100], [50, 60.5, 90, 100]]
+)
+def test_a_box_past_the_image_or_between_pixels_is_named(box: Any) -> None:
+    with pytest.raises(InputError, match=r"phantom: found (box 1 \[|float64).*; expected"):
+        segment_image(image([[50, 60, 90, 100], box]), BoxBackend())
+
+
+def test_an_image_without_boxes_has_no_objects() -> None:
+    case = replace(image([]), boxes=np.zeros((0, 4), np.int64))
+    assert not segment_image(case, BoxBackend()).any()
 
 
 def test_three_hundred_objects() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zoo.backends import create_backend
+from zoo.backends import Floats, Prompts, create_backend
 from zoo.errors import InputError
 from zoo.registry import create_sam
 from zoo.sam.predictor import SamPredictor
@@ -48,6 +48,37 @@ def test_a_mask_is_fed_back(predictor: SamPredictor) -> None:
     again = predictor.predict(points=POINTS, point_labels=LABELS, masks=first.low_res_logits[:, :1].astype(np.float64))
     assert again.masks.shape == (1, 1, 120, 90)
     assert (again.low_res_logits != first.low_res_logits[:, :1]).any()
+
+
+MASKS = np.random.default_rng(1).normal(0, 10, (6, 1, 256, 256)).astype(np.float32)
+SIX_POINTS = {"points": [[[9 * x, 7 * x]] for x in range(1, 7)], "point_labels": [[1]] * 6}
+SIX_BOXES = {"boxes": [[9 * x, 7 * x, 9 * x + 30, 7 * x + 40] for x in range(6)]}
+
+
+@pytest.mark.parametrize(
+    ("prompts", "multimask"),
+    [(SIX_POINTS, False), (SIX_BOXES, True), (SIX_BOXES | {"masks": MASKS}, False)],
+)
+def test_prompts_of_any_kind_are_decoded_a_few_together(
+    predictor: SamPredictor, prompts: dict[str, Any], multimask: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six at once take seconds and gigabytes by the hundred; the masks are those of one batch."""
+    decode, counts = predictor.backend.decode, []
+
+    def counted(embedding: Floats, some: Prompts, multimask: bool = False) -> tuple[Floats, Floats]:
+        counts.append({len(given) for given in vars(some).values() if given is not None})
+        return decode(embedding, some, multimask)
+
+    monkeypatch.setattr(predictor.backend, "decode", counted)
+    found = predictor.predict(**prompts, multimask=multimask)
+    assert counts == [{3}, {3}]
+    monkeypatch.setattr("zoo.sam.predictor.BOXES_A_BATCH", 6)
+    together = predictor.predict(**prompts, multimask=multimask)
+    assert counts[2:] == [{6}]
+    assert found.masks.shape == together.masks.shape == (6, 3 if multimask else 1, 120, 90)
+    np.testing.assert_allclose(found.low_res_logits, together.low_res_logits, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(found.iou, together.iou, atol=1e-4)
+    assert (found.masks != together.masks).mean() <= 1e-4
 
 
 def test_an_encoder_at_its_own_size_has_the_weights_that_ship() -> None:

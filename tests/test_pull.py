@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.error import URLError
 
 import pytest
@@ -103,8 +104,8 @@ def card(site: Site) -> WeightCard:
 
 
 def left(folder: Path) -> set[str]:
-    """Names in the folder, but for that of the lock of the lock file."""
-    return {path.name for path in folder.iterdir()} - {".lock.json.lock"} if folder.is_dir() else set()
+    """Names in the folder, but for those of locks."""
+    return {path.name for path in folder.iterdir() if path.suffix != ".lock"} if folder.is_dir() else set()
 
 
 def test_a_pulled_file_is_whole_pinned_and_loads(card: WeightCard, site: Site, folder: Path) -> None:
@@ -223,6 +224,37 @@ def test_a_downloaded_file_is_taken(card: WeightCard, site: Site, tmp_path: Path
         pull.pull(WeightCard(**{**vars(card), "file": "other.pth"}), "nowhere.pth")
 
 
+def test_what_a_broken_copy_left_is_not_gone_on_from(
+    card: WeightCard, site: Site, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bytes are not the server's, whose tag an earlier transfer left behind."""
+    site.cuts = [100, 100, 100]
+    with pytest.raises(InputError):
+        pull.pull(card)
+    (tmp_path / "other.pth").write_bytes(b"other" * 1000)
+
+    def interrupted(source: BinaryIO, target: BinaryIO) -> None:
+        target.write(source.read(1000))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfileobj", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pull.pull(card, str(tmp_path / "other.pth"))
+    assert left(folder) == {".rep_medsam.pth.part"}
+    assert pull.pull(card).read_bytes() == site.data
+    assert site.asked[-1] is None
+
+
+def test_a_file_that_is_not_there_leaves_what_came_before(card: WeightCard, site: Site) -> None:
+    site.cuts = [100, 100, 100]
+    for source in (None, "nowhere.pth"):
+        with pytest.raises(InputError):
+            pull.pull(card, source)
+    assert pull.pull(card).read_bytes() == site.data
+    assert site.asked[-1] == "bytes=300-"
+
+
 @pytest.mark.parametrize(("source", "address"), [
     ("hf:owner/repo/folder/w.pt", "https://huggingface.co/owner/repo/resolve/main/folder/w.pt"),
     ("hf:spaces/owner/repo/w.pt", "https://huggingface.co/spaces/owner/repo/resolve/main/w.pt"),
@@ -329,3 +361,12 @@ def test_pins_of_processes_that_pull_at_once_are_all_kept(folder: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: write_pin(f"card{number}", Pin("0" * 64, 1, "here", "now")), range(40)))
     assert len(read_lock()) == 40
+
+
+def test_of_two_that_pull_at_once_one_waits_for_the_other(card: WeightCard, site: Site, folder: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        paths = list(pool.map(pull.pull, [card, card]))
+    assert paths == [card.path] * 2
+    assert card.path.read_bytes() == site.data
+    assert site.asked == [None], "what has come meanwhile is taken"
+    assert left(folder) == {"rep_medsam.pth", "lock.json"}

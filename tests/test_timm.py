@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+from conftest import ENCODER
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -14,8 +17,16 @@ from compress.reparam import reparameterise
 from zoo.errors import InputError
 from zoo.registry import create_encoder, create_sam, encoder_spec
 
-#: One of each kind: plain BatchNorm, activation within it, branches that merge, none at all, a transformer.
-BACKBONES = ["resnet18", "mobilenetv4_conv_small", "repvit_m0_9", "convnext_atto", "vit_tiny_patch16_224"]
+#: One of each kind: plain BatchNorm, activation within it, branches that merge, none at all, a transformer, channels
+#: that come last.
+BACKBONES = [
+    "resnet18",
+    "mobilenetv4_conv_small",
+    "repvit_m0_9",
+    "convnext_atto",
+    "vit_tiny_patch16_224",
+    "mambaout_femto",
+]
 
 
 def randomise_statistics(model: nn.Module) -> None:
@@ -69,6 +80,25 @@ def test_a_tag_asks_for_published_weights(monkeypatch: pytest.MonkeyPatch) -> No
     assert not sam.weights.trained, "the decoder around it is random"
     create_encoder("timm:resnet18@64")
     assert asked[-1] is False
+
+
+def test_a_checkpoint_is_loaded_without_the_published_weights_of_its_tag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine without a network has no others than those in the file."""
+
+    def fetch(*arguments: object, **options: object) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", fetch)
+    mine = create_sam(ENCODER, "random:1")
+    save_file(mine.state_dict(), tmp_path / "mine.safetensors")
+    tagged = "timm:mobilenetv4_conv_small.e2400_r224_in1k@64"
+    loaded = create_sam(tagged, tmp_path / "mine.safetensors")
+    torch.testing.assert_close(dict(loaded.state_dict()), dict(mine.state_dict()), rtol=0, atol=0)
+    assert loaded.image_encoder.pretrained is None
+    with pytest.raises(InputError, match="no published weights"):
+        create_sam(tagged, "random:1")
 
 
 def test_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,6 +161,46 @@ def test_a_box_past_the_last_slice_is_named() -> None:
     assert segment_volume(case, BoxBackend(), Protocol3D(z_range="exclusive"))[7].any()
 
 
+@pytest.mark.parametrize(
+    ("z_range", "z", "told"),
+    [
+        ("exclusive", (5, 5), r"z 5\.\.5 in 8 slices; expected z_min < z_max within 0\.\.8 \(exclusive\)"),
+        ("exclusive", (5, 9), r"z 5\.\.9 in 8 slices; expected z_min < z_max within 0\.\.8 \(exclusive\)"),
+        ("inclusive", (5, 8), r"z 5\.\.8 in 8 slices; expected z_min <= z_max within 0\.\.7 \(inclusive\)"),
+    ],
+)
+def test_slices_that_a_box_may_have_are_told_as_they_are_counted(z_range: Any, z: tuple[int, int], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        segment_volume(volume([[50, 60, z[0], 90, 100, z[1]]]), BoxBackend(), Protocol3D(z_range=z_range))
+
+
+@pytest.mark.parametrize("z_range", ["inclusive", "exclusive"])
+@pytest.mark.parametrize(
+    "box",
+    [
+        [50, 60, 2, 256, 100, 5],
+        [50, -4, 2, 90, 100, 5],
+        [90, 60, 2, 50, 100, 5],
+        [50, 60.5, 2, 90, 100, 5],
+        [50, 60, 2.5, 90, 100, 5],
+    ],
+)
+def test_a_box_past_the_slices_or_between_voxels_is_named(box: Any, z_range: Any) -> None:
+    case, expected = volume([[50, 60, 2, 90, 100, 5], box]), r"phantom: found (box 1 \[|float64).*; expected"
+    with pytest.raises(InputError, match=expected):
+        segment_volume(case, BoxBackend(), Protocol3D(z_range=z_range))
+    with pytest.raises(InputError, match=expected):
+        count_slices(case, Protocol3D(z_range=z_range))
+
+
+def test_whole_numbers_in_float_boxes_and_no_boxes_at_all() -> None:
+    case = volume([[50, 60, 2, 90, 100, 5]])
+    found = segment_volume(replace(case, boxes=case.boxes.astype(np.float64)), BoxBackend())
+    np.testing.assert_array_equal(found, segment_volume(case, BoxBackend()))
+    none = replace(case, boxes=case.boxes[:0], object_labels=case.object_labels[:0])
+    assert not segment_volume(none, BoxBackend()).any()
+
+
 def test_a_box_of_one_slice() -> None:
     segmentation = segment_volume(volume([[50, 60, 7, 90, 100, 7]]), BoxBackend())
     assert np.flatnonzero(segmentation.any(axis=(1, 2))).tolist() == [7]
@@ -277,6 +317,14 @@ def test_cached_lets_go_of_what_nobody_asks_for_again() -> None:
     case = volume([[50, 60, 0, 90, 100, 2], [50, 60, 5, 90, 100, 5], [120, 60, 5, 160, 100, 5]])
     segment_volume(case, BoxBackend(), from_the_middle("cached"), clock, kept_embeddings=1)
     assert clock.counts["encoded_slices"] == 3 + 1
+
+
+def test_batched_lets_go_of_starts_that_nobody_asks_for_again() -> None:
+    """There is room for one: slice 5, which walks of both directions cross, needs it; of the starts none does."""
+    clock = StageClock()
+    case = volume([[50, 60, 0, 90, 100, 2], [50, 60, 4, 90, 100, 5], [120, 60, 5, 160, 100, 7]])
+    segment_volume(case, BoxBackend(), from_the_middle("batched"), clock, kept_embeddings=1)
+    assert clock.counts["encoded_slices"] == 7, "each slice but 3, once"
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)

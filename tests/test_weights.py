@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import pickle
 import random
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from conftest import ENCODER
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from zoo.errors import InputError
 from zoo.registry import create_sam
-from zoo.weights import load_weights, random_seed_of, read_checkpoint, seeded
+from zoo.sam.model import Sam
+from zoo.weights import cards, load_card_or_file, load_weights, random_seed_of, read_checkpoint, seeded
+from zoo.weights.cards import weight_card
 
 
 @pytest.fixture
@@ -152,3 +157,65 @@ def test_random_needs_a_number_that_torch_takes(seed: str) -> None:
         random_seed_of(f"random:{seed}")
     with seeded(random_seed_of(f"random:{2**64 - 1}") or 0):
         assert torch.initial_seed() == 2**64 - 1
+
+
+@pytest.mark.parametrize("word", ["random", "random:", "random:0"])
+def test_random_without_a_number_is_the_first_seed(word: str) -> None:
+    assert random_seed_of(word) == 0
+    assert random_seed_of("randomly.pth") is None
+
+
+def test_a_seed_draws_torchs_own_numbers_and_touches_no_other_generator(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+
+    def of_gpus(seed: int) -> None:
+        raise AssertionError("generators of GPUs were seeded")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", of_gpus)
+    with seeded(3):
+        assert torch.equal(torch.rand(4), expected)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("named", "change", "told"),
+    [
+        (ENCODER, {}, False),
+        (ENCODER, {"fit": "squash"}, True),
+        (ENCODER, {"normalisation": "min_max"}, True),
+        (ENCODER, {"resize": "cubic"}, True),
+        (ENCODER.replace("@64", "@128"), {}, False),  # a stage of training at another size
+        ("resnet50", {"fit": "squash"}, False),  # another program's word
+        (None, {"fit": "squash"}, False),
+    ],
+)
+def test_weights_for_images_prepared_otherwise_are_noted(
+    sam: Sam, tmp_path: Path, caplog: pytest.LogCaptureFixture, named: str | None, change: dict[str, Any], told: bool
+) -> None:
+    save_file(sam.state_dict(), tmp_path / "w.safetensors", {"encoder": named} if named else None)
+    loaded = create_sam(ENCODER, "random:1")
+    loaded.spec = replace(loaded.spec, **change, name="mine")
+    load_weights(loaded, tmp_path / "w.safetensors")
+    prepared = ", ".join(change.get(key, getattr(sam.spec, key)) for key in ("fit", "resize", "normalisation"))
+    end = f"w.safetensors: weights of {named}, for images prepared by pad, area, imagenet; mine prepares by {prepared}"
+    assert [message.endswith(end) for message in caplog.messages] == [True] * told
+
+
+def test_the_weights_of_a_card_for_images_prepared_otherwise_are_noted(
+    sam: Sam, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with SAM's and MedSAM's ViT-B, whose layout is one."""
+    monkeypatch.setenv(cards.FOLDER_VARIABLE, str(tmp_path))
+    catalog = {
+        encoder: replace(weight_card("sam_vit_b"), name=encoder, encoder=encoder, file="w.safetensors", sha256=None)
+        for encoder in (ENCODER, "vit_b")
+    }
+    monkeypatch.setattr(cards, "catalog", lambda: catalog)
+    save_file(sam.state_dict(), tmp_path / "w.safetensors")
+    load_card_or_file(create_sam(ENCODER, "random:1"), ENCODER)
+    assert not caplog.messages
+    load_card_or_file(create_sam(ENCODER, "random:1"), "vit_b")
+    assert f"weights of vit_b, for images prepared by squash, cubic, min_max; {ENCODER} " in caplog.messages[0]

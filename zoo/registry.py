@@ -81,8 +81,8 @@ class EncoderSpec:
 
 #: Builds the encoder that a spec describes.
 EncoderFactory = Callable[[EncoderSpec], "nn.Module"]
-#: Spec and factory of a family's member.
-Family = Callable[[str], tuple[EncoderSpec, EncoderFactory]]
+#: Spec and factory of a family's member, built with the published weights that its name asks for if the flag is set.
+Family = Callable[[str, bool], tuple[EncoderSpec, EncoderFactory]]
 
 _REGISTRY: dict[str, tuple[EncoderSpec, EncoderFactory]] = {}
 #: Families whose members are named `FAMILY:MEMBER` and made on demand.
@@ -111,12 +111,12 @@ def register_family(name: str) -> Callable[[Family], Family]:
     return register
 
 
-def _entry(name: str) -> tuple[EncoderSpec, EncoderFactory]:
+def _entry(name: str, *, published: bool = True) -> tuple[EncoderSpec, EncoderFactory]:
     """Spec and factory of a registered encoder or of a family's member, without `@SIZE`."""
     _import_encoders()
     family, _, member = name.partition(":")
     if member and family in _FAMILIES:
-        return _FAMILIES[family](member)
+        return _FAMILIES[family](member, published)
     if name not in _REGISTRY:
         raise unknown_name("encoder", name, [*_REGISTRY, *(f"{known}:NAME" for known in _FAMILIES)])
     return _REGISTRY[name]
@@ -145,7 +145,8 @@ def encoder_spec(name: str) -> EncoderSpec:
             follows, as in `vit_b@256`.
 
     Raises:
-        InputError: unknown name, or a size that this encoder cannot be built for.
+        InputError: unknown name, or a size beyond `LEAST_SIZE` and `GREATEST_SIZE`, or other than the only one. What
+            else an encoder asks of its size, such as whole patches, `create_encoder` tells.
     """
     base, _, suffix = name.partition("@")
     if suffix and not suffix.isdecimal():
@@ -161,17 +162,23 @@ def encoder_spec(name: str) -> EncoderSpec:
     return replace(spec, name=f"{base}@{size}", image_size=size, prompt_frame=size, reference_cost=None)
 
 
-def create_encoder(name: str) -> nn.Module:
+def create_encoder(name: str, *, published: bool = True) -> nn.Module:
     """The encoder `name` in eval mode, with the random weights of torch's current seed.
+
+    Args:
+        name: as in `encoder_spec`.
+        published: whether a backbone gets the published weights that its name asks for (`timm:NAME.TAG`), which may
+            have to be fetched.
 
     Returns:
         A module: float32 (B, 3, S, S), normalised as its spec says, to (B, 256, 64, 64).
 
     Raises:
-        InputError: as `encoder_spec`.
+        InputError: as `encoder_spec`, a size that this encoder cannot be built for, or published weights that cannot be
+            had.
     """
     spec = encoder_spec(name)
-    return _entry(spec.name.partition("@")[0])[1](spec).eval()
+    return _entry(spec.name.partition("@")[0], published=published)[1](spec).eval()
 
 
 def create_sam(name: str, weights: str | Path | None = None) -> Sam:
@@ -192,7 +199,7 @@ def create_sam(name: str, weights: str | Path | None = None) -> Sam:
     seed = random_seed_of(weights)
     # Encoder and decoder are seeded apart, so that equal seeds give equal decoders behind different encoders.
     with seeded(seed or 0):
-        encoder = create_encoder(name)
+        encoder = create_encoder(name, published=seed is not None)
     with seeded(seed or 0):
         sam = Sam(encoder, encoder_spec(name)).eval()
     if seed is None:

@@ -6,6 +6,7 @@ A new runtime is one new file in this folder, or in `graphs/` if it runs exporte
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import pkgutil
 from collections.abc import Callable
@@ -242,10 +243,13 @@ def open_graphs(name: str, files: GraphFiles, precision: str = "fp32", threads: 
     _import_runtimes_of_graphs()
     if name not in _BACKENDS:
         load_plugins()
-    entry = _entry(name, precision)
-    if not entry.runs_graphs:
+    if name not in _BACKENDS:
+        # To tell one that runs no graphs from none at all, where torch is there to import it.
+        with contextlib.suppress(ImportError):
+            _import_backends()
+    if name in _BACKENDS and not _BACKENDS[name].runs_graphs:
         raise InputError(f"backend {name}", "an exported graph", "onnxruntime or openvino, which run graphs")
-    return entry.factory(files, precision, threads)
+    return _entry(name, precision).factory(files, precision, threads)
 
 
 def _entry(name: str, precision: str) -> _Entry:

@@ -49,19 +49,24 @@ class TimmEncoder(nn.Module):
 
     Attributes:
         image_size: S, which transformers are bound to.
+        channels_last: whether the backbone's maps are (B, H, W, C).
         pretrained: tag of the published weights that the backbone holds, or None.
     """
 
     def __init__(self, backbone: nn.Module, widths: list[int], image_size: int, pretrained: str | None) -> None:
         super().__init__()
         self.image_size = image_size
+        self.channels_last = getattr(backbone, "output_fmt", None) == "NHWC"
         self.pretrained = pretrained
         self.backbone = backbone
         self.neck = SummingNeck(widths, EMBEDDING_CHANNELS)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images to embeddings."""
-        embedding: Tensor = self.neck(self.backbone(x)[-STAGES:], EMBEDDING_SIZE)
+        maps = self.backbone(x)[-STAGES:]
+        if self.channels_last:
+            maps = [m.permute(0, 3, 1, 2) for m in maps]
+        embedding: Tensor = self.neck(maps, EMBEDDING_SIZE)
         return embedding
 
     def folded(self) -> nn.Module:
@@ -86,8 +91,12 @@ def _float64() -> Iterator[None]:
 
 
 @register_family("timm")
-def timm_backbone(name: str) -> tuple[EncoderSpec, EncoderFactory]:
+def timm_backbone(name: str, published: bool) -> tuple[EncoderSpec, EncoderFactory]:
     """Spec and factory of a timm model that offers feature maps.
+
+    Args:
+        name: in timm, with the tag of published weights or without.
+        published: whether it is built with the weights of its tag.
 
     Raises:
         InputError: timm has no such model.
@@ -100,10 +109,11 @@ def timm_backbone(name: str) -> tuple[EncoderSpec, EncoderFactory]:
         raise unknown_name("timm weights", name, timm.list_pretrained(f"{architecture}.*"))
 
     def build(spec: EncoderSpec) -> nn.Module:
+        held = tag if tag and published else None
         # Where only the layout is asked for, no weights are fetched.
         is_layout = torch.get_default_device().type == "meta"
-        backbone: Any = _backbone(name, spec.image_size, pretrained=bool(tag) and not is_layout)
-        return TimmEncoder(backbone, backbone.feature_info.channels()[-STAGES:], spec.image_size, tag or None)
+        backbone: Any = _backbone(name, spec.image_size, pretrained=held is not None and not is_layout)
+        return TimmEncoder(backbone, backbone.feature_info.channels()[-STAGES:], spec.image_size, held)
 
     return replace(SPEC, name=f"timm:{name}", title=f"timm {name} with a summing neck"), build
 

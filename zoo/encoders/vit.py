@@ -113,7 +113,8 @@ class Block(nn.Module):
 class ViTEncoder(nn.Module):
     """ViT-B with SAM's neck: (B, 3, S, S) to (B, 256, 64, 64).
 
-    Inputs smaller than 1024 px give S/16 positions a side; the embedding is then up-sampled bilinearly to 64.
+    Inputs of S px give S/16 positions a side, which are then brought to 64 bilinearly: up-sampled where S is less than
+    1024, and where it is more, sampled without means of what lies between.
 
     Raises:
         InputError: a size that is not made of whole patches.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zoo.backends import Backend
-from zoo.data.case import Case
+from zoo.data.case import Case, validate_boxes
 from zoo.errors import InputError
 from zoo.sam.best_dice import lift_to_best_dice
 from zoo.sam.box_prior import add_box_prior
@@ -41,10 +42,12 @@ def segment_image(
         uint16 (H, W): each object's label value; where objects overlap, as the protocol says.
 
     Raises:
-        InputError: a volume.
+        InputError: a volume, or a box that reaches past the image or is not of whole numbers.
     """
     if case.is_volume:
         raise InputError(case.source, f"a volume of shape {case.image.shape}", "a 2D case (H, W, 3)")
+    if len(case.boxes):
+        case = replace(case, boxes=validate_boxes(case.source, case.boxes, case.spatial_shape))
     protocol, clock = protocol or Protocol2D(), clock or StageClock()
     spec = protocol.applied_to(backend.spec)
     height, width = case.spatial_shape

@@ -21,7 +21,7 @@ from zoo.transforms import (
     scale_points,
 )
 
-#: At most so many boxes are decoded together: more fit no cache and gain nothing, and cost memory by the hundred.
+#: At most so many prompts are decoded together: more fit no cache and gain nothing, and cost memory by the hundred.
 BOXES_A_BATCH = 4
 
 
@@ -109,11 +109,15 @@ class SamPredictor:
         return Prediction(full.reshape(*logits.shape[:2], *full.shape[1:]), iou, logits)
 
     def _decode(self, embedding: Floats, prompts: Prompts, multimask: bool) -> tuple[Floats, Floats]:
-        """Logits and IoU, by the fast path where it answers: boxes alone, one mask each."""
-        if prompts.boxes is None or prompts.points is not None or prompts.masks is not None or multimask:
-            return self.backend.decode(embedding, prompts, multimask)
-        batches = box_batches(len(prompts.boxes))
-        logits, iou = zip(*(self.backend.decode_boxes(embedding, prompts.boxes[b]) for b in batches), strict=True)
+        """Logits and IoU, a few prompts at a time, by the fast path where it answers: boxes alone, one mask each."""
+        given = {kind: values for kind, values in vars(prompts).items() if values is not None}
+        batches = box_batches(len(next(iter(given.values()))))
+        parts = [{kind: values[batch] for kind, values in given.items()} for batch in batches]
+        if given.keys() == {"boxes"} and not multimask:
+            answers = [self.backend.decode_boxes(embedding, part["boxes"]) for part in parts]
+        else:
+            answers = [self.backend.decode(embedding, Prompts(**part), multimask) for part in parts]
+        logits, iou = zip(*answers, strict=True)
         return np.concatenate(logits), np.concatenate(iou)
 
 
@@ -163,7 +167,7 @@ def _is_finite(given: NDArray[np.generic]) -> bool:
 
 
 def box_batches(count: int) -> list[slice]:
-    """Which of `count` boxes are decoded together: as few batches as may be, of about the same size.
+    """Which of `count` prompts are decoded together: as few batches as may be, of about the same size.
 
     >>> box_batches(6)
     [slice(0, 3, None), slice(3, 6, None)]

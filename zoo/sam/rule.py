@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.backends import Floats
-from zoo.data.case import Case
+from zoo.data.case import Case, validate_boxes
 from zoo.errors import InputError, unknown_name
 from zoo.registry import EncoderSpec
 from zoo.sam.overlap import Overlap
@@ -207,21 +207,27 @@ def walks_of(case: Case, protocol: Protocol3D) -> list[Walk]:
     """One walk for each object of a volume, in order.
 
     Raises:
-        InputError: a 2D case, or a box that reaches past the volume under the protocol's `z_range`.
+        InputError: a 2D case, or a box that reaches past the volume, in z under the protocol's `z_range`, or is not of
+            whole numbers.
     """
     if not case.is_volume:
         raise InputError(case.source, f"a 2D case of shape {case.image.shape}", "a volume (D, H, W)")
-    return [_walk(number, int(box[2]), int(box[5]), case, protocol) for number, box in enumerate(case.boxes)]
+    walks = [_walk(number, box[2], box[5], case, protocol) for number, box in enumerate(case.boxes)]
+    if walks:
+        depth, height, width = case.image.shape
+        # z has been looked at under `z_range`, which may allow the depth itself.
+        validate_boxes(case.source, case.boxes, (depth + 1, height, width))
+    return walks
 
 
-def _walk(number: int, z_min: int, z_max: int, case: Case, protocol: Protocol3D) -> Walk:
-    last = z_max if protocol.z_range == "inclusive" else z_max - 1
+def _walk(number: int, z_min: float, z_max: float, case: Case, protocol: Protocol3D) -> Walk:
     depth = len(case.image)
+    last, order, end = (z_max, "<=", depth - 1) if protocol.z_range == "inclusive" else (z_max - 1, "<", depth)
     if not 0 <= z_min <= last < depth:
-        expected = f"z_min <= z_max within 0..{depth - 1} ({protocol.z_range})"
+        expected = f"z_min {order} z_max within 0..{end} ({protocol.z_range})"
         raise InputError(case.source, f"a box with z {z_min}..{z_max} in {depth} slices", expected)
     middle = int((z_max - z_min) / 2 + z_min)
-    return Walk(number, middle, range(middle + 1, last + 1), range(middle - 1, z_min - 1, -1))
+    return Walk(number, middle, range(middle + 1, int(last) + 1), range(middle - 1, int(z_min) - 1, -1))
 
 
 def starts_of(walk: Walk, protocol: Protocol3D) -> list[int]:

@@ -50,10 +50,12 @@ def segment_volume(
         uint16 (D, H, W): each object's label value; where objects overlap, as the protocol says.
 
     Raises:
-        InputError: a 2D case, or a box that reaches past the volume under the protocol's `z_range`.
+        InputError: as `walks_of`.
     """
     protocol, clock = protocol or Protocol3D(), clock or StageClock()
     walks = walks_of(case, protocol)
+    # They are whole numbers, if perhaps in a float array.
+    case = replace(case, boxes=case.boxes.astype(np.int64))
     tile = _tile_of(case, backend.spec.image_size) if protocol.zoom else None
     part = case if tile is None else _part_of(case, tile)
     most_kept = len(case.image) if protocol.name == "cached" else KEPT_EMBEDDINGS
@@ -167,6 +169,10 @@ class _Segmenter:
         upwards = {walk.number: list(walk.up) for walk in walks}
         downwards = {walk.number: list(walk.down) for walk in walks}
         below = {z for slices in downwards.values() for z in slices}
+        above = {z for slices in upwards.values() for z in slices}
+        # Slices that were looked at to begin there, and that no walk comes back to.
+        for z in self._kept.keys() - above - below:
+            del self._kept[z]
         for slices, step in ((upwards, 1), (downwards, -1)):
             masks: dict[int, Mask] = {}
             for z, numbers in _by_slice(slices, descending=step < 0):

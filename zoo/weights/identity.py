@@ -36,15 +36,16 @@ class WeightsId:
 def seeded(seed: int) -> Iterator[None]:
     """Draws torch's CPU random numbers from `seed`, and leaves the caller's generator as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # Not torch.manual_seed, which seeds the generators of GPUs, too.
+        torch.default_generator.manual_seed(seed)
         yield
 
 
 def random_seed_of(weights: str | Path) -> int | None:
-    """SEED where `weights` is `random:SEED`; None where it names a checkpoint.
+    """SEED where `weights` is `random:SEED`, 0 where it is `random` alone; None where it names a checkpoint.
 
     Raises:
-        InputError: `random:` without a whole number, or with one that is too large.
+        InputError: a SEED that is no whole number, or too large.
     """
     kind, _, seed = str(weights).partition(":")
     if kind != "random":

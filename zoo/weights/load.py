@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 from zoo.errors import InputError
 from zoo.files import sha256_of
+from zoo.notes import note
+from zoo.registry import EncoderSpec, encoder_spec
 from zoo.sam.model import Sam
 from zoo.weights.cards import check_sha256, locate
 from zoo.weights.identity import WeightsId
@@ -23,10 +26,16 @@ class MismatchError(InputError):
     """A readable checkpoint whose keys, shapes or dtypes are not the model's."""
 
 
-def load_weights(module: nn.Module, path: Path) -> WeightsId:
+def load_weights(module: nn.Module, path: Path, trained_as: str | None = None) -> WeightsId:
     """Loads the checkpoint at `path` into a whole model, or its encoder's part into an encoder, strictly.
 
-    The spec of a whole model says from then on whether these weights take masks for prompts.
+    The spec of a whole model says from then on whether these weights take masks for prompts. It is noted where they
+    were trained on images that were prepared otherwise than the model's are.
+
+    Args:
+        module: the model or encoder.
+        path: of the checkpoint.
+        trained_as: the encoder whose weights these are; None is the one that the checkpoint names, if any.
 
     Raises:
         MismatchError: keys, shapes or dtypes that do not fit, with the encoder that would; nothing is loaded then.
@@ -44,6 +53,8 @@ def load_weights(module: nn.Module, path: Path) -> WeightsId:
     module.load_state_dict(state, strict=True)
     if isinstance(module, Sam):
         module.spec = replace(module.spec, mask_prompts=checkpoint.takes_mask_prompts)
+        if named := trained_as or checkpoint.scalars.get("encoder"):
+            _note_other_preparation(path, named, module.spec)
     return WeightsId(path.name, sha256_of(path), trained=True)
 
 
@@ -54,10 +65,23 @@ def load_card_or_file(sam: nn.Module, weights: str | Path) -> WeightsId:
         InputError: as `load_weights`, a card that was not downloaded, or a file that is not what its card says.
     """
     path, card = locate(weights)
-    identity = load_weights(sam, path)
+    identity = load_weights(sam, path, card.encoder if card else None)
     if card:
         check_sha256(card, identity.sha256)
     return identity
+
+
+def _note_other_preparation(path: Path, trained_as: str, spec: EncoderSpec) -> None:
+    """Notes weights of an encoder whose images are prepared otherwise than `spec` says, but for their size.
+
+    That may differ: weights for one size are what training for another begins with.
+    """
+    # Another program's word for something else, or the encoder of a plugin that is not here.
+    with contextlib.suppress(InputError):
+        trained = encoder_spec(trained_as)
+        then, now = (f"{one.fit}, {one.resize}, {one.normalisation}" for one in (trained, spec))
+        if then != now:
+            note(f"{path}: weights of {trained.name}, for images prepared by {then}; {spec.name} prepares by {now}")
 
 
 def _name(module: nn.Module) -> str:

@@ -10,9 +10,11 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+
+import portalocker
 
 from zoo.errors import InputError
 from zoo.files import sha256_of, writing
@@ -46,24 +48,36 @@ def pull(card: WeightCard, source: str | None = None, progress: Progress = lambd
         progress: called as bytes come in.
 
     Returns:
-        The checkpoint's path. A file that is there already and has the right hash is left as it is, unless a source is
-        given: what comes from there takes its place.
+        The checkpoint's path. A file that is there already and has the right hash, or that another process is fetching,
+        is left as it is, unless a source is given: what comes from there takes its place.
 
     Raises:
         InputError: no network, a refused or broken transfer, another hash than the pinned one, or not this model's
             weights. Nothing is put in place then; a broken transfer is resumed by the next call. Or a pin that cannot
             be written, of a file that is in its place.
     """
-    if card.path.is_file() and source is None:
-        _pin(card, _checked(card, card.path), "found in place")
-        return card.path
-    source = source or card.url
-    if source is None:
+    if source is None and card.path.is_file():
+        return _found(card)
+    address = source or card.url
+    if address is None:
         raise InputError(card.name, "no address that a program may download from", card.by_hand)
     part = card.path.with_name(f".{card.file}.part")
-    with writing(part):
-        part.parent.mkdir(parents=True, exist_ok=True)
     read_lock()  # a damaged one is told of before anything is fetched
+    with _alone(part):
+        if source is None and card.path.is_file():
+            return _found(card)
+        _put_in_place(card, address, part, progress)
+    return card.path
+
+
+def _found(card: WeightCard) -> Path:
+    """The path of the file that is in its place, checked and pinned."""
+    _pin(card, _checked(card, card.path), "found in place")
+    return card.path
+
+
+def _put_in_place(card: WeightCard, source: str, part: Path, progress: Progress) -> None:
+    """Fetches, checks and pins; nobody else may be at `part`."""
     try:
         fetch(source, part, progress)
     except (OSError, http.client.HTTPException) as error:
@@ -78,7 +92,17 @@ def pull(card: WeightCard, source: str | None = None, progress: Progress = lambd
         part.replace(card.path)
         _discard(part)
     _pin(card, digest, source)
-    return card.path
+
+
+@contextlib.contextmanager
+def _alone(part: Path) -> Iterator[None]:
+    """Waits until no other process fetches to `part`, whose folder is made if it is not there."""
+    lock = part.with_name(f"{part.name}.lock")
+    with contextlib.ExitStack() as held:
+        with writing(lock, (OSError, portalocker.LockException)):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(portalocker.Lock(lock, flags=portalocker.LOCK_EX))
+        yield
 
 
 def fetch(source: str, part: Path, progress: Progress) -> None:
@@ -89,8 +113,11 @@ def fetch(source: str, part: Path, progress: Progress) -> None:
     """
     address = hub_address(source) if source.startswith("hf:") else source
     if urllib.parse.urlsplit(address).scheme not in ("http", "https"):
-        with Path(address).open("rb") as file, writing(part), part.open("wb") as stream:
-            shutil.copyfileobj(file, stream)
+        with Path(address).open("rb") as file, writing(part):
+            # What is copied in part must not be gone on from as if the server had sent it.
+            _mark_of(part).unlink(missing_ok=True)
+            with part.open("wb") as stream:
+                shutil.copyfileobj(file, stream)
         return
     for attempt, pause_s in enumerate((*RETRY_PAUSES_S, None)):
         try:
