@@ -21,7 +21,7 @@ from bench.cost import measure_cost
 from bench.floor import ellipse_segmentation
 from bench.latency import PARTS, StartedParts, measure_parts, parts_calls, run_case, start_parts, warm_up
 from bench.machine import describe_machine, git_state, package_versions
-from bench.record import Kind, Record, append_record, finished_keys, record_key
+from bench.record import MEASUREMENTS, Kind, Record, append_record, finished_keys, record_key
 from zoo.data.case import Case
 from zoo.data.cases import CaseSource
 from zoo.data.modality import calibration_doubt
@@ -106,7 +106,7 @@ class Sweep:
         for recipe, candidate in candidates.items():
             self._cost(recipe, candidate)
         if self.settings.calibrate:
-            beside = self._together(candidates)
+            beside = self._timed_how(candidates)
             for threads, cpus in dict.fromkeys((recipe.threads, recipe.cpus) for recipe in candidates):
                 self._peak({"threads": threads, "cpus": cpus and list(cpus)}, beside)
         running = self._parts(candidates)
@@ -136,15 +136,15 @@ class Sweep:
             self._fail("cost", error, candidate.as_record())
         advance()
 
-    def _peak(self, who: dict[str, Any], beside: str) -> None:
+    def _peak(self, who: dict[str, Any], beside: Mapping[str, Any]) -> None:
         """What a share of the machine's peak is taken of: in the run that times candidates, as the machine drifts."""
-        key = self._key("peak", who, beside=beside)
+        key = self._key("peak", who, **beside)
         if not self._is_done(key):
             advance = self.progress.start(f"calibrating, {who['threads']} threads", calibration_calls())
             try:
                 self._write("peak", key, who, measure_peak(who["threads"], on_call=advance))
             except Exception as error:
-                self._fail("peak", error, who)
+                self._fail("peak", error, who, **beside)
 
     def _parts(self, candidates: Mapping[Recipe, Candidate]) -> Mapping[Recipe, Candidate]:
         """Times all candidates together, or none: samples of different hours are no comparison.
@@ -183,16 +183,13 @@ class Sweep:
 
     def _parts_keys(self, candidates: Mapping[Recipe, Candidate]) -> dict[Recipe, str]:
         """What was timed beside others is known by them, too."""
-        parts = "+".join(PARTS)  # some are new
-        together, rounds = self._together(candidates), self.settings.rounds
-        return {
-            recipe: self._key("latency", candidate.as_record(), rounds=rounds, beside=together, parts=parts)
-            for recipe, candidate in candidates.items()
-        }
+        how = self._timed_how(candidates)
+        return {recipe: self._key("latency", candidate.as_record(), **how) for recipe, candidate in candidates.items()}
 
-    def _together(self, candidates: Mapping[Recipe, Candidate]) -> str:
-        """Which candidates are timed beside each other."""
-        return "+".join(sorted(self._key("latency", candidate.as_record()) for candidate in candidates.values()))
+    def _timed_how(self, candidates: Mapping[Recipe, Candidate]) -> dict[str, Any]:
+        """What tells that some candidates were timed beside each other, as often, and of what parts, as some are new."""
+        together = "+".join(sorted(self._key("latency", candidate.as_record()) for candidate in candidates.values()))
+        return {"rounds": self.settings.rounds, "beside": together, "parts": "+".join(PARTS)}
 
     def _case(self, source: CaseSource, candidates: Mapping[Recipe, Candidate], title: str) -> None:
         try:
@@ -324,10 +321,12 @@ class Sweep:
     ) -> None:
         """Scores what clicks make of a case's masks, one after the other; nothing of it is timed."""
         asked = [_options(candidate, protocol) | {"clicks": n} for n in range(1, self.settings.clicks + 1)]
+        tolerance_mm, current = self.settings.tolerance_mm, asked[0]
         if all(self._is_done(self._accuracy_key(candidate, described, options)) for options in asked):
             return
         try:
             for options in [None, *asked]:
+                current = options or current
                 name = f"{title}: {_name(candidate, protocol)}, {options['clicks'] if options else 0} clicks"
                 advance = self.progress.start(name, count_steps(case, protocol))
                 segmentation = segment_case(case, candidate.backend, protocol, on_step=advance)
@@ -335,8 +334,7 @@ class Sweep:
                     self._accuracy(case, segmentation, described, candidate, options)
                 case = click_on_errors(case, segmentation)
         except Exception as error:
-            tolerance_mm = self.settings.tolerance_mm
-            self._fail("accuracy", error, candidate.as_record(), described, asked[-1], tolerance_mm=tolerance_mm)
+            self._fail("accuracy", error, candidate.as_record(), described, current, tolerance_mm=tolerance_mm)
 
     def _accuracy(
         self,
@@ -409,11 +407,12 @@ class Sweep:
         protocol: dict[str, Any] | None = None,
         **extra: str | int | float,
     ) -> None:
-        """Records a failure, under the key of what it failed to measure, and goes on."""
+        """Records a failure, under the key of what it failed to measure as far as that is known, and goes on."""
         self.failures += 1
         told = {"type": type(error).__name__, "message": str(error) or repr(error)}
         key = self._key(kind, candidate, case, protocol, **extra)
-        self._write("error", key, candidate, {"kind": kind, **extra}, case, protocol, told)
+        which = {name: extra[name] for name in MEASUREMENTS["error"] if name in extra}
+        self._write("error", key, candidate, {"kind": kind, **which}, case, protocol, told)
         self.progress.message(f"{told['type']}: {told['message']}")
 
 

@@ -24,7 +24,7 @@ LACKING_NOTE = (
     "\\* other candidates were scored on labels that this one was not: the means do not compare. Rows that lack fewest "
     "labels stand first."
 )
-PIXELS_NOTE = "Of pictures that say no size a pixel counts as 1 mm: their NSD is at so many pixels."
+PIXELS_NOTE = "Where a picture's pixel counts as 1 mm, as it does if no size is known, its NSD is at so many pixels."
 RANDOM = "random weights: not an accuracy"
 #: A label of a case, scored at a tolerance in mm.
 LabelKey = tuple[CaseInfo, float, Any]
@@ -83,7 +83,7 @@ class AccuracyRow:
         dsc: Dice over labels. Empty for weights that are not trained.
         nsd: surface Dice over labels. Empty for weights that are not trained.
         dsc_by_case: Dice over cases, of each the mean over its labels: for groups of which one case has most labels.
-        of_no_size: cases whose pixels say no size, so that the tolerance of NSD is in pixels.
+        of_no_size: pictures whose pixels count as 1 mm, so that the tolerance of NSD is in pixels.
         over_floor: mean of DSC minus the ellipse's, over the labels that both have; NaN without an ellipse.
         lacking: labels that other models of the group, or of given masks other masks, were scored on, and this one was
             not.

@@ -34,21 +34,24 @@ def headline_tables(rows: Sequence[CaseRow]) -> list[Table]:
         rows: of all cases of one machine.
     """
     by_case: dict[CaseInfo, list[CaseRow]] = {}
-    for row in compared_rows([row for row in rows if row.case.is_volume]):
+    volumes = [row for row in rows if row.case.is_volume]
+    warm = [row for row in volumes if row.temperature == "warm"]
+    for row in compared_rows(warm or volumes):
         by_case.setdefault(row.case, []).append(row)
     encoders = list(dict.fromkeys(row.candidate.encoder for found in by_case.values() for row in found))
     baselines = {case: next((row for row in found if row.is_baseline), None) for case, found in by_case.items()}
-    alike = {baseline: _alike(baseline, by_case[case]) for case, baseline in baselines.items() if baseline}
-    shown = [_shown(baseline, found, encoders) for baseline, found in alike.items()]
+    shown = [
+        _shown(baseline, _alike(baseline, by_case[case]), encoders) for case, baseline in baselines.items() if baseline
+    ]
     if not shown or len(encoders) < 2:
         return []
     labels = dict.fromkeys(f"{row.label}, {row.protocol}" for row in baselines.values() if row)
-    passes = counts(row.total_s.n for found in alike.values() for row in found if row.total_s.n)
-    cold = " cold" if any(baseline.temperature == "cold" for baseline in alike) else ""
+    passes = counts(row.total_s.n for found in by_case.values() for row in found if row.total_s.n)
+    cold = "" if warm else " cold"
     notes = [f"Medians of {passes}{cold} passes. Baseline: {'; '.join(labels)}.", FASTEST_NOTE]
-    if left := len({row.case for row in rows if row.case.is_volume}) - len(shown):
+    if left := len({row.case for row in volumes}) - len(shown):
         more = "1 more volume was" if left == 1 else f"{left} more volumes were"
-        notes.append(f"{more} timed with fewer encoders or protocols: see the table of 3D cases.")
+        notes.append(f"{more} timed with fewer encoders or protocols, or cold alone: see the table of 3D cases.")
     if len({row.candidate.threads for found in by_case.values() for row in found}) > 1:
         notes.append("Rows of other numbers of threads than the baseline's are in that table, too.")
     updated = {row["updated (s)"] for row in shown}
@@ -58,9 +61,8 @@ def headline_tables(rows: Sequence[CaseRow]) -> list[Table]:
 
 
 def _alike(baseline: CaseRow, rows: Sequence[CaseRow]) -> list[CaseRow]:
-    """Those of as many threads, warm or cold as the baseline is."""
-    same = [row for row in rows if row.candidate.threads == baseline.candidate.threads]
-    return [row for row in same if row.temperature == baseline.temperature]
+    """Those of as many threads."""
+    return [row for row in rows if row.candidate.threads == baseline.candidate.threads]
 
 
 def _shown(baseline: CaseRow, rows: Sequence[CaseRow], encoders: Sequence[str]) -> dict[str, str]:

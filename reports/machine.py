@@ -38,7 +38,7 @@ class MachineReport:
         by_modality: rows of the accuracy table by modality.
         by_case: rows of that by case.
         scored: the segmentations that the accuracy tables average.
-        peaks: the machine's limits, each time that they were measured.
+        peaks: the machine's limits, of each calibration.
         history: records, with those that later ones replaced.
         sources: names of the files that hold each run's records.
     """
@@ -132,7 +132,7 @@ def _machine_report(
         by_modality=accuracy_rows(scored, lambda case: case.kind),
         by_case=accuracy_rows(scored, with_sizes(one.case for one in scored).__getitem__),
         scored=scored,
-        peaks=read_peaks(records),
+        peaks=read_peaks(history),
         history=history,
         sources=sources,
     )

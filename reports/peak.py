@@ -22,9 +22,10 @@ PEAK_NOTE = (
     "bfloat16 instructions."
 )
 SHARE_NOTE = (
-    "Share of peak: multiply-adds a second over those of a matrix product of the same precision and threads. It tells "
-    "laptops apart by how well a runtime uses them, not by how fast they are. Above 100 %: the runtime multiplies "
-    "less than was counted (Winograd's convolutions), or the machine was slower while it was calibrated."
+    "Share of peak: multiply-adds a second over those of a matrix product of the same precision, threads and CPUs, by "
+    "the calibration of the same run, or else the latest. It tells laptops apart by how well a runtime uses them, not "
+    "by how fast they are. Above 100 %: the runtime multiplies less than was counted (Winograd's convolutions), or the "
+    "machine was slower while it was calibrated."
 )
 
 

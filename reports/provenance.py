@@ -140,7 +140,7 @@ def _subject(record: Reading) -> tuple[object, ...]:
     """What a record is about, whatever became of it. What could not be made knows no hash and no version."""
     who = record.who
     if who.sha256:
-        kind = record.measurements.get("kind", "") if record.kind == "error" else record.kind
+        kind = str(record.measurements.get("kind", "")) if record.kind == "error" else record.kind
         return who, record.case_info, record.protocol_id, kind, record.is_cold
     return lasting_name(who), who.weights, record.case_info
 

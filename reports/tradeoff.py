@@ -39,7 +39,7 @@ ENCODER = ("encoder",)
 
 @dataclass(frozen=True)
 class TradeoffRow:
-    """Speed and accuracy of one candidate, both of one run; of the ellipse in the box the accuracy alone.
+    """Speed and accuracy of one candidate; of the ellipse in the box the accuracy alone.
 
     Attributes:
         candidate: what was measured.
@@ -83,10 +83,10 @@ class TradeoffRow:
 
 
 def tradeoff_rows(history: Sequence[Reading]) -> list[TradeoffRow]:
-    """Of the run that timed and scored most candidates (the latest of equals), by encoder, the slowest first.
+    """Of the run that timed most candidates that were scored (the latest of equals), by encoder, the slowest first.
 
     Before them the ellipse in the box, the floor of the accuracies. A sweep that was stopped and gone on with is
-    several runs, of which one timed the candidates: their scores are of all.
+    several runs, of which one timed the candidates: their scores are of all. See `_measured_both_ways`.
 
     Args:
         history: records of one machine, also those that later ones replaced: what a run has measured belongs together.
@@ -101,28 +101,44 @@ def tradeoff_rows(history: Sequence[Reading]) -> list[TradeoffRow]:
 
 
 def _scores_beside(chosen: Sequence[Reading], runs: Mapping[str, Sequence[Reading]]) -> list[Reading]:
-    """Scores of the candidates that a run timed, and of the ellipse: its own, and those that other runs had or added.
+    """Scores of the trained candidates that a run timed, and of the ellipse: its own, and those that other runs have.
 
-    They are of the cases of that run, and of others that all of its candidates have been scored on.
+    Others' are of its cases, and of those that all of its candidates were scored on; by its protocols and tolerances,
+    where it has any.
     """
-    timed_here = _timed(chosen)
-    # Its own scores count before others'.
-    known = [record for run in [*runs.values(), chosen] for record in run if _is_score(record)]
+    own = [record for record in chosen if _is_score(record)]
+    protocols: dict[tuple[Candidate, bool], set[str]] = {}
+    for record in own:
+        protocols.setdefault(_walked(record), set()).add(record.protocol_id)
+    tolerances = {tolerance_mm for _, tolerance_mm in map(_scored_on, own)}
+    candidates = {*(who for who in _timed(chosen) if who.trained), Candidate(FLOOR)}
+    known = [
+        record
+        for run in [*runs.values(), chosen]  # its own scores come last, and count
+        for record in run
+        if _is_score(record)
+        and record.who in candidates
+        and record.protocol_id in protocols.get(_walked(record), {record.protocol_id})
+        and (not tolerances or _scored_on(record)[1] in tolerances)
+    ]
     scored: dict[tuple[CaseInfo, float], set[Candidate]] = {}
     for record in known:
-        if record.who in timed_here:
+        if record.who.is_model:
             scored.setdefault(_scored_on(record), set()).add(record.who)
     everyone = set().union(*scored.values())
-    wanted = {_scored_on(record) for record in chosen if _is_score(record)}
-    wanted |= {case for case, candidates in scored.items() if candidates == everyone}
-    candidates = {*timed_here, Candidate(FLOOR)}
-    kept = [record for record in known if record.who in candidates and _scored_on(record) in wanted]
+    wanted = {*map(_scored_on, own), *(case for case, models in scored.items() if models == everyone)}
+    kept = [record for record in known if _scored_on(record) in wanted]
     return list({(record.who, record.protocol_id, _scored_on(record)): record for record in kept}.values())
 
 
 def _is_score(record: Reading) -> bool:
     """Whether it holds scores of masks without clicks."""
     return record.kind == "accuracy" and not record.clicks
+
+
+def _walked(record: Reading) -> tuple[Candidate, bool]:
+    """Whose protocols of images or of volumes go together."""
+    return record.who, record.case_info.is_volume
 
 
 def _scored_on(record: Reading) -> tuple[CaseInfo, float]:
@@ -146,10 +162,14 @@ def tradeoff_tables(rows: Sequence[TradeoffRow]) -> list[Table]:
     return [Table("tradeoff", TITLE, shown, data, _notes(rows), ENCODER)]
 
 
-def _measured_both_ways(run: Sequence[Reading], scored: AbstractSet[Candidate]) -> tuple[int, int]:
-    """How many of the `scored` candidates a run timed, if it scored any of them itself, and how many it scored."""
-    own = {record.who for record in run if _is_score(record)} & scored & _timed(run)
-    return len(_timed(run) & scored) if own else 0, len(own)
+def _measured_both_ways(run: Sequence[Reading], scored: AbstractSet[Candidate]) -> tuple[int, int, int]:
+    """How many of the `scored` candidates a run timed.
+
+    A run that scored any of them itself goes before one that did not; of equals the one that scored most.
+    """
+    timed_here = _timed(run) & scored
+    own = {record.who for record in run if _is_score(record)} & timed_here
+    return len(timed_here) if own else 0, len(own), len(timed_here)
 
 
 def _rows_of_run(records: Sequence[Reading]) -> list[TradeoffRow]:

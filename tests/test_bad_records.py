@@ -28,7 +28,8 @@ def book(tmp_path: Path) -> Book:
     book.one_pass(REPVIT, 10.0, protocol("cached"))
     book.scores(FLOOR, [0.5, 0.6])
     book.scores(who, [0.9, None])
-    book.add("error", who, {}, case=SKIN, error={"type": "InputError", "message": "broken"})
+    told = {"type": "InputError", "message": "broken"}
+    book.add("error", who, {"kind": "latency", "temperature": "cold"}, case=SKIN, error=told)
     return book
 
 

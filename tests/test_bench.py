@@ -387,6 +387,10 @@ def test_every_pass_that_fails_is_a_record_of_its_own(sweep: Sweep, monkeypatch:
     replace(sweep, run_id="again").run(small_sources("mr2d"))
     measured = {record.key for record in read_records([sweep.out], strict=True) if not record.error}
     assert {record.key for record in failed[1:]} <= measured, "the keys of what they failed to measure"
+    monkeypatch.undo()
+    cold = replace(sweep, cold_run=lambda *_: {"total_s": 1.0}, run_id="cold")
+    cold.run(small_sources("mr2d"))
+    assert failed[0].key in {record.key for record in read_records([sweep.out]) if not record.error}
 
 
 def test_the_peak_is_measured_with_those_it_is_a_measure_of(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,8 +400,9 @@ def test_the_peak_is_measured_with_those_it_is_a_measure_of(sweep: Sweep, monkey
     sweep.run([])
     other = replace(sweep, recipes=[*sweep.recipes, Recipe("another")], run_id="other")
     other.run([])
+    replace(sweep, settings=replace(sweep.settings, rounds=2), run_id="longer").run([])
     peaks = [record for record in read_records([sweep.out], strict=True) if record.kind == "peak"]
-    assert [record.run_id for record in peaks] == [sweep.run_id, "other"]
+    assert [record.run_id for record in peaks] == [sweep.run_id, "other", "longer"]
     assert peaks[0].candidate == {"threads": 2, "cpus": None}
 
 

@@ -19,7 +19,7 @@ from bench.timing import Samples
 REPVIT_BF16 = candidate("repvit", precision="bf16")
 
 
-def peak(book: Book, fp32_s: float = 0.1, **fields: Any) -> None:
+def peak(book: Book, fp32_s: float = 0.1, who: dict[str, Any] | None = None, **fields: Any) -> None:
     measurements = {
         "fp32_s": [fp32_s] * 3,
         "bf16_s": None,
@@ -28,7 +28,7 @@ def peak(book: Book, fp32_s: float = 0.1, **fields: Any) -> None:
         "product_macs": 10_000_000_000,
         "stream_bytes": 200_000_000,
     }
-    book.add("peak", {"threads": 2}, measurements, **fields)
+    book.add("peak", who or {"threads": 2}, measurements, **fields)
 
 
 @pytest.fixture
@@ -71,6 +71,8 @@ def test_pinned_cores_have_a_peak_of_their_own(book: Book) -> None:
     book.cost(pinned)
     book.parts(pinned, [0.622])
     assert book.csv("shares", formats=["csv"])["of_peak"].isna().all()
+    peak(book, 0.2, who={"threads": 2, "cpus": [0, 1]})
+    assert book.csv("shares", formats=["csv"])["of_peak"].tolist()[0] == pytest.approx(1.0)
 
 
 def test_other_precisions_and_threads_have_no_share(book: Book) -> None:

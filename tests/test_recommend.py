@@ -76,7 +76,7 @@ def test_candidates_that_look_alike_are_told_apart(book: Book) -> None:
     book.parts(newer, [0.1] * 6, run_id="later")
     _, table = recommend([book.path], "m1", float("inf"), 0.0)
     assert [row.count("fast.pth 0123456789ab") for row in table.splitlines() if "| fast" in row] == [1, 1]
-    assert {"2", "3"} <= {cell.strip() for cell in table.split("|")}
+    assert "3" in {cell.strip() for cell in table.split("|")}
     assert SEVERAL_RUNS in table
 
 

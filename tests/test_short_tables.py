@@ -74,8 +74,17 @@ def test_what_goes_by_the_updated_scripts_rule_is_what_it_does(book: Book) -> No
 def test_cold_passes_do_not_stand_among_warm_ones(book: Book) -> None:
     book.one_pass(TINYVIT, 60.0, protocol("per_object"))
     book.one_pass(REPVIT, 12.0, protocol("cached"), temperature="cold")
-    (row,) = rows_of(book.report(), HEADLINE)
-    assert (row["baseline (s)"], [cell for cell in row.values() if "12.0" in cell]) == ("60.0", [])
+    assert HEADLINE not in book.report(), "of warm ones there is one encoder's alone"
+
+
+def test_a_case_of_cold_passes_alone_does_not_make_warm_ones_cold(book: Book) -> None:
+    for who, rule in ((TINYVIT, "per_object"), (REPVIT, "batched")):
+        book.one_pass(who, 12.0, protocol(rule))
+        book.one_pass(who, 30.0, protocol(rule), {**CT_0860, "case_id": "b", "sha256": "b"}, temperature="cold")
+    text = book.report()
+    assert [row["baseline (s)"] for row in rows_of(text, HEADLINE)] == ["12.0"]
+    assert "- Medians of 1 passes." in text
+    assert "- 1 more volume was timed" in text
 
 
 def test_a_table_of_cold_passes_says_so(book: Book) -> None:
@@ -93,7 +102,10 @@ def test_what_the_headline_leaves_out_is_told(book: Book) -> None:
         book.one_pass({**who, "threads": 4}, 1.0, protocol(rule))
     text = book.report()
     assert len(rows_of(text, HEADLINE)) == 1
-    assert "- 1 more volume was timed with fewer encoders or protocols: see the table of 3D cases.\n" in text
+    assert (
+        "- 1 more volume was timed with fewer encoders or protocols, or cold alone: see the table of 3D cases.\n"
+        in text
+    )
     assert "- Rows of other numbers of threads than the baseline's are in that table, too.\n" in text
 
 
@@ -226,6 +238,40 @@ def test_a_sweep_that_was_gone_on_with_is_one(book: Book) -> None:
     assert [row["DSC, images"] for row in rows_of(text, TRADEOFF)] == ["0.300", "0.700", "0.600"]
     assert "Run run1: each candidate was timed in this one run, the same weights in the same runtimes" in text
     assert "scored in run1, run2: medians of 6 calls" in text
+
+
+@pytest.mark.parametrize("timed_first", [True, False])
+def test_a_sweep_that_was_stopped_before_its_first_score_is_one(book: Book, timed_first: bool) -> None:
+    def time() -> None:
+        for who in (FLOAT, INT8):
+            book.parts(who, [0.4] * 6)
+
+    if timed_first:
+        time()
+    for who in (FLOAT, INT8):
+        book.scores(who, [0.9], run_id="run2")
+    if not timed_first:
+        time()
+    assert [row["DSC, images"] for row in rows_of(book.report(), TRADEOFF)][1:] == ["0.900", "0.900"]
+
+
+def test_scores_by_another_rule_are_another_sweeps(book: Book) -> None:
+    """As many cases as there may be of it."""
+    for who in (FLOAT, INT8):
+        book.parts(who, [0.4] * 6)
+        book.scores(who, [0.9], protocol={"overlap": "density"})
+        for case in (SKIN, HIP):
+            book.scores(who, [0.1], case, protocol={"overlap": "last"}, run_id="run2")
+    assert [row["DSC, images"] for row in rows_of(book.report(), TRADEOFF)][1:] == ["0.900", "0.900"]
+
+
+def test_random_weights_keep_no_case_from_trained_ones(book: Book) -> None:
+    for who in (FLOAT, INT8, REPVIT):
+        book.parts(who, [0.4] * 6)
+        book.scores(who, [0.9])
+    for who in (FLOAT, INT8):
+        book.scores(who, [0.5], HIP, run_id="run2")
+    assert [row["DSC, images"] for row in rows_of(book.report(), TRADEOFF)][1:] == ["0.700", "0.700"]
 
 
 def test_a_candidate_that_joins_others_stands_beside_their_scores(book: Book) -> None:

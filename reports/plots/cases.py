@@ -100,7 +100,8 @@ def stages_figure(report: MachineReport) -> Figure | None:
     grid[-1, 0].set_xlabel("seconds a case")
     shown = [row for rows in panels for row in rows]
     more = f"; {len(volumes) - len(shown)} more rows are in the table" if len(volumes) > len(shown) else ""
-    n = f"median of n = {_passes(shown)}{more}{unpaired_note(shown)}"
+    start_up = "" if all(row.temperature == "warm" for row in shown) else ", start-up not drawn"
+    n = f"median of n = {_passes(shown)}{start_up}{more}{unpaired_note(shown)}"
     colours = zip(STAGES, palette(len(STAGES)), strict=True)
     legend = [Entry(stage, {"marker": "s", "color": colour}) for stage, colour in colours]
     finish(figure, "3D cases: where the time goes", report, shown, n, legend, len(STAGES))
@@ -249,7 +250,7 @@ def _slices(row: CaseRow) -> int:
 
 def _passes(rows: Sequence[CaseRow]) -> str:
     cold = "cold " if any(row.temperature == "cold" for row in rows) else ""
-    return f"{counts(len(row.samples.values) for row in rows)} {cold}passes{cold and ', start-up not drawn'}"
+    return f"{counts(len(row.samples.values) for row in rows)} {cold}passes"
 
 
 def _finite(seconds: float) -> float:

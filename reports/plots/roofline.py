@@ -52,8 +52,9 @@ def roofline_figure(report: MachineReport) -> Figure | None:
 
 
 def _is_under(share: Share, peak: Peak) -> bool:
-    """Whether a share is of this peak: not that of a GPU, or of another number of threads."""
-    return share.candidate.threads == peak.threads and GPU not in share.candidate.backend
+    """Whether a share is of this peak: not that of a GPU, of another number of threads, or of other CPUs."""
+    who = share.candidate
+    return (who.threads, who.cpus) == (peak.threads, peak.cpus) and GPU not in who.backend
 
 
 def _draw_peaks(axes: Axes, peak: Peak, colours: Mapping[str, Any]) -> None:
