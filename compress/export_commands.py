@@ -73,11 +73,11 @@ def export(encoder: str, weights: str | None, threads: int, out: Path, variant: 
 @click.option("--max-slices", type=click.IntRange(min=1), help="Keep only so many slices of a volume.")
 @click.option(
     "--method",
-    type=click.Choice(["static", "dynamic", "nncf"]),
+    type=click.Choice(["static", "nncf"]),
     default="static",
     show_default=True,
-    help="Ranges of activations from calibration, or anew for each image, which is slow for convolutions; or all of it "
-    "by NNCF, made for OpenVINO (extra `nncf`).",
+    help="By ONNX Runtime, with ranges of activations from calibration; or all of it by NNCF, made for OpenVINO (extra "
+    "`nncf`).",
 )
 @click.option(
     "--ranges",

@@ -24,7 +24,6 @@ from onnxruntime.quantization import (
     CalibrationMethod,
     QuantFormat,
     QuantType,
-    quantize_dynamic,
     quantize_static,
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -33,13 +32,13 @@ from bench.machine import lacks_vnni
 from compress.by_nncf import quantise_by_nncf
 from compress.export import cosine
 from compress.placement import OPERATORS, gates, place, pool_means
-from compress.ranges import write_ranges
+from compress.ranges import write_histogram_ranges, write_ranges
 from zoo.backends import Floats
 from zoo.backends.graphs.onnx_runtime import REFUSALS, load_session
 from zoo.errors import InputError
 from zoo.files import writing
 
-Method = Literal["minmax", "percentile", "entropy", "mse", "dynamic", "nncf"]
+Method = Literal["minmax", "percentile", "entropy", "mse", "nncf"]
 #: What the operators that are rounded are called: layers, and the gates that scale what they give.
 ROUNDED = [*OPERATORS, "Sigmoid"]
 CALIBRATIONS: Mapping[str, Any] = {
@@ -86,17 +85,14 @@ class Quantiser:
         """Writes the quantised graph: of the layers `only` (all if empty), but not of those `without`."""
         chosen = [name for name in (only or self.layers()) if name not in set(without)]
         with _quiet():
-            if self.method == "dynamic":
-                quantize_dynamic(
-                    self.source, path, per_channel=True, reduce_range=self.reduced_range, nodes_to_quantize=chosen
-                )
-                return
             if self.method == "nncf":
                 quantise_by_nncf(self.source, path, self.feeds(), without, self.reduced_range)
                 return
             ranges = self.folder / f"ranges-{self.method}.json"
             if self.method == "mse" and not ranges.exists():
                 write_ranges(ranges, self.source, ROUNDED, self.feeds())
+            elif self.method != "minmax" and not ranges.exists():
+                write_histogram_ranges(ranges, self.source, ROUNDED, self.feeds(), CALIBRATIONS[self.method])
             quantize_static(
                 self.source,
                 path,

@@ -1,7 +1,8 @@
-"""Ranges of activations of the least squared error, which ONNX Runtime's calibration does not offer.
+"""Ranges of activations: of the least squared error, which ONNX Runtime's calibration does not offer, or by its rules.
 
-A narrower range rounds most values finer and clips the outliers; the range that is taken loses least by the two
-together, over all values that the calibration inputs gave.
+A narrower range rounds most values finer and clips the outliers; the range of the least squared error loses least by
+the two together, over all values that the calibration inputs gave. Whatever the rule, one input's tensors are held at a
+time.
 """
 
 from __future__ import annotations
@@ -10,11 +11,18 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationMethod
-from onnxruntime.quantization.calibrate import TensorData, TensorsData, create_calibrator, save_tensors_data
+from onnxruntime.quantization.calibrate import (
+    HistogramCollector,
+    TensorData,
+    TensorsData,
+    create_calibrator,
+    save_tensors_data,
+)
 from scipy.optimize import brute
 
 from zoo.backends import Floats
@@ -97,6 +105,47 @@ def write_ranges(path: Path, graph: Path, operators: Sequence[str], feeds: Seque
     save_tensors_data(TensorsData(CalibrationMethod.MinMax, data), path)
 
 
+def write_histogram_ranges(
+    path: Path, graph: Path, operators: Sequence[str], feeds: Sequence[Mapping[str, Floats]], method: CalibrationMethod
+) -> None:
+    """As `write_ranges`, the ranges that ONNX Runtime finds by itself, but would hold all tensors of all feeds for.
+
+    Args:
+        path: as of `write_ranges`, as are the others.
+        graph: in float.
+        operators: whose inputs and results are calibrated.
+        feeds: calibration inputs by name.
+        method: percentile or entropy.
+    """
+    calibrator = create_calibrator(graph, operators, str(path.with_suffix(".onnx")), method)
+    settings = ("method", "symmetric", "num_bins", "num_quantized_bins", "percentile", "scenario")
+    collector = HistogramCollector(**{name: getattr(calibrator, name) for name in settings})
+    # The first values set the bins: these reach as far as all do, so that the bins are those of all values at once.
+    extremes: dict[str, list[Floats]] = {}
+    for name, values in _tensors(calibrator, feeds):
+        extremes.setdefault(name, []).append(_extremes(values))
+    collector.collect({name: np.concatenate(values) for name, values in extremes.items()})
+    for counts, *_ in collector.get_histogram_dict().values():
+        counts[:] = 0
+    for name, values in _tensors(calibrator, feeds):
+        collector.collect({name: values})
+    calibrator.collector = collector
+    save_tensors_data(calibrator.compute_data(), path)
+
+
+def _extremes(values: Floats) -> Floats:
+    """The least, the greatest and the nearest to zero of some values: (3,)."""
+    return np.array([values.min(), values.max(), values.flat[np.abs(values).argmin()]])
+
+
+def _tensors(calibrator: Any, feeds: Sequence[Mapping[str, Floats]]) -> Iterator[tuple[str, Floats]]:
+    """The tensors that a calibrator of histograms looks at, by name, of one feed after the other."""
+    session, wanted = calibrator.infer_session, calibrator.tensors_to_calibrate
+    names = [output.name for output in session.get_outputs() if output.name in wanted]
+    for feed in feeds:
+        yield from zip(names, session.run(names, feed), strict=True)
+
+
 def histograms(
     graph: Path, operators: Sequence[str], feeds: Sequence[Mapping[str, Floats]], shown: Path
 ) -> dict[str, Histogram]:
@@ -109,18 +158,11 @@ def histograms(
         shown: where the graph that gives all those tensors is written.
     """
     calibrator = create_calibrator(graph, operators, str(shown), CalibrationMethod.Percentile)
-    session, wanted = calibrator.infer_session, calibrator.tensors_to_calibrate
-    names = [output.name for output in session.get_outputs() if output.name in wanted]
-
-    def tensors() -> Iterator[tuple[str, Floats]]:
-        for feed in feeds:
-            yield from zip(names, session.run(names, feed), strict=True)
-
-    ends = dict.fromkeys(names, (0.0, 0.0))
-    for name, values in tensors():
-        low, high = ends[name]
+    ends: dict[str, tuple[float, float]] = {}
+    for name, values in _tensors(calibrator, feeds):
+        low, high = ends.get(name, (0.0, 0.0))
         ends[name] = min(low, float(values.min())), max(high, float(values.max()))
-    counts = {name: np.zeros(BINS, np.int64) for name in names}
-    for name, values in tensors():
+    counts = {name: np.zeros(BINS, np.int64) for name in ends}
+    for name, values in _tensors(calibrator, feeds):
         counts[name] += np.histogram(values, BINS, ends[name])[0]
-    return {name: Histogram(counts[name], *ends[name]) for name in names}
+    return {name: Histogram(counts[name], *ends[name]) for name in ends}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from conftest import ENCODER
 from descend import descend
 from safetensors.torch import load_file
+from test_training_data import npy_folder as labelled_folder
 from torch import Tensor, nn
 
 from cli import main
@@ -180,6 +183,69 @@ def test_files_are_embedded_once(tmp_path: Path) -> None:
     assert (card.count, told) == (2, [(0, 2), (1, 2), (2, 2)])
     assert images_of(open_source([files, files], 0)) == 4
     assert images_of(open_source([files, "synthetic"], 64)) == np.inf
+
+
+def test_files_of_several_sources_are_embedded_once_each(tmp_path: Path) -> None:
+    """In turns, until one has no more; synthetic images make up the rest."""
+    teacher = create_sam(ENCODER, "random:1")
+    sources = [str(labelled_folder(tmp_path / f"of{count}", count)) for count in (1, 3)]
+    for data, most, names in (
+        (sources, 1000, ["0.npy", "0.npy", "1.npy", "2.npy"]),
+        ([sources[0], "synthetic"], 3, ["0.npy", "seed 0", "seed 1"]),
+    ):
+        folder = tmp_path / str(most)
+        card = write_store(teacher, data, 64, 0, most, folder, shard_size=2)
+        assert (card.count, card.once) == (len(names), True)
+        shard_paths(folder, card)[1].unlink()
+        assert write_store(teacher, data, 64, 0, most, folder, shard_size=2) == card, "goes on with what is missing"
+        store = EmbeddingStore(folder)
+        source = store.source()
+        drawn = [source.image(index) for index in store.indices(source)]
+        assert sorted(Path(image.name).name for image in drawn) == names
+        for place, image in enumerate(drawn):
+            store.embedding(place, image)
+        pairs = StoredPairs(store, Prompting(teacher.spec, objects=1, augment=False), teacher.spec)
+        sums = {round(float(pairs[index]["teacher_embedding"].double().sum()), 3) for index in range(len(names))}
+        assert len(sums) == len({image.image.tobytes() for image in drawn})
+
+
+def test_a_store_of_before_has_its_files_again(tmp_path: Path) -> None:
+    """Of 1 and 2 files 4 images; its card knows nothing of passing over, but of a size that files do not have."""
+    teacher = create_sam(ENCODER, "random:1")
+    sources = [str(labelled_folder(tmp_path / f"of{count}", count)) for count in (1, 2)]
+    source = open_source(sources, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embed, "indices_once", lambda source, most: list(range(4)))
+        write_store(teacher, sources, 0, 0, 4, tmp_path / "store")
+    card = json.loads((tmp_path / "store" / embed.CARD).read_text())
+    del card["once"]
+    (tmp_path / "store" / embed.CARD).write_text(json.dumps({**card, "size": 256}))
+    store = EmbeddingStore(tmp_path / "store")
+    assert list(store.indices(source)) == [0, 1, 2, 3]
+    for place in range(4):
+        store.embedding(place, source.image(place))
+    with pytest.raises(InputError, match="a store of another teacher, other images or another count"):
+        write_store(teacher, sources, 0, 0, 4, tmp_path / "store")
+
+
+def test_the_size_of_synthetic_images_is_nothing_to_files(tmp_path: Path) -> None:
+    teacher, files = create_sam(ENCODER, "random:1"), [str(labelled_folder(tmp_path / "files", 1))]
+    cards = [write_store(teacher, files, size, 0, 1, tmp_path / "store") for size in (64, 96)]
+    assert cards[0] == cards[1]
+    write_store(teacher, ["synthetic"], 64, 0, 1, tmp_path / "drawn")
+    with pytest.raises(InputError, match="a store of another teacher, other images or another count"):
+        write_store(teacher, ["synthetic"], 96, 0, 1, tmp_path / "drawn")
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (["--freeze", "mask_decoder"], "--freeze mask_decoder: distill trains nothing but the image encoder"),
+    (["--freeze", "batch_norm", "--freeze", "points_and_boxes"], "--freeze points_and_boxes: distill trains nothing"),
+    (["--mask-rounds", "3"], "--mask-rounds: without --mask-weight no masks are compared"),
+])  # fmt: skip
+def test_what_would_change_nothing_is_refused(words: list[str], told: str) -> None:
+    result = CliRunner().invoke(main, ["distill", "--teacher-weights", "nowhere.pth", *words, "-o", "unused"])
+    assert result.exit_code == 2
+    assert told in result.output
 
 
 def test_a_store_of_another_teacher_is_refused(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def search(factor: float = 1, first_image: int = 0, steps: int = 10) -> RateCurv
     task.factor, task.first_image = factor, first_image
     before = {key: value.clone() for key, value in task.state_dict().items()}
     data = PromptedImages(SyntheticImages(64), prompting)
-    curve = search_rate(task, sam, data, SMALL, steps, Fabric(accelerator="cpu", devices=1))
+    curve = search_rate(task, data, SMALL, steps, Fabric(accelerator="cpu", devices=1))
     assert all(value.equal(before[key]) for key, value in task.state_dict().items())
     assert all(parameter.grad is None for parameter in task.parameters())
     return curve
@@ -100,6 +100,12 @@ def test_find_lr_on_the_command_line(tmp_path: Path) -> None:
     assert cv2.imread(told["picture"]).std() > 0
     assert "learning rate" in done.stderr
     assert not (tmp_path / LAST).exists()
+
+
+def test_find_lr_tells_no_tracker(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, [*COMMAND, "10", "--wandb", "project", "-o", str(tmp_path / "out")])
+    assert done.exit_code == 2
+    assert "--wandb: --find-lr makes no run to tell of" in done.output
 
 
 def test_find_lr_takes_one_device_and_a_hundred_steps() -> None:

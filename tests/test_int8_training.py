@@ -21,9 +21,10 @@ from compress.reparam import reparameterise
 from compress.training.config import TrainConfig
 from compress.training.distill import Distillation
 from compress.training.finetune import training_geometry
-from compress.training.int8 import Int8Conv2d, round_input, round_weight, simulate_int8
+from compress.training.int8 import Int8Conv2d, Int8Linear, round_input, round_weight, simulate_int8
 from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.data.dataset import PairedImages, SyntheticImages
+from zoo.errors import InputError
 from zoo.onnx_export import Graph, write_onnx
 from zoo.registry import create_sam
 from zoo.weights import read_checkpoint
@@ -53,6 +54,21 @@ def test_gradients_pass_through_the_rounding() -> None:
     assert layer.weight.grad is not None
     torch.testing.assert_close(layer.weight.grad[0, :, 0, 0], round_input(x).sum((0, 2, 3)))
     torch.testing.assert_close(x.grad[0, :, 0, 0], round_weight(layer.weight).sum((0, 2, 3)))
+
+
+@pytest.mark.parametrize("layer", [Int8Conv2d(3, 5, 1), Int8Linear(8, 5)])
+def test_bfloat16_leaves_rounded_values_as_they_are(layer: nn.Module) -> None:
+    x = torch.randn(2, 3, 8, 8)
+    expected = layer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(x)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+
+
+def test_an_encoder_that_cannot_be_folded_is_told_without_options_that_distill_lacks() -> None:
+    with pytest.raises(InputError, match=r"^--int8: found 1 BatchNorms .*, the first module 0; expected .* be folded$"):
+        simulate_int8(nn.Sequential(nn.BatchNorm2d(3)).eval(), 8)
 
 
 def test_it_computes_what_a_quantised_graph_does(tmp_path: Path) -> None:

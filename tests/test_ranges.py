@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from onnxruntime.quantization.calibrate import load_tensors_data
+from onnxruntime.quantization.calibrate import HistogramCalibrater, create_calibrator, load_tensors_data
 from onnxruntime.quantization.quant_utils import compute_scale_zp
 
-from compress.quantize import Gate, quantise_within
+from compress.quantize import CALIBRATIONS, Gate, Quantiser, _Reader, quantise_within
 from compress.ranges import BINS, Histogram, histograms, write_ranges
 
 RANDOM = np.random.default_rng(0)
@@ -102,3 +103,19 @@ def test_the_quantised_graph_has_the_range_that_was_found(graph: Path, tmp_path:
         tensors = {tensor.name: tensor for tensor in onnx.load(path).graph.initializer}
         scales[method] = float(numpy_helper.to_array(tensors["image_scale"]))
     assert scales == pytest.approx({"minmax": 70 / 255, "mse": float(high - low) / 255})
+
+
+@pytest.mark.parametrize("method", ["percentile", "entropy"])
+def test_ranges_of_onnx_runtime_are_those_of_all_values_at_once(
+    graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Literal["percentile", "entropy"]
+) -> None:
+    """It would widen the bins of the first input, the narrowest, or hold the tensors of all inputs."""
+    feeds = [{"image": image} for image in (0.3 * NORMAL[: 3 * 64 * 64].reshape(1, 3, 64, 64), *IMAGES)]
+    calibrator = create_calibrator(graph, ["Conv"], str(tmp_path / "shown.onnx"), CALIBRATIONS[method])
+    calibrator.collect_data(_Reader(feeds))
+    expected = {name: data.range_value for name, data in calibrator.compute_data().items()}
+    monkeypatch.setattr(HistogramCalibrater, "collect_data", lambda *_: pytest.fail("all tensors are held"))
+    quantiser = Quantiser(graph, [feed["image"] for feed in feeds], method, False, tmp_path, "onnxruntime")
+    quantiser.write(tmp_path / "int8.onnx")
+    found = load_tensors_data(tmp_path / f"ranges-{method}.json")
+    assert {name: data.range_value for name, data in found.items()} == expected

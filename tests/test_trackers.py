@@ -59,7 +59,7 @@ def train(out: Path, config: TrainConfig = CONFIG, project: str | None = None) -
     prompting, side = training_geometry(sam, config)
     data = PromptedImages(SyntheticImages(64), prompting)
     options = RunOptions(("synthetic",), 2, 1, out, project)
-    run_training(Finetuning(sam, config.loss, side), sam, data, config, options, {"data": ["synthetic"]})
+    run_training(Finetuning(sam, config.loss, side), data, config, options, {"data": ["synthetic"]})
 
 
 def test_weights_and_biases_hears_of_a_run(tmp_path: Path, wandb: FakeWandb) -> None:

@@ -64,11 +64,11 @@ SMALL = TrainConfig(
 )
 
 
-def small_task(config: TrainConfig) -> tuple[Finetuning, Sam, PromptedImages]:
-    """A task, the model in it, and its images."""
+def small_task(config: TrainConfig) -> tuple[Finetuning, PromptedImages]:
+    """A task and its images."""
     sam = create_sam("light_repvit_m0_9", "random:0")
     prompting, side = training_geometry(sam, config)
-    return Finetuning(sam, config.loss, side), sam, PromptedImages(SyntheticImages(64), prompting)
+    return Finetuning(sam, config.loss, side), PromptedImages(SyntheticImages(64), prompting)
 
 
 def run(out: Path, config: TrainConfig = SMALL, task_of: object = Finetuning) -> list[float]:
@@ -78,7 +78,6 @@ def run(out: Path, config: TrainConfig = SMALL, task_of: object = Finetuning) ->
     task = task_of(sam, config.loss, side)  # type: ignore[operator]
     fit(
         task,
-        sam,
         PromptedImages(SyntheticImages(64), prompting),
         lambda task: {"dsc": 0.5},
         config,
@@ -200,7 +199,6 @@ def test_frozen_parts_stay(tmp_path: Path) -> None:
     data = PromptedImages(SyntheticImages(64), prompting)
     fit(
         Finetuning(sam, "sum", side),
-        sam,
         data,
         lambda task: {"dsc": 0.5},
         config,
@@ -216,11 +214,11 @@ def test_frozen_parts_stay(tmp_path: Path) -> None:
 def test_a_frozen_part_stays_bit_by_bit(tmp_path: Path, part: str) -> None:
     """Its statistics, too: in training mode BatchNorms would move."""
     config = replace(SMALL, steps=2, freeze=(part,))
-    task, sam, data = small_task(config)
-    before = {key: value.clone() for key, value in sam.state_dict().items()}
-    fit(task, sam, data, lambda task: {"dsc": 0.5}, config, tmp_path, Fabric(accelerator="cpu", devices=1))
+    task, data = small_task(config)
+    before = {key: value.clone() for key, value in task.sam.state_dict().items()}
+    fit(task, data, lambda task: {"dsc": 0.5}, config, tmp_path, Fabric(accelerator="cpu", devices=1))
     kept = create_sam("light_repvit_m0_9", tmp_path / BEST).state_dict()
-    for state in (sam.state_dict(), kept):
+    for state in (task.sam.state_dict(), kept):
         changed = {key for key, value in state.items() if not torch.equal(value, before[key])}
         assert changed
         assert not any(key.startswith(part) for key in changed)
@@ -250,10 +248,11 @@ def test_weights_say_whether_they_were_trained_with_masks(tmp_path: Path) -> Non
 
 def test_what_prompts_without_masks_can_be_frozen_alone(tmp_path: Path) -> None:
     config = replace(SMALL, steps=1, freeze=("image_encoder", "points_and_boxes"))
-    task, sam, data = small_task(config)
-    before = {key: value.clone() for key, value in sam.state_dict().items()}
-    fit(task, sam, data, lambda task: {"dsc": 0.5}, config, tmp_path, Fabric(accelerator="cpu", devices=1))
-    changed = {key.split(".")[0] for key, value in sam.state_dict().items() if not torch.equal(value, before[key])}
+    task, data = small_task(config)
+    before = {key: value.clone() for key, value in task.sam.state_dict().items()}
+    fit(task, data, lambda task: {"dsc": 0.5}, config, tmp_path, Fabric(accelerator="cpu", devices=1))
+    after = task.sam.state_dict()
+    changed = {key.split(".")[0] for key, value in after.items() if not torch.equal(value, before[key])}
     assert changed == {"mask_decoder"}, "no mask prompted, so that nothing else had a gradient"
 
 
@@ -290,6 +289,20 @@ def test_as_many_processes_as_torchrun_has_started(monkeypatch: pytest.MonkeyPat
     assert [process_count(devices) for devices in (None, 2)] == [2, 2]
     with pytest.raises(InputError, match="--devices: found 1 under torchrun with 2; expected 2, or leave it out"):
         process_count(1)
+
+
+@pytest.mark.parametrize("model", [
+    ["train", "--weights", "nowhere.pth"],
+    ["distill", "--weights", "nowhere.pth", "--teacher-weights", "nowhere.pth"],
+])  # fmt: skip
+def test_a_batch_that_cannot_be_shared_out_is_refused_before_anything_is_opened(
+    tmp_path: Path, model: list[str]
+) -> None:
+    words = ["--batch-size", "6", "--accumulate", "2", "--devices", "2", "-o", str(tmp_path / "run")]
+    result = CliRunner().invoke(main, [*model, *words])
+    assert result.exit_code == 1
+    assert "--batch-size: found 6; expected a multiple of 4 (parts times processes)" in result.output
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_size_of_nothing() -> None:
@@ -357,9 +370,9 @@ class Poisoned(Finetuning):
         numbers = super().forward(batch)
         return {**numbers, "loss": numbers["loss"] * (float("nan") if 7 in batch["index"] else 1)}
 
-task, sam, data = small_task(SMALL)
+task, data = small_task(SMALL)
 task.__class__ = Poisoned
-fit(task, sam, data, lambda task: {"dsc": 0.5}, SMALL, Path(sys.argv[1]), launch(SMALL, 2))
+fit(task, data, lambda task: {"dsc": 0.5}, SMALL, Path(sys.argv[1]), launch(SMALL, 2))
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from compress.training.finetune import Finetuning, training_geometry
 from zoo.data.dataset import (
     FileImages,
     LabelledImage,
+    PairedImages,
     PromptedImages,
     Prompting,
     SyntheticImages,
@@ -139,7 +141,8 @@ def test_npy_folders(tmp_path: Path) -> None:
     (lambda root: np.save(root / "imgs" / "0.npy", np.full((64, 64), np.nan)), r"floats in \[0, 1\]"),
     (lambda root: np.save(root / "imgs" / "0.npy", np.zeros((64, 64), np.int32)), "uint8 or float"),
     (lambda root: np.save(root / "gts" / "0.npy", np.zeros((32, 64), np.uint8)), "labels uint8"),
-    (lambda root: np.save(root / "gts" / "0.npy", np.zeros((64, 64), np.uint8)), "100 images in a row"),
+    (lambda root: np.save(root / "gts" / "0.npy", np.zeros((64, 64), np.uint8)),
+     "0.npy: found 2 images in a row without an object of 10 pixels at 256 px; expected larger"),
     (lambda root: np.save(root / "gts" / "0.npy", np.full((64, 64), -1)), r"gts/0.npy: found int64 values -1 to -1"),
     (lambda root: np.save(root / "gts" / "0.npy", np.full((64, 64), 65537)), "expected whole labels 0 to 65535"),
 ])  # fmt: skip
@@ -148,6 +151,54 @@ def test_bad_training_images(tmp_path: Path, change: object, message: str) -> No
     change(tmp_path)  # type: ignore[operator]
     with pytest.raises(InputError, match=message):
         PromptedImages(source, Prompting(encoder_spec("repvit")))[0]
+
+
+def test_one_usable_image_of_many_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """However far away it is; of more than a hundred others in a row it is told."""
+    source = open_source([str(npy_folder(tmp_path, 130))], 64)
+    for number in range(129):
+        np.save(tmp_path / "gts" / f"{number}.npy", np.zeros((64, 64), np.uint8))
+    data = PromptedImages(source, Prompting(encoder_spec("repvit"), mask_size=64, augment=False))
+    place = next(i for i in range(130) if source.image(i).labels.any())
+    for index in (place, place + 1):
+        assert data[index]["masks"].any()
+    assert data[place + 1]["index"] >= 130
+    assert "100 images in a row without an object of 10 pixels at 64 px; looking on" in caplog.messages
+
+
+class Listed:
+    """Some images, again and again."""
+
+    def __init__(self, *images: LabelledImage) -> None:
+        self.images = images
+
+    def image(self, index: int) -> LabelledImage:
+        return self.images[index % len(self.images)]
+
+
+@pytest.mark.parametrize(("own", "other"), [("pad", "pad"), ("pad", "squash"), ("squash", "pad")])
+def test_a_pair_is_what_either_encoder_alone_would_get(
+    own: Literal["pad", "squash"], other: Literal["pad", "squash"]
+) -> None:
+    """Bit for bit. The first object, 10 x 20 pixels of 40 x 400, is too small where the image is not squashed."""
+    prompting = Prompting(replace(encoder_spec("repvit"), fit=own), mask_size=64, objects=2, seed=3)
+    for_teacher = replace(prompting, spec=replace(encoder_spec("repvit"), image_size=96, fit=other))
+    images = Listed(square(40, 400, (100, 10, 119, 19)), SyntheticImages(64).image(0), square(50, 90, (5, 9, 50, 40)))
+    pairs = PairedImages(images, prompting, for_teacher.spec)
+    for index in range(6):
+        alone = ((each.apply(images.image(i), i) for each in (prompting, for_teacher)) for i in range(index, index + 3))
+        student, teacher = next((one, two) for one, two in alone if one and two)
+        assert (student["index"] == index) == (index % 3 > 0)
+        wanted = {**student, "teacher_image": teacher["image"], "teacher_content": teacher["content"]}
+        assert pairs[index].keys() == wanted.keys()
+        assert all(torch.equal(pairs[index][key], wanted[key]) for key in wanted)
+
+
+def test_pictures_that_were_not_prepared_are_told_how(tmp_path: Path) -> None:
+    (tmp_path / "imgs").mkdir()
+    (tmp_path / "imgs" / "a.png").write_bytes(b"a picture")
+    with pytest.raises(InputError, match=r"no training images; .*npy files in imgs/ and gts/, as `prepare --to npy`"):
+        open_source([str(tmp_path)], 64)
 
 
 def test_training_sees_what_inference_computes() -> None:

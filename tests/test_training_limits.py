@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from click.testing import CliRunner
@@ -39,7 +39,7 @@ def test_time_alone_limits_a_run_unless_steps_are_asked_for(
 ) -> None:
     seen: list[TrainConfig] = []
 
-    def take_note(task: Any, sam: Any, images: Any, config: TrainConfig, *rest: Any) -> Progress:
+    def take_note(task: Any, images: Any, config: TrainConfig, *rest: Any) -> Progress:
         seen.append(config)
         return Progress()
 
@@ -50,12 +50,35 @@ def test_time_alone_limits_a_run_unless_steps_are_asked_for(
 
 
 def test_without_a_limit_of_steps_the_schedule_goes_by_time() -> None:
+    """At a third of the time the cosine is at (1 + 1/2) / 2, three quarters of the way from its end to its top."""
     config = TrainConfig(steps=0, minutes=60, warmup_steps=10, lr=1.0, batch_size=2)
-    rates = [learning_rate(config, step, used=used) for step, used in ((4, 0.1), (2000, 0.5), (2000, 1))]
-    assert rates == pytest.approx([0.5, 0.505, 0.01])
-    assert list(islice(StepBatches(config, 5000), 2)) == [[10000, 10001], [10002, 10003]]
+    rates = [learning_rate(config, step, used=used) for step, used in ((4, 0), (2000, 1 / 3), (2000, 0.5), (2000, 1))]
+    assert rates == pytest.approx([0.5, 0.7525, 0.505, 0.01])
+    assert list(itertools.islice(StepBatches(config, 5000), 2)) == [[10000, 10001], [10002, 10003]]
     with pytest.raises(InputError, match="--steps: found no limit of steps nor of time"):
         TrainConfig(steps=0)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_the_learning_rate_has_risen_after_a_tenth_of_a_run(schedule: Literal["cosine", "constant"]) -> None:
+    """Ten of 100 steps, or six of 60 minutes, of the hundred steps that it may rise over."""
+    few = TrainConfig(steps=100, warmup_steps=100, lr=1.0, schedule=schedule)
+    assert [learning_rate(few, step) for step in (0, 4, 9, 10)] == pytest.approx([0.1, 0.5, 1, 1])
+    hour = TrainConfig(steps=0, minutes=60, warmup_steps=100, lr=1.0, schedule=schedule)
+    top = {used: learning_rate(replace(hour, warmup_steps=0), 7, used=used) for used in (0.05, 0.1, 0.5)}
+    rates = [learning_rate(hour, step, used=used) for step, used in ((3, 0), (3, 0.05), (89, 0.05), (7, 0.1), (7, 0.5))]
+    assert rates == pytest.approx([0.04, 0.5 * top[0.05], 0.9 * top[0.05], top[0.1], top[0.5]])
+
+
+def test_no_learning_rate_jumps_where_it_has_risen() -> None:
+    """A run of 200 steps in its time, then one of as many steps."""
+    for limits in ({"steps": 0, "minutes": 60}, {"steps": 200}):
+        config = TrainConfig(**limits, warmup_steps=100, lr=1.0)  # type: ignore[arg-type]
+        used = [step / 200 if config.minutes else 0 for step in range(201)]
+        rates = [learning_rate(config, step, used=share) for step, share in enumerate(used)]
+        assert max(abs(after - before) for before, after in itertools.pairwise(rates)) < 0.06
+        assert max(rates) > 0.97
+        assert rates[-1] == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize(("limits", "told"), [
@@ -73,7 +96,6 @@ def test_the_limit_that_ended_a_run_is_told_and_it_can_be_asked_again(
         prompting, side = training_geometry(sam, config)
         progress = fit(
             Finetuning(sam, config.loss, side),
-            sam,
             PromptedImages(SyntheticImages(64), prompting),
             lambda task: {"dsc": 0.5},
             config,

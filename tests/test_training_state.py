@@ -63,16 +63,36 @@ def test_a_folder_that_has_changed_is_another(tmp_path: Path, changed: str) -> N
     config = replace(SMALL, steps=1)
 
     def go_on() -> Any:
-        task, sam, synthetic = small_task(config)
+        task, synthetic = small_task(config)
         images = PromptedImages(open_source([str(folders["data"])], 64), synthetic.prompting)
         options = RunOptions((str(folders["validation"]),), 1, 1, tmp_path / "run")
-        return run_training(task, sam, images, config, options, {})
+        return run_training(task, images, config, options, {})
 
     assert go_on().step == go_on().step == 1
     for part in ("imgs", "gts"):
         (folders[changed] / part / "0.npy").rename(folders[changed] / part / "9.npy")
     with pytest.raises(InputError, match=f"a run with {changed}_files"):
         go_on()
+
+
+def test_embeddings_of_other_images_are_refused(tmp_path: Path) -> None:
+    """Unless the checkpoint is of before, and does not tell of which it was."""
+    for name, size, seed in (("first", 64, 0), ("larger", 96, 0), ("other", 64, 2)):
+        write_store(create_sam(ENCODER, "random:1"), ["synthetic"], size, seed, 1, tmp_path / name)
+    words = ["distill", "--student", ENCODER, "--teacher", ENCODER, "--teacher-weights", "random:1", "--steps", "1"]
+    words += ["--batch-size", "1", "--workers", "0", "--validation-count", "1", "-o", str(tmp_path / "run")]
+
+    def go_on(store: str) -> str:
+        return CliRunner().invoke(main, [*words, "--embeddings", str(tmp_path / store)]).output
+
+    assert '"step": 1' in go_on("first")
+    assert "a run with embeddings_size 64 instead of 96; expected the same settings" in go_on("larger")
+    assert "a run with embeddings_seed 0 instead of 2; expected the same settings" in go_on("other")
+    state = torch.load(tmp_path / "run" / LAST, weights_only=True)
+    known = json.loads(state["identity"])
+    assert (known.pop("embeddings_size"), known.pop("embeddings_seed")) == (64, 0)
+    torch.save({**state, "identity": json.dumps(known)}, tmp_path / "run" / LAST)
+    assert '"step": 1' in go_on("other")
 
 
 def test_labels_are_missed_before_a_run_begins(tmp_path: Path) -> None:
@@ -101,7 +121,7 @@ def test_bfloat16_leaves_prompts_as_they_are() -> None:
     """A box at 203.5 in float32, where bfloat16 has 203 or 204; the same corners as in use, bit for bit."""
     config = replace(SMALL, precision="bf16-mixed")
     fabric = launch(config, 1)
-    task, sam, _ = small_task(config)
+    task, _ = small_task(config)
     seen: dict[str, Tensor] = {}
 
     class Recording(nn.Module):
@@ -118,11 +138,11 @@ def test_bfloat16_leaves_prompts_as_they_are() -> None:
     model(fabric.to_device({"boxes": boxes, "image": torch.rand(1, 3, 64, 64)}))
     assert torch.equal(seen["boxes"].cpu(), boxes)
     with torch.no_grad():
-        assert torch.equal(seen["embedded"], sam.prompt_encoder.embed_boxes(seen["boxes"][0])[None])
+        assert torch.equal(seen["embedded"], task.sam.prompt_encoder.embed_boxes(seen["boxes"][0])[None])
 
 
 def test_every_process_looks_twice_in_its_own_way() -> None:
-    task, sam, images = small_task(SMALL)
+    task, images = small_task(SMALL)
     batch = {key: value[None] for key, value in images[0].items()}
     optimizer = torch.optim.SGD(task.parameters(), lr=0)
     drawn = []
@@ -137,7 +157,7 @@ def test_every_process_looks_twice_in_its_own_way() -> None:
     one = Fabric(accelerator="cpu", devices=1)
     model, optimizer = one.setup(task, optimizer)
     for rank in (0, 1, 0):
-        take_step(Rank(rank), model, sam, optimizer, [batch], SMALL, Progress(), 0.0)  # type: ignore[arg-type]
+        take_step(Rank(rank), model, task.sam, optimizer, [batch], SMALL, Progress(), 0.0)  # type: ignore[arg-type]
         drawn.append(torch.rand(4).tolist())
     assert drawn[0] == drawn[2] != drawn[1]
 
@@ -177,12 +197,12 @@ def test_few_images_are_validated_on_once_each(tmp_path: Path) -> None:
             return super().__getitem__(index)
 
     config = replace(SMALL, steps=1)
-    task, sam, synthetic = small_task(config)
+    task, synthetic = small_task(config)
     unseen = tuple(str(npy_folder(tmp_path / name, count)) for name, count in (("some", 3), ("more", 5)))
     options = RunOptions(unseen, 64, 1, tmp_path / "run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("compress.training.run.PromptedImages", Counted)
-        run_training(task, sam, synthetic, config, options, {})
+        run_training(task, synthetic, config, options, {})
     assert drawn == [0, 1, 2, 3, 4, 5, 7, 9], "in turns, until one has no more"
 
 
@@ -200,13 +220,13 @@ def test_a_loss_that_another_process_lost_ends_this_one(tmp_path: Path) -> None:
             return getattr(one, name)
 
     one = Fabric(accelerator="cpu", devices=1)
-    task, sam, images = small_task(SMALL)
+    task, images = small_task(SMALL)
     batch = {key: value[None] for key, value in images[0].items()}
     model, optimizer = one.setup(task, torch.optim.SGD(task.parameters(), lr=1))
-    before = {key: value.clone() for key, value in sam.named_parameters()}
+    before = {key: value.clone() for key, value in task.sam.named_parameters()}
     with pytest.raises(NotFiniteError, match="step 0: found a loss of another process that is not finite"):
-        take_step(OfTwo(), model, sam, optimizer, [batch], SMALL, Progress(), 1.0)  # type: ignore[arg-type]
-    assert all(torch.equal(value, before[key]) for key, value in sam.named_parameters())
+        take_step(OfTwo(), model, task.sam, optimizer, [batch], SMALL, Progress(), 1.0)  # type: ignore[arg-type]
+    assert all(torch.equal(value, before[key]) for key, value in task.sam.named_parameters())
 
 
 def test_a_gradient_that_is_not_finite_names_every_part(tmp_path: Path) -> None:
@@ -246,9 +266,9 @@ def test_training_needs_no_signal_that_windows_lacks(tmp_path: Path, monkeypatch
 def test_a_teacher_is_not_copied() -> None:
     student, teacher = (create_sam(ENCODER, f"random:{seed}") for seed in (1, 2))
     task = Distillation(student, teacher)
-    copy, _ = copied(task, student)
+    copy = copied(task)
     assert copy.teacher is task.teacher
-    assert copy.sam is not task.sam  # type: ignore[union-attr]
+    assert copy.sam is not task.sam
 
 
 def test_an_epochs_order_is_drawn_once(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def train(out: Path, config: TrainConfig, images: type[PromptedImages]) -> None:
     sam = create_sam(ENCODER, "random:0")
     prompting, side = training_geometry(sam, config)
     data = images(SyntheticImages(64), prompting)
-    fit(Finetuning(sam, config.loss, side), sam, data, lambda task: {"dsc": 0.5}, config, out, fabric())
+    fit(Finetuning(sam, config.loss, side), data, lambda task: {"dsc": 0.5}, config, out, fabric())
 
 
 def test_steps_before_an_image_that_cannot_be_read_are_kept(tmp_path: Path) -> None:

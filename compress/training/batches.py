@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from compress.training.config import TrainConfig
+from compress.training.config import TrainConfig, batch_shares
 from zoo.errors import InputError
 from zoo.notes import note
 
@@ -38,11 +38,8 @@ class StepBatches:
     """
 
     def __init__(self, config: TrainConfig, first_step: int, rank: int = 0, world: int = 1) -> None:
-        shares = config.accumulate * world
-        if config.batch_size % shares:
-            raise InputError("--batch-size", str(config.batch_size), f"a multiple of {shares} (parts times processes)")
-        self.config, self.first_step, self.rank, self.shares = config, first_step, rank, shares
-        self.world = world
+        self.config, self.first_step, self.rank, self.world = config, first_step, rank, world
+        self.shares = batch_shares(config, world)
 
     def __iter__(self) -> Iterator[list[int]]:
         """Indices, part by part."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from compress.options import Between
-from compress.training.config import RunOptions, TrainConfig
+from compress.training.config import RunOptions, TrainConfig, batch_shares
 from compress.training.options import (
     DEFAULT_DATA,
     default_workers,
@@ -23,15 +25,33 @@ from compress.training.options import (
 )
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from compress.training.task import Task
     from zoo.data.dataset import PromptedImages
-    from zoo.sam.model import Sam
+
+#: What `distill` takes over from the teacher, and never trains.
+KEPT_OF_TEACHER = {"prompt_encoder", "points_and_boxes", "mask_decoder"}
+
+
+def _begin(
+    settings: Mapping[str, Any], devices: int | None, wandb: str | None, find_lr: int | None
+) -> tuple[TrainConfig, int]:
+    """The settings of a run and how many processes it has, checked before anything is opened.
+
+    Raises:
+        UsageError: a tracker for a search for a learning rate.
+        InputError: a batch that cannot be shared out evenly, or as `training_config` and `process_count`.
+    """
+    from compress.training.processes import process_count
+
+    if find_lr and wandb:
+        raise click.UsageError("--wandb: --find-lr makes no run to tell of")
+    config, processes = training_config(settings), process_count(devices)
+    batch_shares(config, processes)
+    return config, processes
 
 
 def _carry_out(
-    task: nn.Module,
-    sam: Sam,
+    task: Task,
     images: PromptedImages,
     config: TrainConfig,
     run_options: RunOptions,
@@ -42,9 +62,9 @@ def _carry_out(
     from compress.training.run import run_search, run_training
 
     if find_lr:
-        click.echo(json.dumps(run_search(task, sam, images, config, find_lr, run_options)))
+        click.echo(json.dumps(run_search(task, images, config, find_lr, run_options)))
         return
-    progress = run_training(task, sam, images, config, run_options, origin)
+    progress = run_training(task, images, config, run_options, origin)
     click.echo(json.dumps({"step": progress.step, "best_dsc": progress.best, "best_step": progress.best_step}))
 
 
@@ -87,13 +107,12 @@ def train(
     """
     from compress.build import unfolded_sam
     from compress.training.finetune import Finetuning, training_geometry
-    from compress.training.processes import process_count
     from compress.training.run import training_seed
     from zoo.data.dataset import PromptedImages, open_source
 
-    config = training_config(settings)
+    config, processes = _begin(settings, devices, wandb, find_lr)
     validation = validation_of(validation, data, find_lr)
-    run_options = RunOptions(validation, validation_count, process_count(devices), out, wandb)
+    run_options = RunOptions(validation, validation_count, processes, out, wandb)
     sam = unfolded_sam(encoder, weights)
     prompting, side = training_geometry(sam, config)
     assert sam.weights is not None
@@ -102,7 +121,7 @@ def train(
     images = PromptedImages(open_source(data, prompting.spec.image_size, training_seed(config)), prompting)
     sam.spec = replace(sam.spec, mask_prompts=sam.spec.mask_prompts or config.masks > 0)
     task = Finetuning(sam, config.loss, side, config.own_boxes, config.clicks, config.masks)
-    _carry_out(task, sam, images, config, run_options, origin, find_lr)
+    _carry_out(task, images, config, run_options, origin, find_lr)
 
 
 @click.command()
@@ -181,16 +200,20 @@ def distill(
     from compress.training.distill import Distillation
     from compress.training.finetune import training_geometry
     from compress.training.int8 import simulate_int8
-    from compress.training.processes import process_count
     from compress.training.run import training_seed
     from compress.training.stored import StoredPairs, open_embeddings
     from zoo.data.dataset import PairedImages, open_source
     from zoo.errors import InputError
 
+    if frozen := KEPT_OF_TEACHER.intersection(settings["freeze"]):
+        raise click.UsageError(f"--freeze {min(frozen)}: distill trains nothing but the image encoder")
+    source_of = click.get_current_context().get_parameter_source
+    if not mask_weight and source_of("mask_rounds") is not ParameterSource.DEFAULT:
+        raise click.UsageError("--mask-rounds: without --mask-weight no masks are compared")
     if embeddings and data:
         raise InputError("--data", f"{data[0]} beside --embeddings", "one of the two: embeddings come with images")
     data = data or DEFAULT_DATA
-    config = training_config(settings)
+    config, processes = _begin(settings, devices, wandb, find_lr)
     sam, master = unfolded_sam(student, weights), unfolded_sam(teacher, teacher_weights)
     assert sam.weights is not None
     assert master.weights is not None
@@ -214,22 +237,27 @@ def distill(
         store.check_teacher(master)
         images = StoredPairs(store, replace(prompting, augment=False), master.spec)
         data = tuple(store.data)
-        origin = {**origin, "data": store.data, "embeddings": store.count}
+        origin = {**origin, **store.origin}
     else:
         source = open_source(data, prompting.spec.image_size, training_seed(config))
         images = PairedImages(source, prompting, master.spec)
     validation = validation_of(validation, data, find_lr)
     variant = "reparam" if int8 else "train"
-    run_options = RunOptions(validation, validation_count, process_count(devices), out, wandb, variant)
+    run_options = RunOptions(validation, validation_count, processes, out, wandb, variant)
     task = Distillation(sam, master, distance, mask_weight, mask_rounds)
-    _carry_out(task, sam, images, config, run_options, origin, find_lr)
+    _carry_out(task, images, config, run_options, origin, find_lr)
 
 
 @click.command(short_help="Write a teacher's embeddings to disk.")
 @click.option("--teacher", default="vit_b", show_default=True, metavar="NAME", help="Encoder, see `list`.")
 @click.option("--teacher-weights", metavar="WEIGHTS", required=True, help="Its checkpoint or card.")
 @click.option(
-    "--data", multiple=True, default=["synthetic"], show_default=True, metavar="SOURCE", help="As in `train`."
+    "--data",
+    multiple=True,
+    default=["synthetic"],
+    show_default=True,
+    metavar="SOURCE",
+    help="As in `train`, but each file once: beside files, synthetic images make up the rest of --count.",
 )
 @click.option("--count", default=1000, show_default=True, type=click.IntRange(min=1), help="Images at most.")
 @click.option("--size", default=256, show_default=True, type=click.IntRange(min=64), help="Of synthetic images, in px.")

@@ -36,7 +36,7 @@ class TrainConfig:
         optimizer: `adamw`; or `muon`, which learns faster from nothing.
         lr: highest learning rate.
         weight_decay: of weights with more than one dimension.
-        warmup_steps: over which the learning rate rises from 0.
+        warmup_steps: over which the learning rate rises from 0; a tenth of the run at most.
         schedule: `cosine` falls to a hundredth; `plateau` halves when validation stops improving; or `constant`.
         clip_percentile: gradients longer than this percentile of those so far are shortened to it.
         ema_decay: of the averaged weights, which are those that are validated and kept; 0 for none.
@@ -110,8 +110,22 @@ class RunOptions:
     variant: str = "train"
 
 
+def batch_shares(config: TrainConfig, processes: int) -> int:
+    """In how many shares the images of a step are computed, over all processes.
+
+    Raises:
+        InputError: a batch that cannot be shared out evenly.
+    """
+    shares = config.accumulate * processes
+    if config.batch_size % shares:
+        raise InputError("--batch-size", str(config.batch_size), f"a multiple of {shares} (parts times processes)")
+    return shares
+
+
 #: The cosine schedule ends at this share of the highest learning rate.
 FINAL_SHARE = 0.01
+#: The learning rate has risen after this share of a run's steps or time at the latest.
+WARMUP_SHARE = 0.1
 
 
 def time_used(config: TrainConfig, trained_s: float) -> float:
@@ -120,10 +134,13 @@ def time_used(config: TrainConfig, trained_s: float) -> float:
 
 
 def learning_rate(config: TrainConfig, step: int, plateau_factor: float = 1, used: float = 0) -> float:
-    """The learning rate of a step: a linear rise, then as `schedule` says, by steps or the share of time `used`."""
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
+    """The learning rate of a step: as `schedule` says, by steps or the share of time `used`, times a linear rise.
+
+    The rise ends with `warmup_steps`, or a tenth of the run if that is over before.
+    """
+    warmup = int(min(config.warmup_steps, WARMUP_SHARE * config.step_limit))
+    rise = min(1, max((step + 1) / warmup, used / WARMUP_SHARE)) if warmup else 1
     if config.schedule == "cosine":
-        progress = max(used, (step - config.warmup_steps) / max(1, config.step_limit - config.warmup_steps))
-        return config.lr * (FINAL_SHARE + (1 - FINAL_SHARE) * (1 + math.cos(math.pi * min(1, progress))) / 2)
-    return config.lr * (plateau_factor if config.schedule == "plateau" else 1)
+        progress = min(1, max(used, (step - warmup) / (config.step_limit - warmup)))
+        return config.lr * rise * (FINAL_SHARE + (1 - FINAL_SHARE) * (1 + math.cos(math.pi * progress)) / 2)
+    return config.lr * rise * (plateau_factor if config.schedule == "plateau" else 1)

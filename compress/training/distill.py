@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from compress.training.finetune import Finetuning
 from compress.training.losses import cross_entropy, dice_loss
 from compress.training.second_look import content_mask, draw_clicks
+from compress.training.task import Task
 from zoo.errors import unknown_name
 from zoo.sam.model import Sam
 
@@ -25,7 +26,7 @@ DISTANCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-class Distillation(nn.Module):
+class Distillation(Task):
     """A student's loss against a teacher that does not change.
 
     Args:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from compress.training.batches import load_batches
-from zoo.data.dataset import ImageSource, LabelledImage, images_of, open_source
+from zoo.data.dataset import ImageSource, LabelledImage, indices_once, open_source
 from zoo.errors import InputError
 from zoo.files import whole_file
 from zoo.registry import EncoderSpec
@@ -37,10 +38,12 @@ class StoreCard:
         weights_sha256: of the teacher.
         spec: of the encoder: its preprocessing.
         data: sources of the images, as `open_source` takes them.
-        size: of synthetic images, side in pixels.
+        size: of synthetic images, side in pixels; 0 where there are none.
         seed: of the sources.
-        count: images, with indices 0 to count - 1.
+        count: of images.
         shard_size: embeddings a file.
+        once: whether sources that have no more images are passed over, as `indices_once` does; or the images are those
+            with indices 0 to count - 1.
     """
 
     teacher: str
@@ -51,6 +54,7 @@ class StoreCard:
     seed: int
     count: int
     shard_size: int
+    once: bool = False
 
 
 class EmbeddingStore:
@@ -79,32 +83,47 @@ class EmbeddingStore:
         """How many embeddings there are."""
         return self.card.count
 
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What tells them from embeddings of other images, for the record of a run."""
+        card = self.card
+        return {
+            "data": card.data,
+            "embeddings": card.count,
+            "embeddings_size": card.size,
+            "embeddings_seed": card.seed,
+        }
+
     def source(self) -> ImageSource:
-        """The images that the embeddings are of."""
+        """The images that the embeddings are of, and maybe more."""
         return open_source(self.card.data, self.card.size, self.card.seed)
 
-    def embedding(self, index: int, drawn: LabelledImage) -> Tensor:
-        """float16 (256, 64, 64) of image `index`.
+    def indices(self, source: ImageSource) -> Sequence[int]:
+        """Those of the images in `source`."""
+        return indices_once(source, self.card.count) if self.card.once else range(self.card.count)
+
+    def embedding(self, place: int, drawn: LabelledImage) -> Tensor:
+        """float16 (256, 64, 64) of an image.
 
         Args:
-            index: of the image.
+            place: of the image in `indices`.
             drawn: the image, to make sure that the embedding is of it.
 
         Raises:
             InputError: a file that cannot be read, or an image that is not the one that was embedded.
         """
-        shard, place = divmod(index, self.card.shard_size)
+        shard, within = divmod(place, self.card.shard_size)
         path = shard_paths(self.folder, self.card)[shard]
         try:
             with safe_open(path, framework="pt") as file:
-                found: Tensor = file.get_slice("embeddings")[place]
-                known = int(file.get_tensor("images")[place])
+                found: Tensor = file.get_slice("embeddings")[within]
+                known = int(file.get_tensor("images")[within])
         except (SafetensorError, OSError, IndexError) as error:
             raise InputError(
                 path, f"no readable embeddings ({error})", "a whole file; delete it and embed again"
             ) from error
         if known != fingerprint(drawn.image):
-            told = f"another image than was embedded at place {index}"
+            told = f"another image than was embedded at place {place}"
             raise InputError(drawn.name, told, f"the images of {self.folder} as they were; or embed again")
         return found
 
@@ -128,9 +147,15 @@ def read_card(folder: Path) -> StoreCard:
         InputError: none, or not one of this format.
     """
     try:
-        return StoreCard(**json.loads((folder / CARD).read_text()))
+        card = StoreCard(**json.loads((folder / CARD).read_text()))
+        return replace(card, size=_drawn_size(card.data, card.size))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(folder / CARD, f"no store of embeddings ({error})", "a folder that `embed` wrote") from error
+
+
+def _drawn_size(data: Sequence[str], size: int) -> int:
+    """The size that a card tells of: files have their own, and cards of before told of one all the same."""
+    return size if "synthetic" in data else 0
 
 
 def shard_paths(folder: Path, card: StoreCard) -> list[Path]:
@@ -155,14 +180,14 @@ def write_store(
     workers: int = 0,
     told: Callable[[int, int], None] = lambda done, count: None,
 ) -> StoreCard:
-    """Writes the embeddings of images 0 to `count` - 1, as float16; files that are there already are kept.
+    """Writes embeddings, as float16; shards that are there already are kept.
 
     Args:
         teacher: in eval mode, on the device that is to compute.
         data: as in `open_source`.
         size: of synthetic images.
         seed: of the sources.
-        count: of images; of files no more are taken than there are.
+        count: of images at most, in turns of the sources; each file is taken once.
         folder: of the store.
         shard_size: embeddings a file, 2 MiB each.
         batch_size: images that the teacher sees together.
@@ -176,16 +201,18 @@ def write_store(
     if teacher.weights is None:
         raise InputError("teacher", "weights without identity", "a model of create_sam")
     source = open_source(data, size, seed)
-    count = int(min(count, images_of(source)))
+    indices = indices_once(source, count)
+    count = len(indices)
     card = StoreCard(
         teacher.spec.name,
         teacher.weights.sha256,
         plain_spec(teacher.spec),
         list(data),
-        size,
+        _drawn_size(data, size),
         seed,
         count,
         shard_size,
+        once=indices != list(range(count)),
     )
     if (folder / CARD).exists() and read_card(folder) != card:
         raise InputError(
@@ -193,11 +220,11 @@ def write_store(
         )
     with whole_file(folder / CARD) as part:
         part.write_text(json.dumps(asdict(card), indent=2) + "\n")
-    shards = [range(first, min(count, first + shard_size)) for first in range(0, count, shard_size)]
+    shards = [indices[first : first + shard_size] for first in range(0, count, shard_size)]
     missing = [(path, own) for path, own in zip(shard_paths(folder, card), shards, strict=True) if not path.exists()]
     done = count - sum(len(own) for _, own in missing)
     told(done, count)
-    batches = [list(own[i : i + batch_size]) for _, own in missing for i in range(0, len(own), batch_size)]
+    batches = [own[i : i + batch_size] for _, own in missing for i in range(0, len(own), batch_size)]
     device = next(teacher.parameters()).device
     with load_batches(_ForTeacher(source, teacher.spec), batches, workers, device) as stream:
         for path, own in missing:

@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from rich.table import Table
 from scipy.ndimage import gaussian_filter1d
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from compress.training.batches import stream_batches
@@ -23,8 +23,8 @@ from compress.training.config import TrainConfig
 from compress.training.optim import copied, create_optimizer, freeze
 from compress.training.state import Progress
 from compress.training.step import NotFiniteError, take_step
+from compress.training.task import Task
 from zoo.files import whole_file
-from zoo.sam.model import Sam
 
 #: Ends of the ramp.
 LOWEST_RATE, HIGHEST_RATE = 1e-6, 1.0
@@ -57,8 +57,7 @@ class RateCurve:
 
 
 def search_rate(
-    task: nn.Module,
-    sam: Sam,
+    task: Task,
     dataset: Dataset[dict[str, Tensor]],
     config: TrainConfig,
     steps: int,
@@ -68,8 +67,7 @@ def search_rate(
     """Trains a copy of `task` with a learning rate that rises exponentially, until the loss has diverged.
 
     Args:
-        task: as in `fit`; it and `sam` stay as they are.
-        sam: the model in it.
+        task: as in `fit`; it stays as it is.
         dataset: samples by index.
         config: of the run that a rate is sought for; its `lr`, `steps` and schedule do not matter.
         steps: of the ramp from `LOWEST_RATE` to `HIGHEST_RATE`.
@@ -79,8 +77,8 @@ def search_rate(
     Raises:
         InputError: a batch that cannot be shared out, an image that cannot be read, or a first loss that is not finite.
     """
-    copy, copied_sam = copied(task, sam)
-    freeze(copied_sam, config.freeze)
+    copy = copied(task)
+    freeze(copy.sam, config.freeze)
     model, optimizer = fabric.setup(copy, create_optimizer(copy, config.optimizer, LOWEST_RATE, config.weight_decay))
     rates, progress = np.geomspace(LOWEST_RATE, HIGHEST_RATE, steps), Progress()
     losses: list[float] = []
@@ -89,7 +87,7 @@ def search_rate(
         for rate in rates:
             try:
                 parts = [next(stream) for _ in range(config.accumulate)]
-                numbers = take_step(fabric, model, copied_sam, optimizer, parts, config, progress, float(rate))
+                numbers = take_step(fabric, model, copy.sam, optimizer, parts, config, progress, float(rate))
             except NotFiniteError:
                 if not losses:
                     raise

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compress.training.config import TrainConfig
 from compress.training.losses import LOSSES, parts_of_loss
 from compress.training.second_look import content_mask, draw_clicks, loose_boxes, masks_beside, own_boxes
+from compress.training.task import Task
 from zoo.data.dataset import Prompting
 from zoo.errors import InputError, unknown_name
 from zoo.registry import EMBEDDING_SIZE
@@ -41,7 +42,7 @@ class Look:
     beside: Tensor | None = None
 
 
-class Finetuning(nn.Module):
+class Finetuning(Task):
     """A model and its loss on prompted images.
 
     Args:

@@ -2,7 +2,7 @@
 
 Inputs and weights of each layer are rounded as `quantize` rounds them: weights symmetric and per output channel,
 inputs per tensor on 256 steps from their least to their greatest value. Gradients pass through the rounding as if it
-were not there (Jacob et al., arXiv:1712.05877).
+were not there (Jacob et al., arXiv:1712.05877). Rounded values are never made bfloat16, which has other steps.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compress.reparam import reparameterise
+from compress.reparam import UnfoldableError, reparameterise
+from zoo.errors import InputError
 
 #: Steps of a rounded input; the greatest rounded weight.
 INPUT_STEPS, GREATEST_WEIGHT = 255, 127
@@ -23,16 +24,18 @@ class Int8Conv2d(nn.Conv2d):
     """A convolution of rounded inputs and weights; its own weight stays as it is."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C', H', W')."""
-        return self._conv_forward(round_input(x), round_weight(self.weight), self.bias)
+        """(B, C, H, W) to (B, C', H', W'), in float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self._conv_forward(round_input(x), round_weight(self.weight), self.bias)
 
 
 class Int8Linear(nn.Linear):
     """A linear layer of rounded inputs and weights; its own weight stays as it is."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., C) to (..., C')."""
-        return F.linear(round_input(x), round_weight(self.weight), self.bias)
+        """(..., C) to (..., C'), in float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            return F.linear(round_input(x), round_weight(self.weight), self.bias)
 
 
 ROUNDED: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: Int8Conv2d, nn.Linear: Int8Linear}
@@ -46,9 +49,14 @@ def simulate_int8(encoder: nn.Module, image_size: int | None = None) -> nn.Modul
         image_size: as of `reparameterise`.
 
     Raises:
+        InputError: an encoder that cannot be folded.
         ValueError: as `reparameterise`.
     """
-    folded = reparameterise(encoder, image_size)
+    try:
+        folded = reparameterise(encoder, image_size)
+    except UnfoldableError as error:
+        found = f"{error.found}, the first {error.where}"
+        raise InputError("--int8", found, "an encoder that can be folded") from error
     for module in folded.modules():
         # The class alone differs, so that no hook, name or parameter is lost.
         module.__class__ = ROUNDED.get(type(module), type(module))

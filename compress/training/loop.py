@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from compress.training.batches import Waits, draw_parts, stream_batches
@@ -27,10 +27,10 @@ from compress.training.pictures import save_predictions
 from compress.training.processes import by_first, highest
 from compress.training.state import BEST, LAST, LOG, Progress, cut_log, load_state, save_best, save_state
 from compress.training.step import take_step
+from compress.training.task import Task
 from zoo.data.dataset import PromptedImages
 from zoo.errors import InputError
 from zoo.files import writing
-from zoo.sam.model import Sam
 
 #: A score must rise by this much to count as better.
 LEAST_GAIN = 1e-4
@@ -41,7 +41,7 @@ FREE_SETTINGS = ("workers", "validate_every", "patience")
 #: numbers or text.
 Listener = Callable[[str, dict[str, Any]], None]
 #: From the averaged task to scores; the first decides which weights are best.
-Validation = Callable[[nn.Module], dict[str, float]]
+Validation = Callable[[Task], dict[str, float]]
 
 
 class Stop:
@@ -65,8 +65,7 @@ class Stop:
 
 
 def fit(
-    task: nn.Module,
-    sam: Sam,
+    task: Task,
     dataset: Dataset[dict[str, Tensor]],
     validate: Validation,
     config: TrainConfig,
@@ -80,8 +79,7 @@ def fit(
     checkpoint left off.
 
     Args:
-        task: a module from a batch to `loss` and further numbers to be logged; parameters without gradient stay.
-        sam: the model in it that is kept.
+        task: trained in place.
         dataset: samples by index; the run asks for 0, 1, 2, ...
         validate: scores of the averaged task, which the first process asks for; the first decides what is best.
         config: settings.
@@ -98,11 +96,11 @@ def fit(
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the step is done and saved.
     """
     identity = {
-        "encoder": sam.spec.name,
+        "encoder": task.sam.spec.name,
         **{key: value for key, value in _plain(asdict(config)).items() if key not in FREE_SETTINGS},
         **_plain(dict(origin or {})),
     }
-    run = _Run(task, sam, config, out, fabric, listen, identity, variant)
+    run = _Run(task, config, out, fabric, listen, identity, variant)
     with stream_batches(dataset, config, run.progress.step, fabric) as stream, Stop() as stop:
         run.begin()
         while True:
@@ -130,8 +128,7 @@ class _Run:
 
     def __init__(
         self,
-        task: nn.Module,
-        sam: Sam,
+        task: Task,
         config: TrainConfig,
         out: Path,
         fabric: Fabric,
@@ -139,10 +136,10 @@ class _Run:
         identity: dict[str, Any],
         variant: str,
     ) -> None:
-        self.sam, self.config, self.out, self.fabric, self.listen = sam, config, out, fabric, listen
+        self.sam, self.config, self.out, self.fabric, self.listen = task.sam, config, out, fabric, listen
         self.identity, self.variant = identity, variant
-        freeze(sam, config.freeze)
-        self.average, self.average_sam = copied(task, sam)
+        freeze(self.sam, config.freeze)
+        self.average = copied(task)
         self.average.requires_grad_(False).eval()
         optimizer = create_optimizer(task, config.optimizer, config.lr, config.weight_decay)
         self.model, self.optimizer = fabric.setup(task, optimizer)
@@ -150,7 +147,7 @@ class _Run:
         self.progress = Progress()
         # Only now, as the optimiser's state is loaded to where the weights are.
         if (out / LAST).exists():
-            self.progress = load_state(out / LAST, self.average_sam, sam, self.optimizer, identity)
+            self.progress = load_state(out / LAST, self.average.sam, self.sam, self.optimizer, identity)
             listen("note", {"text": f"going on from step {self.progress.step} of {out / LAST}"})
         self.waits, self.used = Waits(config.workers), time_used(config, self.progress.trained_s)
         self.begun = time.monotonic() - self.progress.trained_s
@@ -182,7 +179,7 @@ class _Run:
         self.progress.validated = self.progress.step
         if _is_better(self.progress, next(iter(scores.values())), self.config):
             training = {**self.identity, "step": self.progress.step, **scores}
-            what = partial(save_best, self.out / BEST, self.average_sam, self.sam.spec, self.variant, training)
+            what = partial(save_best, self.out / BEST, self.average.sam, self.sam.spec, self.variant, training)
             by_first(self.fabric, what)
         self.save()
 
@@ -207,9 +204,9 @@ class _Run:
         if self.config.minutes:
             self.used = highest(self.fabric, time_used(self.config, self.progress.trained_s))
         if self.config.ema_decay:
-            update_average(self.average_sam, self.sam, self.config.ema_decay, self.progress.step)
+            update_average(self.average.sam, self.sam, self.config.ema_decay, self.progress.step)
         else:
-            self.average_sam.load_state_dict(self.sam.state_dict())
+            self.average.sam.load_state_dict(self.sam.state_dict())
         numbers |= {"data_s": data_s, "step_s": step_s, "trained_s": self.progress.trained_s}
         try:
             by_first(self.fabric, lambda: self._write_log("step", numbers))
@@ -224,7 +221,7 @@ class _Run:
 
     def save(self) -> None:
         """Writes the checkpoint that a run goes on from."""
-        what = (self.average_sam, self.sam, self.optimizer, self.progress, self.identity)
+        what = (self.average.sam, self.sam, self.optimizer, self.progress, self.identity)
         by_first(self.fabric, lambda: save_state(self.out / LAST, *what))
 
     def _write_log(self, kind: str, numbers: dict[str, Any]) -> None:
@@ -270,14 +267,14 @@ def validation_on(
     samples = [dataset[i] for i in indices]
 
     @torch.no_grad()
-    def validate(task: nn.Module) -> dict[str, float]:
+    def validate(task: Task) -> dict[str, float]:
         values: list[float] = []
         with torch.random.fork_rng():
             torch.manual_seed(0)
             for start in range(0, len(samples), batch_size):
                 part = samples[start : start + batch_size]
                 batch = {key: torch.stack([one[key] for one in part]).to(device) for key in part[0]}
-                answers, masks = list(task.answers(batch)), batch["masks"]  # type: ignore[operator]
+                answers, masks = list(task.answers(batch)), batch["masks"]
                 values += [value for logits in answers for value in dice(logits, masks.flatten(0, 1)).tolist()]
                 if picture and start == 0:
                     first = answers[0][:: masks.shape[1]]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.training.muon import Muon, matrices_of
+from compress.training.task import Task
 from zoo.errors import InputError
 from zoo.sam.model import Sam
 
@@ -18,7 +19,9 @@ NORMS_KEPT = 1000
 
 
 def create_optimizer(module: nn.Module, name: str, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW or Muon over all parameters that are trained; biases, norms and scales are not decayed.
+    """AdamW or Muon over all parameters that are trained; those of one dimension, as of norms, are not decayed.
+
+    TinyViT's attention biases are tables of two dimensions, and decayed.
 
     Args:
         module: to be trained.
@@ -81,14 +84,10 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
     torch._foreach_lerp_(means, values, share)
 
 
-def copied(task: nn.Module, sam: Sam) -> tuple[nn.Module, Sam]:
-    """A copy of a task but for its teacher, and the model in it that is the copy of `sam`, a part of `task`."""
-    path = next(name for name, module in task.named_modules() if module is sam)
+def copied(task: Task) -> Task:
+    """A copy of a task but for its teacher, if it has one."""
     teacher = getattr(task, "teacher", None)
-    copy = deepcopy(task, {} if teacher is None else {id(teacher): teacher})
-    model = copy.get_submodule(path)
-    assert isinstance(model, Sam)
-    return copy, model
+    return deepcopy(task, {} if teacher is None else {id(teacher): teacher})
 
 
 def freeze(sam: Sam, parts: Iterable[str]) -> None:

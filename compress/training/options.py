@@ -65,7 +65,7 @@ with_settings = options(
     setting("optimizer", "muon learns faster from nothing.", type=click.Choice(["adamw", "muon"])),
     setting("lr", "Highest learning rate.", type=Between(min=0, min_open=True)),
     setting("weight_decay", "Of matrices and kernels.", type=Between(min=0)),
-    setting("warmup_steps", "Steps of rising learning rate.", type=click.IntRange(min=0)),
+    setting("warmup_steps", "Steps of rising learning rate; a tenth of the run at most.", type=click.IntRange(min=0)),
     setting("schedule", "Of the learning rate.", type=click.Choice(["cosine", "plateau", "constant"])),
     setting("clip_percentile", "Longer gradients than this percentile so far are cut to it.", type=Between(0, 100)),
     setting("ema_decay", "Of the averaged weights, which are kept; 0 for none.", type=Between(0, 1)),
@@ -156,7 +156,11 @@ with_run_options = options(
         "where --data is]",
     ),
     click.option(
-        "--validation-count", type=click.IntRange(min=1), default=64, show_default=True, help="Images of a validation."
+        "--validation-count",
+        type=click.IntRange(min=1),
+        default=64,
+        show_default=True,
+        help="Images of a validation, which stay in memory: 1 MB each at 256 px, 13 MB at 1024.",
     ),
     click.option(
         "--devices",

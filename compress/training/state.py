@@ -17,6 +17,8 @@ from zoo.sam.model import Sam
 from zoo.weights.convert import SAVE_FAILURES, write_state_dict
 
 LAST, BEST, LOG = "last.pth", "best.safetensors", "log.jsonl"
+#: What checkpoints of before do not tell of; it is taken to be the same.
+TOLD_LATER = ("embeddings_size", "embeddings_seed")
 
 
 @dataclass
@@ -85,7 +87,7 @@ def load_state(
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        found = json.loads(state["identity"])
+        found = {key: identity[key] for key in TOLD_LATER if key in identity} | json.loads(state["identity"])
     except Exception as error:
         raise InputError(
             path, f"no checkpoint of a run ({type(error).__name__})", "one that this command wrote"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from zoo.data.dataset import (
     PromptedImages,
     Prompting,
     check_complete,
+    content_of,
     epoch_order,
     open_source,
     read_npy,
@@ -24,7 +26,6 @@ from zoo.data.dataset import (
 from zoo.errors import InputError
 from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE, EncoderSpec
 from zoo.sam.model import Sam
-from zoo.transforms import fit_image
 
 #: Cosine of the angle between a stored embedding and the teacher's own of the same image, below which it is another's.
 LEAST_SIMILARITY = 0.9
@@ -43,12 +44,21 @@ class Embeddings(Protocol):
         """How many there are."""
         ...
 
-    def source(self) -> ImageSource:
-        """The images; those with embeddings come first."""
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What tells them from embeddings of other images, for the record of a run."""
         ...
 
-    def embedding(self, index: int, drawn: LabelledImage) -> Tensor:
-        """(256, 64, 64) of image `index`, which is `drawn`."""
+    def source(self) -> ImageSource:
+        """The images, and maybe more."""
+        ...
+
+    def indices(self, source: ImageSource) -> Sequence[int]:
+        """Those of the images in `source`."""
+        ...
+
+    def embedding(self, place: int, drawn: LabelledImage) -> Tensor:
+        """(256, 64, 64) of the image at a place of `indices`, which is `drawn`."""
         ...
 
     def check_teacher(self, teacher: Sam) -> None:
@@ -82,12 +92,17 @@ class NpyEmbeddings:
             raise InputError(folder / "imgs", "no images", "npy files, as in embeddings/")
         check_complete(folder / "embeddings", names, "embeddings")
         self.count = len(names)
+        self.origin = {"data": self.data, "embeddings": self.count}
 
     def source(self) -> ImageSource:
         """The images."""
         return open_source(self.data, size=0)
 
-    def embedding(self, index: int, drawn: LabelledImage) -> Tensor:
+    def indices(self, source: ImageSource) -> Sequence[int]:
+        """All of one epoch."""
+        return range(self.count)
+
+    def embedding(self, place: int, drawn: LabelledImage) -> Tensor:
         """(256, 64, 64) of an image of this source; it is found by name.
 
         Raises:
@@ -125,24 +140,20 @@ class StoredPairs(PromptedImages):
 
     def __init__(self, embeddings: Embeddings, prompting: Prompting, teacher: EncoderSpec) -> None:
         super().__init__(embeddings.source(), prompting)
-        self.embeddings, self.teacher = embeddings, teacher
+        self.embeddings, self.teacher, self.most_in_a_row = embeddings, teacher, 2 * embeddings.count
+        self.indices = embeddings.indices(self.source)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Sample `index`: each epoch has every image, in an order of its own, with prompts drawn anew.
+    def _prompted(self, index: int) -> dict[str, Tensor] | None:
+        """Each epoch has every image, in an order of its own, with prompts drawn anew.
 
         Raises:
-            InputError: no image has an object, one cannot be read, or it is not the one that was embedded.
+            InputError: an image that cannot be read, or is not the one that was embedded.
         """
-        count = self.embeddings.count
-        for shift in range(2 * count):  # the rest of this epoch, and all of the next
-            epoch, turn = divmod(index + shift, count)
-            place = int(epoch_order(self.prompting.seed, epoch, count)[turn])
-            drawn = self.source.image(place)
-            if prompted := self.prompting.apply(drawn, index + shift):
-                fit = fit_image(
-                    (drawn.labels.shape[0], drawn.labels.shape[1]), self.teacher.image_size, self.teacher.fit
-                )
-                content = torch.tensor(fit.new_shape) / fit.size
-                embedding = self.embeddings.embedding(place, drawn)
-                return {**prompted, "teacher_embedding": embedding, "teacher_content": content}
-        raise InputError(self.embeddings.data[0], "no image with an object", "labelled images")
+        epoch, turn = divmod(index, self.embeddings.count)
+        place = int(epoch_order(self.prompting.seed, epoch, self.embeddings.count)[turn])
+        drawn = self.source.image(self.indices[place])
+        prompted = self.prompting.apply(drawn, index)
+        if prompted is None:
+            return None
+        embedding, content = self.embeddings.embedding(place, drawn), content_of(drawn, self.teacher)
+        return {**prompted, "teacher_embedding": embedding, "teacher_content": content}

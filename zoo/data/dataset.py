@@ -29,13 +29,14 @@ from zoo.data.scan import whole_labels
 from zoo.data.synthetic import sample
 from zoo.errors import InputError
 from zoo.files import files_below
+from zoo.notes import note
 from zoo.registry import EncoderSpec
 from zoo.transforms import LOW_RES_PX, fit_image, preprocess_image, scale_boxes
 
 #: An object with fewer pixels, at the resolution of the loss, is not asked for.
 MIN_AREA_PX = 10
-#: Empty images are passed over; after so many in a row something is wrong with the data.
-MOST_EMPTY = 100
+#: Images without such an object are passed over; of so many in a row it is told.
+MANY_EMPTY = 100
 #: Parts of an object's extent that the sides of a box from a neighbouring slice may be off by.
 WALK_OUTWARD, WALK_INWARD = 1.0, 0.1
 #: Augmentation multiplies each channel of a coloured image by a number between these.
@@ -165,7 +166,8 @@ def _open_files(spec: str, seed: int) -> FileImages:
     else:
         items = [item for path in _npz_files(root) for item in _npz_items(path)]
     if not items:
-        raise InputError(root, "no training images", "synthetic, a folder with imgs/ and gts/, or challenge npz files")
+        expected = "synthetic, npy files in imgs/ and gts/, as `prepare --to npy` writes them, or challenge npz files"
+        raise InputError(root, "no training images", expected)
     return FileImages(items, seed)
 
 
@@ -275,32 +277,34 @@ class Prompting:
             content: float32 (2,), height and width of the image's part of the frame, in (0, 1].
             index: int64 (), for messages.
         """
+        return self.prompt(*self.changed(drawn, index), index)
+
+    def changed(self, drawn: LabelledImage, index: int) -> tuple[LabelledImage, np.random.Generator]:
+        """The image of this index as it is augmented, and what its prompts are drawn with."""
         rng = np.random.default_rng((self.seed, index))
-        if self.augment:
-            drawn = augment(drawn, rng)
-        shape = (drawn.labels.shape[0], drawn.labels.shape[1])
-        small = self._small_labels(drawn.labels, shape)
-        areas = np.bincount(small.ravel())
-        known = np.flatnonzero(areas >= MIN_AREA_PX)
-        known = known[known > 0]
+        return augment(drawn, rng) if self.augment else drawn, rng
+
+    def prompt(self, drawn: LabelledImage, rng: np.random.Generator, index: int) -> dict[str, Tensor] | None:
+        """As `apply`, of what `changed` gave."""
+        small = self.small_labels(drawn.labels)
+        known = large_enough(small)
         if not len(known):
             return None
         chosen = rng.permutation(known)[: self.objects]
         if len(chosen) < self.objects:
             chosen = np.concatenate([chosen, rng.choice(known, self.objects - len(chosen))])
         boxes = np.stack([self._box(drawn.labels == label, rng) for label in chosen])
-        content = fit_image(shape, self.spec.image_size, self.spec.fit).new_shape
         return {
             "image": torch.from_numpy(preprocess_image(drawn.image, self.spec)[0]),
             "boxes": torch.from_numpy(boxes),
             "masks": torch.from_numpy(small == chosen[:, None, None]),
-            "content": torch.tensor(content) / self.spec.image_size,
+            "content": content_of(drawn, self.spec),
             "index": torch.tensor(index),
         }
 
-    def _small_labels(self, labels: NDArray[np.uint16], shape: tuple[int, int]) -> NDArray[np.uint16]:
+    def small_labels(self, labels: NDArray[np.uint16]) -> NDArray[np.uint16]:
         """Labels at the masks' resolution, padded: (M, M)."""
-        height, width = fit_image(shape, self.mask_size, self.spec.fit).new_shape
+        height, width = fit_image((labels.shape[0], labels.shape[1]), self.mask_size, self.spec.fit).new_shape
         padded = np.zeros((self.mask_size, self.mask_size), np.uint16)
         padded[:height, :width] = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
         return padded
@@ -317,6 +321,18 @@ class Prompting:
             outward += rng.uniform(-WALK_INWARD, WALK_OUTWARD * rng.random(), 4) * np.tile(box[2:] - box[:2], 2)
         limit = np.array([*fit.new_shape[::-1]] * 2)
         return np.trunc(np.clip(box + outward * (-1, -1, 1, 1), 0, limit)).astype(np.float32)
+
+
+def large_enough(labels: NDArray[np.uint16]) -> NDArray[np.int64]:
+    """The objects of `MIN_AREA_PX` pixels and more."""
+    known = np.flatnonzero(np.bincount(labels.ravel()) >= MIN_AREA_PX)
+    return known[known > 0]
+
+
+def content_of(drawn: LabelledImage, spec: EncoderSpec) -> Tensor:
+    """Height and width of an image's part of an encoder's frame, in (0, 1]: float32 (2,)."""
+    fit = fit_image((drawn.labels.shape[0], drawn.labels.shape[1]), spec.image_size, spec.fit)
+    return torch.tensor(fit.new_shape) / fit.size
 
 
 def augment(drawn: LabelledImage, rng: np.random.Generator) -> LabelledImage:
@@ -348,21 +364,26 @@ class PromptedImages(torch.utils.data.Dataset[dict[str, Tensor]]):
 
     def __init__(self, source: ImageSource, prompting: Prompting) -> None:
         self.source, self.prompting = source, prompting
+        count = images_of(source)
+        #: The rest of an epoch, and all of the next.
+        self.most_in_a_row = 2 * int(count) if math.isfinite(count) else MANY_EMPTY
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """The sample of this index; where the image is empty, that of the next one that is not.
+        """The sample of this index; where the image has no object to ask for, that of the next one that has.
 
         Raises:
-            InputError: many empty images in a row, or one that cannot be read.
+            InputError: no image has such an object, or one cannot be read.
         """
-        for shift in range(MOST_EMPTY):
-            drawn = self.source.image(index + shift)
-            if prompted := self._prompted(drawn, index + shift):
+        without = f"images in a row without an object of {MIN_AREA_PX} pixels at {self.prompting.mask_size} px"
+        for shift in range(self.most_in_a_row):
+            if shift == MANY_EMPTY:
+                note(f"{shift} {without}; looking on")
+            if prompted := self._prompted(index + shift):
                 return prompted
-        raise InputError(drawn.name, f"{MOST_EMPTY} images in a row without an object", "labelled images")
+        raise InputError(self.source.image(index).name, f"{self.most_in_a_row} {without}", "larger labelled objects")
 
-    def _prompted(self, drawn: LabelledImage, index: int) -> dict[str, Tensor] | None:
-        return self.prompting.apply(drawn, index)
+    def _prompted(self, index: int) -> dict[str, Tensor] | None:
+        return self.prompting.apply(self.source.image(index), index)
 
 
 class PairedImages(PromptedImages):
@@ -378,8 +399,10 @@ class PairedImages(PromptedImages):
         super().__init__(source, prompting)
         self.for_teacher = replace(prompting, spec=teacher)
 
-    def _prompted(self, drawn: LabelledImage, index: int) -> dict[str, Tensor] | None:
-        own, other = (prompting.apply(drawn, index) for prompting in (self.prompting, self.for_teacher))
-        if own is None or other is None:
+    def _prompted(self, index: int) -> dict[str, Tensor] | None:
+        drawn, rng = self.prompting.changed(self.source.image(index), index)
+        own, teacher = self.prompting.prompt(drawn, rng, index), self.for_teacher
+        if own is None or not len(large_enough(teacher.small_labels(drawn.labels))):
             return None
-        return {**own, "teacher_image": other["image"], "teacher_content": other["content"]}
+        image = torch.from_numpy(preprocess_image(drawn.image, teacher.spec)[0])
+        return {**own, "teacher_image": image, "teacher_content": content_of(drawn, teacher.spec)}
