@@ -187,7 +187,7 @@ class Sweep:
         return {recipe: self._key("latency", candidate.as_record(), **how) for recipe, candidate in candidates.items()}
 
     def _timed_how(self, candidates: Mapping[Recipe, Candidate]) -> dict[str, Any]:
-        """What tells that some candidates were timed beside each other, as often, and of what parts, as some are new."""
+        """What tells that candidates were timed beside each other: how often, and of what parts, as some are new."""
         together = "+".join(sorted(self._key("latency", candidate.as_record()) for candidate in candidates.values()))
         return {"rounds": self.settings.rounds, "beside": together, "parts": "+".join(PARTS)}
 

@@ -24,6 +24,7 @@ from zoo.data.npz import load_label_map, load_label_names, load_label_values, lo
 from zoo.data.scan import SUFFIXES, Scan, is_drawn, object_names, read_labels, read_scan, stem
 from zoo.errors import InputError
 from zoo.files import files_below, sha256_of
+from zoo.ledger import SEGMENT_LEDGER, outside_of_made
 
 Labels = NDArray[np.uint16]
 #: `plain`: every label that either map has, at the file's spacing. `cvpr24`: see `bench.challenge`.
@@ -106,7 +107,8 @@ def find_pairs(segmentations: Path, references: str) -> list[Pair]:
     Args:
         segmentations: npz (`segs`), NIfTI, PNG, ... as `segment` writes them.
         references: a file or folder of label maps of the same names (label tokens such as `_seg` do not count), or of
-            images with their labels, as `zoo.data.cases.find_cases` finds them.
+            images with their labels, as `zoo.data.cases.find_cases` finds them. Of two files names do not count. What
+            `segment` wrote into a folder below is passed over.
 
     Raises:
         InputError: no segmentation, no reference at all, two segmentations of one name, or two references of it.
@@ -125,9 +127,9 @@ def find_pairs(segmentations: Path, references: str) -> list[Pair]:
         found = "no label map" if Path(references).exists() else "no such file or folder"
         raise InputError(references, found, "label maps, or images with their labels")
     images = found_there.images
-    if len(files) == 1 and len(known) == 1:
+    if len(known) == 1 and not segmentations.is_dir() and not Path(references).is_dir():
         (labels,) = known.values()
-        return [Pair(stem(files[0]), files[0], labels, images.get(labels))]
+        return [Pair(stem(segmentations), segmentations, labels, images.get(labels))]
     for file in files:
         if several := found_there.rivals.get(_plain(file)):
             found = f"{' and '.join(map(str, several))} for {file.name}"
@@ -177,7 +179,7 @@ def _label_maps(root: Path, sources: Sequence[CaseSource]) -> dict[str, tuple[Pa
     are_images = any(source.labels_paths or source.rivals for source in sources)
     images = {source.image_path for source in sources if are_images and not source.npz}
     named: dict[str, tuple[Path, ...]] = {}
-    for file in files_below(root):
+    for file in outside_of_made(files_below(root), [root], SEGMENT_LEDGER):
         if _is_label_map(file) and file not in images:
             named[_plain(file)] = (*named.get(_plain(file), ()), file)
     return named
@@ -228,7 +230,7 @@ def score_pair(pair: Pair, rules: Rules = "plain", tolerance_mm: float = 2.0) ->
         labels = [int(label) for label in np.union1d(np.unique(segmentation), np.unique(reference)) if label]
         scores = score_labels(segmentation, reference, labels, spacing_mm, tolerance_mm)
     boxes = dict(label_boxes(segmentation, reference, [score.label for score in scores]))
-    element_ml = math.prod(spacing_mm) / (1000 if reference.ndim == 3 else 100)
+    element_ml = _element_ml(spacing_mm, scan)
     dims, modality = f"{reference.ndim}D", modality_from_name(pair.case_id)
     rows = tuple(
         LabelRow(
@@ -262,6 +264,16 @@ def _originals(pair: Pair) -> Callable[[int], int | str | None]:
         return lambda label: named.get(label, label)
     known: dict[int, int | str] = {**before, **names}
     return known.get
+
+
+def _element_ml(spacing_mm: tuple[float, ...], scan: Scan | None) -> float:
+    """Of a voxel in millilitres, of a pixel in square centimetres.
+
+    Voxels that lean, as under a tilted gantry, are smaller than the product of their sides.
+    """
+    if scan is not None and scan.grid is not None:
+        return abs(float(np.linalg.det(scan.grid.slices_affine[:3, :3]))) / 1000
+    return math.prod(spacing_mm) / (1000 if len(spacing_mm) == 3 else 100)
 
 
 def _relative(found: int, expected: int) -> float:
