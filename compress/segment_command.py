@@ -153,7 +153,7 @@ def segment(
     from zoo.data.prepare import Preparation
     from zoo.files import check_folder
     from zoo.memory import parse_size
-    from zoo.segment import parse_boxes, parse_clicks
+    from zoo.segment import check_names, parse_boxes, parse_clicks, told_boxes
     from zoo.segment_run import SegmentRun, left_to_do, segment_all
 
     if boxes and boxes_file:
@@ -170,9 +170,11 @@ def segment(
         click.echo(
             f"{boxes_file.name} names no cases: all its boxes are used for each of {len(sources)} images", err=True
         )
+    if boxes_file:
+        check_names(boxes_file, sources)
     if dry_run:
-        given = " ".join(boxes) or (str(boxes_file) if boxes_file else None)
-        click.echo("\n".join(source.told(given) for source in sources))
+        given = [told_boxes(boxes_file, source) if boxes_file else " ".join(boxes) for source in sources]
+        click.echo("\n".join(source.told(own or None) for source, own in zip(sources, given, strict=True)))
         return
     max_memory_bytes = parse_size(max_memory)
     recipe = _recipe(encoder, weights, candidate, backend, precision, threads or 1)

@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -169,3 +169,32 @@ def test_a_suffix_tells_two_images_apart(tmp_path: Path) -> None:
         assert read_boxes(boxes, f"a_{suffix}", "a", image=tmp_path / f"a.{suffix}")[0].tolist() == [expected]
     with pytest.raises(InputError, match=r"boxes of a\.jpg and a\.png for .*a\.tif; expected one name a case"):
         read_boxes(boxes, "a", "a", image=tmp_path / "a.tif")
+
+
+def dry_run(scans: Path, boxes: Path) -> Result:
+    words = ["segment", "-i", str(scans), "--boxes", str(boxes), "-o", str(scans / "out"), "--dry-run"]
+    return CliRunner().invoke(main, words)
+
+
+@pytest.mark.parametrize("name", ["ct", "ct.png"])
+def test_one_name_of_several_patients_is_refused_before_any_work(tmp_path: Path, name: str) -> None:
+    for patient in ("p1", "p2"):
+        (tmp_path / patient).mkdir()
+        Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / patient / "ct.png")
+    boxes = write(tmp_path / "b.csv", f"{CSV}{name},1,2,3,4\n")
+    result = dry_run(tmp_path, boxes)
+    assert result.exit_code == 1
+    images = f"{tmp_path / 'p1' / 'ct.png'} and {tmp_path / 'p2' / 'ct.png'}"
+    assert f"found {name}, which may be {images}; expected p1_ct and p2_ct, or more of their paths" in result.output
+    write(boxes, f"{CSV}p1_ct,1,2,3,4\np2/ct.png,1,2,3,4\n")
+    assert dry_run(tmp_path, boxes).exit_code == 0
+
+
+def test_a_dry_run_tells_who_has_no_boxes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / f"{name}.png")
+    boxes = write(tmp_path / "b.json", '{"a": [[1, 2, 3, 4]], "c": [[1, 2, 3, 4]]}')
+    assert dry_run(tmp_path, boxes).output.splitlines() == [
+        f"a: {tmp_path / 'a.png'}; {boxes}",
+        f"b: {tmp_path / 'b.png'}; {boxes}: no box of b, but of a, c",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydicom import Dataset, FileDataset, FileMetaDataset, dcmread
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
 
 from zoo.data.cases import find_cases
-from zoo.data.scan import read_scan
+from zoo.data.scan import files_of, read_scan
 from zoo.errors import InputError
 
 
@@ -255,3 +256,46 @@ def test_pixel_spacings_that_are_missing_or_differ_are_refused(
         image.save_as(file)
     with pytest.raises(InputError, match=r"found (slices without a pixel spacing|pixel spacings of 1 to 2 mm)"):
         read_scan(folder)
+
+
+def test_a_detectors_pixel_spacing_that_itk_takes_for_none_is_refused(tmp_path: Path) -> None:
+    """Of X-rays alone it does; of a CT it would take a pixel for 1 mm."""
+
+    def of_detector(image: FileDataset, place: int) -> None:
+        image.ImagerPixelSpacing = image.PixelSpacing
+        del image.PixelSpacing
+
+    folder = edit_dicom(write_dicom(tmp_path / "series", stored_voxels()), of_detector)
+    with pytest.raises(InputError, match="found slices without a pixel spacing"):
+        read_scan(folder)
+
+
+def test_hidden_files_beside_slices_are_passed_over(tmp_path: Path) -> None:
+    """macOS leaves some on drives of others, and a hidden slice is none either."""
+    voxels = stored_voxels()
+    folder = write_dicom(tmp_path / "one", voxels)
+    slices = sorted(folder.iterdir())
+    (folder / f"._{slices[0].name}").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+    image = dcmread(slices[0])
+    image.ImagePositionPatient = [0, 0, 12]
+    image.save_as(folder / ".hidden.dcm")
+    np.testing.assert_array_equal(read_scan(folder).voxels, voxels - 1024.0)
+    assert files_of(folder) == slices
+
+
+@pytest.mark.parametrize("place", ["folder", "slice", "file", "nrrd"])
+def test_a_name_that_is_no_text_is_told_of(tmp_path: Path, place: str) -> None:
+    """Such as of another system's encoding. ITK would end the process."""
+    odd = os.fsdecode(b"caf\xe9")
+    try:
+        (tmp_path / odd).mkdir()
+    except OSError:
+        pytest.skip("found a file system whose names are all text")
+    folder = write_dicom(tmp_path / (odd if place == "folder" else "one"), stored_voxels())
+    path = folder
+    if place != "folder":
+        path = next(folder.iterdir()).rename(folder / f"{odd}{'.nrrd' if place == 'nrrd' else '.dcm'}")
+    if place == "nrrd":
+        path.write_bytes(b"NRRD0004\n\n")
+    with pytest.raises(InputError, match="found a name that is no text; expected a path in UTF-8"):
+        read_scan(folder if place == "slice" else path)

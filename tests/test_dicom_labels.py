@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydicom import Dataset, FileDataset, FileMetaDataset, dcmread
-from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
-from test_dicom import write_dicom
+from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
+from test_dicom import edit_dicom, write_dicom
 
 from cli import main
 from zoo.data import dicom_seg
@@ -67,6 +67,11 @@ def write_structures(
     return path
 
 
+def in_frame(folder: Path, frame: str) -> Path:
+    """A series whose slices name another frame of reference, or none."""
+    return edit_dicom(folder, lambda image, _: setattr(image, "FrameOfReferenceUID", frame))
+
+
 def labels_of(path: Path, folder: Path) -> NDArray[np.uint16]:
     return read_objects([path], read_scan(folder)).labels
 
@@ -81,12 +86,67 @@ def test_contours_by_hand(tmp_path: Path) -> None:
     np.testing.assert_array_equal(labels_of(path, folder), expected)
 
 
+@pytest.mark.parametrize(
+    ("image", "own", "referenced", "is_refused"),
+    [
+        ("1.2.3", "", [], False),
+        ("", "1.2.4", ["1.2.4"], False),
+        ("1.2.3", "", ["1.2.4", "1.2.3"], False),
+        ("1.2.3", "1.2.3", [], False),
+        ("1.2.3", "", ["1.2.4"], True),
+        ("1.2.3", "1.2.4", [], True),
+    ],
+)
+def test_structures_of_another_frame_of_reference_are_refused(
+    tmp_path: Path, image: str, own: str, referenced: list[str], is_refused: bool
+) -> None:
+    """Such as of another week, whose slices lie in the same places. No UID is told."""
+    folder = in_frame(series(tmp_path / "ct"), image)
+    path = write_structures(tmp_path / "rs.dcm", {7: [(3, SQUARE)]})
+    file = dcmread(path)
+    file.FrameOfReferenceUID, file.ReferencedFrameOfReferenceSequence = own, []
+    for uid in referenced:
+        file.ReferencedFrameOfReferenceSequence.append(Dataset())
+        file.ReferencedFrameOfReferenceSequence[-1].FrameOfReferenceUID = uid
+    file.save_as(path)
+    if is_refused:
+        with pytest.raises(InputError, match=r"rs\.dcm: found another frame of reference than the image's") as raised:
+            labels_of(path, folder)
+        assert "1.2." not in str(raised.value)
+    else:
+        assert labels_of(path, folder).any()
+
+
+def test_a_segmentation_of_another_frame_of_reference_is_refused(tmp_path: Path) -> None:
+    folder = series(tmp_path / "ct")
+    scan = read_scan(folder)
+    assert scan.grid is not None
+    path = tmp_path / "seg.dcm"
+    write_dicom_seg(np.ones(scan.spatial_shape, np.uint16), scan.grid, folder, path)
+    assert labels_of(path, folder).all()
+    with pytest.raises(InputError, match=r"seg\.dcm: found another frame of reference than the image's"):
+        labels_of(path, series(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e-13, -1e-13])
+def test_contours_through_the_centres_of_a_masks_outermost_pixels_give_the_mask(shift: float) -> None:
+    """As OpenCV finds them, those of holes in the pixels around; whatever the rounding of their points."""
+    mask = np.zeros((12, 10), np.uint8)
+    mask[2:11, 1:9] = 1
+    mask[4:8, 3:6] = 0
+    mask[2, 1] = mask[10, 8] = 0
+    contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    assert len(contours) == 2
+    outlines = [contour[:, 0, ::-1] * (1 + shift) + shift for contour in contours]
+    np.testing.assert_array_equal(inside(outlines, mask.shape), mask > 0)
+
+
 @given(st.lists(st.tuples(st.floats(-3, 15), st.floats(-3, 13)), min_size=3, max_size=12))
 def test_filling_is_that_of_another_library(points: list[tuple[float, float]]) -> None:
     """But for what lies on an edge; of stars about their middle, which do not cross themselves."""
     polygon = np.array(points, np.float32)
     star = polygon[np.argsort(np.arctan2(*(polygon - polygon.mean(axis=0)).T))]
-    found = inside(star.astype(np.float64), (12, 10))
+    found = inside([star.astype(np.float64)], (12, 10))
     for point in np.ndindex(found.shape):
         distance = cv2.pointPolygonTest(star, [float(value) for value in point], True)
         assert abs(distance) < 1e-3 or found[point] == (distance > 0)
@@ -106,7 +166,7 @@ def test_a_crossed_polygon_goes_by_even_and_odd() -> None:
     """A star of five points, whose middle is wound around twice."""
     angles = np.pi / 2 + np.arange(5) * 4 * np.pi / 5
     star = 20 + 15 * np.stack([np.sin(angles), np.cos(angles)], axis=1)
-    found = inside(star, (41, 41))
+    found = inside([star], (41, 41))
     assert not found[20, 20]
     assert found[33, 20]
 
@@ -182,8 +242,9 @@ def test_a_segmentation_comes_back_as_it_was_written(
     write_dicom_seg(labels, scan.grid, folder, path)
     expected = np.array([0, 1, 2], np.uint16)[np.searchsorted([0, 4, 8], labels)]
     np.testing.assert_array_equal(labels_of(path, folder), expected)
+    other = in_frame(write_dicom(tmp_path / "other", np.zeros((4, 12, 10)), [0.0, 4.0, 8.0, 12.0]), "")
     with pytest.raises(InputError, match=r"seg\.dcm: found frames that do not lie on the image's voxels"):
-        labels_of(path, write_dicom(tmp_path / "other", np.zeros((4, 12, 10)), [0.0, 4.0, 8.0, 12.0]))
+        labels_of(path, other)
 
 
 def test_labels_among_the_slices_of_a_series_are_found(tmp_path: Path) -> None:
@@ -202,6 +263,31 @@ def test_labels_among_the_slices_of_a_series_are_found(tmp_path: Path) -> None:
     assert (source.labels_paths, len(source.rivals)) == ((), 2)
     (source,) = find_cases(f"{folder}={path}")
     assert source.load().boxes.tolist() == [[2, 2, 1, 6, 8, 2]]
+
+
+@pytest.mark.parametrize("lacking", ["SliceThickness", "PixelSpacing"])
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_sizes_that_images_lack_are_those_of_their_grid(tmp_path: Path, lacking: str, is_empty: bool) -> None:
+    """Both may be: a thickness always, pixel spacings of X-rays, whose detector has one."""
+
+    def strip(image: FileDataset, _: int) -> None:
+        if lacking == "PixelSpacing":
+            image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID = ComputedRadiographyImageStorage
+            image.ImagerPixelSpacing = image.PixelSpacing
+        setattr(image, lacking, None)
+        if not is_empty:
+            delattr(image, lacking)
+
+    folder = edit_dicom(series(tmp_path / "ct"), strip)
+    scan = read_scan(folder)
+    assert scan.grid is not None
+    assert scan.spacing_mm == (3.0, 2.0, 1.0)
+    labels = np.zeros(scan.spatial_shape, np.uint16)
+    labels[1:3, 2:9, 2:7] = 1
+    write_dicom_seg(labels, scan.grid, folder, tmp_path / "seg.dcm")
+    np.testing.assert_array_equal(labels_of(tmp_path / "seg.dcm", folder), labels)
+    (measures,) = dcmread(tmp_path / "seg.dcm").SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    assert (measures.PixelSpacing, measures.SliceThickness) == ([2, 1], 3)
 
 
 def test_a_segmentation_among_the_slices_is_no_other_series(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

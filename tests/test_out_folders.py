@@ -1,4 +1,4 @@
-"""Folders that nothing can be written to are told of before anything is computed."""
+"""Folders that are written to: within that of the input, and such as nothing can be written to."""
 
 from __future__ import annotations
 
@@ -101,3 +101,21 @@ def test_what_gets_no_dicom_segmentation_is_told(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "series.seg.dcm").exists()
     alone = CliRunner().invoke(main, [*SEGMENT, "-i", str(folder), "-o", str(tmp_path / "alone"), *boxes])
     assert "none of" not in alone.output
+
+
+def test_what_was_prepared_is_no_input_of_the_next_run(tmp_path: Path) -> None:
+    """Unless its folder is named, or is one that a glob names the files of."""
+    (tmp_path / "in").mkdir()
+    write_pair(tmp_path / "in")
+    for kind in ("npz", "npy"):
+        words = ["prepare", "-i", str(tmp_path / "in"), "-o", str(tmp_path / "in" / "made" / kind), "--to", kind]
+        for _ in range(2):
+            made = CliRunner().invoke(main, [*words, "--min-pixels", "0", "--workers", "1"])
+            assert made.exit_code == 0, made.output
+            assert "1 of 1 prepared" in made.output
+    assert [source.case_id for source in find_cases(str(tmp_path / "in"))] == ["x"]
+    (npz,) = (tmp_path / "in" / "made" / "npz").glob("*.npz")
+    for spec in (npz.parent, npz.parent / "*"):
+        assert [source.npz for source in find_cases(str(spec))] == [npz]
+    with pytest.raises(InputError, match=r"made: found no case; expected .* or the very folder that `prepare` wrote"):
+        find_cases(str(tmp_path / "in" / "made"))

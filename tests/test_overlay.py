@@ -6,11 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
+from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 from numpy.typing import NDArray
 from PIL import Image
 
 from zoo.data.case import Case
 from zoo.data.clicks import Click
+from zoo.data.grid import Grid
 from zoo.overlay import COLOURS, TILE_PX, _region, draw, write_animation, write_montage
 
 
@@ -87,6 +90,27 @@ def test_a_click_is_marked_in_its_slice_alone(small_volume: Case, tmp_path: Path
     changed = (plain != marked).any(2)
     differ = [changed[y : y + high, x : x + TILE_PX].any() for y, x in tiles_of(plain, small_volume)]
     assert sum(differ) == 1
+
+
+@pytest.mark.parametrize("codes", ["LPS", "LPI", "PIR", "SLP", "RAS", "IPL"])
+@pytest.mark.parametrize("sizes", [(1, 1, 3), (3, 1, 1)])
+def test_slices_are_numbered_as_in_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codes: str, sizes: tuple[int, int, int]
+) -> None:
+    """Axial and sagittal ones, by the axis and the index that boxes and clicks are given in."""
+    turn = ornt_transform(axcodes2ornt(tuple("LPS")), axcodes2ornt(tuple(codes)))
+    stacked = int(turn[sizes.index(3), 0])
+    where = Grid(np.diag([-sizes[0], -sizes[1], sizes[2], 1.0]) @ inv_ornt_aff(turn, (8, 8, 8)), (8, 8, 8))
+    # Each slice has the brightness of ten times its index.
+    voxels = np.moveaxis(np.repeat(np.arange(0, 80, 10, np.uint8), 64).reshape(8, 8, 8), 0, stacked)
+    image = where.to_slices(voxels)
+    case = Case("c", "CT", image, np.array([[0, 0, 0, 7, 7, 7]]), np.array([1], np.uint16), where.spacing_mm)
+    written: list[tuple[str, int]] = []
+    monkeypatch.setattr("zoo.overlay._write", lambda picture, text, *_: written.append((text, picture[50, 50, 0])))
+    for write, name in ((write_montage, "m.png"), (write_animation, "m.gif")):
+        write(case, np.zeros((8, 8, 8), np.uint16), tmp_path / name, where)
+        assert sorted(written) == [(f"{'xyz'[stacked]} {index}", 10 * index) for index in range(8)]
+        written.clear()
 
 
 def picture_height(case: Case) -> int:

@@ -311,5 +311,29 @@ def test_a_long_header_hides_no_file_elsewhere(tmp_path: Path, suffix: str) -> N
                   "data file: ../secret.raw\n"),
     }[suffix]  # fmt: skip
     path.write_text(begun + comment.format("x" * 200) * 400 + end)
-    with pytest.raises(InputError, match="found a header that has not ended after 65,536 bytes"):
+    with pytest.raises(InputError, match="found voxels in another place"):
         read_scan(path)
+    path.write_text(begun + comment.format("x" * 200) * 6000 + end)
+    with pytest.raises(InputError, match="found a header that has not ended after 1,048,576 bytes"):
+        read_scan(path)
+
+
+def test_the_header_of_a_segmentation_of_many_segments_is_read(tmp_path: Path) -> None:
+    """3D Slicer's tell a dozen fields of each."""
+    image = sitk.GetImageFromArray(np.arange(60, dtype=np.uint8).reshape(3, 4, 5))
+    for segment in range(400):
+        for name in ("Color", "Extent", "ID", "Name", "Tags"):
+            image.SetMetaData(f"Segment{segment}_{name}", "x" * 40)
+    sitk.WriteImage(image, str(tmp_path / "a.seg.nrrd"))
+    assert (tmp_path / "a.seg.nrrd").stat().st_size > 2**16
+    assert read_labels([tmp_path / "a.seg.nrrd"]).max() == 59
+
+
+def test_a_name_against_the_values_of_a_ct_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is believed: a header tells what a scan is, and so does who named it."""
+    voxels = np.full((4, 5, 3), -1024, np.int16)
+    for name, least in (("pat3_T1", -1024), ("pat4_T1", 0), ("pat5_ct", -1024), ("pat6", -1024)):
+        nib.save(nib.Nifti1Image(np.maximum(voxels, np.int16(least)), np.eye(4)), tmp_path / f"{name}.nii")
+        assert read_scan(tmp_path / f"{name}.nii").modality == ("MR" if "T1" in name else "CT")
+    (told,) = caplog.messages
+    assert told.startswith(f"{tmp_path / 'pat3_T1.nii'}: read as MR, as its name says, though -1024 is a CT's value")

@@ -78,6 +78,16 @@ def test_boxes_of_a_file_are_in_its_own_axes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(grid("RAS", (64, 64, 8)).to_slices(found), 9 * MASK)
 
 
+def test_pictures_number_slices_as_the_file_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file from head to feet, those with the object, which boxes and clicks of the next run are given in."""
+    labels = write_volume(tmp_path, "LPI", (64, 64, 9))
+    written: list[str] = []
+    monkeypatch.setattr("zoo.overlay._write", lambda picture, text, *_: written.append(text))
+    assert run("-i", tmp_path / "knee_mr.nii.gz", "-o", tmp_path / "out", "--overlay").exit_code == 0
+    shown = [f"z {k}" for k in np.flatnonzero(labels.any(axis=(0, 1)))]
+    assert sorted(text for text in written if text.startswith("z")) == sorted(shown * 2)
+
+
 def test_nothing_of_a_nifti_header_but_its_geometry_is_taken_over(tmp_path: Path) -> None:
     write_volume(tmp_path, "LPS")
     image = nib.load(tmp_path / "knee_mr.nii.gz")

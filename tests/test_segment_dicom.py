@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -74,6 +75,20 @@ def test_a_dicom_series_to_nifti_and_to_a_segmentation_without_the_patient(tmp_p
     assert "ecret" not in result.output
 
 
+def test_a_patient_whose_folder_is_no_text_costs_the_others_nothing(tmp_path: Path) -> None:
+    odd = tmp_path / "scans" / os.fsdecode(b"caf\xe9")
+    try:
+        write_dicom(odd, stored_voxels())
+    except OSError:
+        pytest.skip("found a file system whose names are all text")
+    write_dicom(tmp_path / "scans" / "one", stored_voxels())
+    result = run("-i", tmp_path / "scans", "--box", "2,3,1,8,9,2", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "found a name that is no text; expected a path in UTF-8" in " ".join(result.output.split())
+    assert "1 of 2 segmented" in result.output
+    assert (tmp_path / "out" / "one.nii.gz").exists()
+
+
 def test_an_empty_mask_of_a_dicom_series_is_kept_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zoo.segment_run.segment_case", lambda case, *_, **__: np.zeros(case.spatial_shape, np.uint16))
     folder = write_dicom(tmp_path / "scans" / "one", stored_voxels())
@@ -82,6 +97,26 @@ def test_an_empty_mask_of_a_dicom_series_is_kept_and_said(tmp_path: Path, monkey
     assert "nothing was segmented" in " ".join(result.output.split())
     assert not np.asarray(nib.load(tmp_path / "out" / "one.nii.gz").dataobj).any()
     assert not (tmp_path / "out" / "one.seg.dcm").exists()
+
+
+def test_what_is_asked_for_later_is_written_beside_what_is_there(tmp_path: Path) -> None:
+    words = ["-i", write_dicom(tmp_path / "scans" / "one", stored_voxels()), "--box", "2,3,1,8,9,2"]
+    words += ["-o", tmp_path / "out"]
+    files = (tmp_path / "out" / "one.seg.dcm", tmp_path / "out" / "overlays" / "one.gif")
+    for more, there in (((), [False, False]), (["--dicom-seg"], [True, False]), (["--overlay"], [True, True])):
+        result = run(*words, *more)
+        assert result.exit_code == 0, result.output
+        assert "1 of 1 segmented" in result.output
+        assert [file.exists() for file in files] == there
+    assert "1 of 1 were in" in run(*words, "--overlay", "--dicom-seg").output
+
+
+def test_a_segmentation_of_nothing_is_asked_for_again_but_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.segment_run.segment_case", lambda case, *_, **__: np.zeros(case.spatial_shape, np.uint16))
+    words = ["-i", write_dicom(tmp_path / "scans" / "one", stored_voxels()), "--box", "2,3,1,8,9,2"]
+    words += ["-o", tmp_path / "out"]
+    told = [run(*words, *more).output for more in ((), ["--dicom-seg"], ["--dicom-seg"])]
+    assert ["1 of 1 were in" in one for one in told] == [False, False, True]
 
 
 @pytest.mark.parametrize("failing", ["zoo.segment_run.write_montage", "zoo.data.dicom_seg.write_dicom_seg"])

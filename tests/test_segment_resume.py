@@ -150,6 +150,15 @@ def test_pictures_of_masks_that_were_replaced_are_gone(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "overlays" / "p1.png").exists()
 
 
+def test_pictures_that_are_asked_for_later_are_drawn(tmp_path: Path) -> None:
+    image, picture = write_image(tmp_path), tmp_path / "out" / "overlays" / "p1.png"
+    assert run(image).exit_code == 0
+    assert "1 of 1 segmented" in run(image, "--overlay").output
+    assert picture.exists()
+    assert "1 of 1 were in" in run(image, "--overlay").output
+    assert "1 of 1 were in" in run(image).output
+
+
 def test_a_run_that_is_killed_before_its_first_line_leaves_a_mask_that_is_known_as_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

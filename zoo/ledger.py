@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -63,6 +63,18 @@ class Ledger:
             return "settings"
         told = line.get("made_of")
         return None if not isinstance(told, Mapping) or _are_same(files(), told) else "files"
+
+
+def outside_of_made(files: Sequence[Path], asked_for: Collection[Path], *ledgers: str) -> list[Path]:
+    """Those of some files that do not lie in or below a folder that was made, and not asked for.
+
+    Args:
+        files: that were found, the ledgers among them.
+        asked_for: folders that are looked into whatever they are.
+        ledgers: names of the files that tell of a folder that it was made.
+    """
+    made = {file.parent for file in files if file.name in ledgers}.difference(asked_for)
+    return [file for file in files if made.isdisjoint(file.parents)]
 
 
 def is_told_of(path: Path) -> bool:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from zoo.data.case import Case
 from zoo.data.clicks import Click
+from zoo.data.grid import Grid
 from zoo.files import whole_file
 
 #: Side in pixels that slices are enlarged or reduced to.
@@ -43,16 +44,17 @@ UPPER = np.array([0, 0, 1, 1])
 Pixels = NDArray[np.uint8]
 
 
-def write_montage(case: Case, segmentation: NDArray[np.uint16], path: Path) -> None:
+def write_montage(case: Case, segmentation: NDArray[np.uint16], path: Path, grid: Grid | None = None) -> None:
     """Writes a PNG: an image beside its segmentation, or evenly spaced slices of a volume's boxes.
 
     Args:
         case: what was segmented; its boxes and clicks are drawn.
         segmentation: uint16 of the case's spatial shape.
         path: of the PNG.
+        grid: of a volume's file, in whose axes slices are numbered.
     """
     if case.is_volume:
-        tiles = [_slice(case, segmentation, z, TILE_PX) for z in _shown_slices(case, MOST_TILES)]
+        tiles = [_slice(case, segmentation, z, TILE_PX, grid) for z in _shown_slices(case, MOST_TILES)]
         picture = _grid(tiles, columns=min(4, len(tiles)))
     else:
         plain = _resized(case.image, PICTURE_PX, (1.0, 1.0))
@@ -63,9 +65,9 @@ def write_montage(case: Case, segmentation: NDArray[np.uint16], path: Path) -> N
         Image.fromarray(picture).save(part, format="PNG")
 
 
-def write_animation(case: Case, segmentation: NDArray[np.uint16], path: Path) -> None:
-    """Writes a GIF that walks through the slices that a volume's boxes reach."""
-    frames = [Image.fromarray(_slice(case, segmentation, z, FRAME_PX)) for z in _shown_slices(case, MOST_FRAMES)]
+def write_animation(case: Case, segmentation: NDArray[np.uint16], path: Path, grid: Grid | None = None) -> None:
+    """Writes a GIF that walks through the slices that a volume's boxes reach, numbered as in `write_montage`."""
+    frames = [Image.fromarray(_slice(case, segmentation, z, FRAME_PX, grid)) for z in _shown_slices(case, MOST_FRAMES)]
     paletted = [frame.quantize(128) for frame in frames]
     with whole_file(path) as part:
         paletted[0].save(
@@ -143,7 +145,7 @@ def _mark(picture: Pixels, clicks: Iterable[Click], corner: tuple[int, int], sha
             cv2.drawMarker(picture, (x, y), ink, kind, MARK_PX, thickness)
 
 
-def _slice(case: Case, segmentation: NDArray[np.uint16], z: int, side: int) -> Pixels:
+def _slice(case: Case, segmentation: NDArray[np.uint16], z: int, side: int, grid: Grid | None) -> Pixels:
     reached = (case.boxes[:, 2] <= z) & (z <= case.boxes[:, 5])
     rows, columns = _region(case)
     boxes = case.boxes[reached][:, [0, 1, 3, 4]] - [columns.start, rows.start] * 2
@@ -152,7 +154,8 @@ def _slice(case: Case, segmentation: NDArray[np.uint16], z: int, side: int) -> P
     picture = draw(image, masks, boxes, case.object_labels[reached], side, spacing)
     here = [click for click in case.clicks if click.voxel[2] == z]
     _mark(picture, here, (columns.start, rows.start), image.shape)
-    _write(picture, f"z {z}", (6, 18), 0.5)
+    axis, index = grid.slice_in_file(z) if grid else ("z", z)
+    _write(picture, f"{axis} {index}", (6, 18), 0.5)
     return picture
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zoo.data.boxes import boxes_in_slices, clicks_in_slices, read_boxes, read_clicks
+from zoo.data.boxes import boxes_in_slices, clicks_in_slices, name_in, read_boxes, read_clicks
 from zoo.data.built_in import load_built_in
 from zoo.data.case import Case, validate_boxes
 from zoo.data.cases import CaseSource
@@ -115,6 +115,32 @@ def clicks_of_file(path: Path, source: CaseSource) -> tuple[Click, ...]:
         InputError: as `read_clicks`.
     """
     return read_clicks(path, *_names_of(source), image=source.image_path)
+
+
+def check_names(path: Path, sources: Sequence[CaseSource]) -> None:
+    """Refuses a file of boxes that calls several cases by one name; other faults are told of with their case.
+
+    Raises:
+        InputError: such a name.
+    """
+    called: dict[str, CaseSource] = {}
+    for source in sources:
+        try:
+            name = name_in(path, *_names_of(source), image=source.image_path)
+        except InputError:
+            continue
+        if name is not None and (other := called.setdefault(name, source)) is not source:
+            found = f"{name}, which may be {other.image_path} and {source.image_path}"
+            raise InputError(path, found, f"{other.case_id} and {source.case_id}, or more of their paths")
+
+
+def told_boxes(path: Path, source: CaseSource) -> str:
+    """A file of boxes, and why a case has none in it."""
+    try:
+        boxes_of_file(path, source)
+    except InputError as error:
+        return f"{path}: {error.found}"
+    return str(path)
 
 
 def _names_of(source: CaseSource) -> list[str]:

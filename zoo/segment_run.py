@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from zoo.data.prepare import Preparation
 from zoo.errors import InputError
 from zoo.executors import AbortError, Executor
 from zoo.files import append_json, check_writable, writing
-from zoo.ledger import SEGMENT_LEDGER, Ledger, fingerprint
+from zoo.ledger import SEGMENT_LEDGER, Difference, Ledger, fingerprint
 from zoo.memory import DEFAULT_MAX_BYTES, kept_embeddings
 from zoo.overlay import write_animation, write_montage
 from zoo.progress import Progress
@@ -127,6 +127,17 @@ class SegmentRun:
             return []
         return [boxes.tolist(), labels.tolist(), *map(asdict, clicks)]
 
+    def difference(self, ledger: Ledger, source: CaseSource) -> Difference | None:
+        """Between what a ledger tells of a case and what would be made of it."""
+        return ledger.difference(source.case_id, _origin(source), self.settings_of(source), source.files)
+
+    def lacks_beside(self, source: CaseSource, line: Mapping[str, Any]) -> bool:
+        """Whether something is asked for beside the masks of a case that is not there, or could not be written."""
+        is_series = source.image_path is not None and source.image_path.is_dir()
+        wants_seg = self.dicom_seg and is_series and not line.get("empty")
+        lacks_picture = self.overlay and not self._pictures_of(source.case_id)[0].exists()
+        return bool(line.get("lacks")) or lacks_picture or (wants_seg and not self._seg_of(source.case_id).exists())
+
     def segment(self, source: CaseSource, start: Start = _unseen) -> Segmented:
         """Segments one file and writes what it came to.
 
@@ -150,7 +161,7 @@ class SegmentRun:
             kept = kept_embeddings(case, self.max_memory_bytes)
             segmentation = segment_case(case, backend, protocol, on_step=advance, kept_embeddings=kept)
             lacking = self._lacks_dicom_seg(segmentation, prompted)
-            self._make_way(prompted)
+            self._make_way(source, prompted)
             failed = self._write_beside(segmentation, prompted)
             self._write(segmentation, prompted)
             return Segmented(case.modality, made_of, lacking, failed)
@@ -165,18 +176,26 @@ class SegmentRun:
         """The segmentation, last of all."""
         write_segmentation(segmentation, prompted, self._path_of(prompted))
 
-    def _make_way(self, prompted: Prompted) -> None:
+    def _make_way(self, source: CaseSource, prompted: Prompted) -> None:
         """Makes the folder one with a ledger, by which a mask is known as ours that a kill leaves without a line. Of a
-        mask that was there, the line is taken back, and what was written beside it goes.
+        mask that was there, the line is taken back, and what was written beside it goes, unless it is of the same mask.
         """
         case_id, ledger = prompted.case.case_id, self.out / SEGMENT_LEDGER
         check_writable(ledger)
         if not self._path_of(prompted).exists():
             return
+        is_other = self.difference(Ledger(ledger), source) is not None
         append_json(ledger, {"case_id": case_id, "withdrawn": True})
-        for name in (f"{case_id}.seg.dcm", f"overlays/{case_id}.png", f"overlays/{case_id}.gif"):
-            with writing(self.out / name):
-                (self.out / name).unlink(missing_ok=True)
+        for path in (self._seg_of(case_id), *self._pictures_of(case_id)) if is_other else ():
+            with writing(path):
+                path.unlink(missing_ok=True)
+
+    def _seg_of(self, case_id: str) -> Path:
+        return self.out / f"{case_id}.seg.dcm"
+
+    def _pictures_of(self, case_id: str) -> tuple[Path, Path]:
+        """Of any case, and of a volume, too."""
+        return self.out / "overlays" / f"{case_id}.png", self.out / "overlays" / f"{case_id}.gif"
 
     def _path_of(self, prompted: Prompted) -> Path:
         return self.out / f"{prompted.case.case_id}{prompted.suffix}"
@@ -193,18 +212,18 @@ class SegmentRun:
         return tuple(failed)
 
     def _write_overlay(self, segmentation: Labels, prompted: Prompted) -> None:
-        case, overlays = prompted.case, self.out / "overlays"
+        case, (montage, animation) = prompted.case, self._pictures_of(prompted.case.case_id)
         if self.overlay:
-            write_montage(case, segmentation, overlays / f"{case.case_id}.png")
+            write_montage(case, segmentation, montage, prompted.grid)
         if self.overlay and case.is_volume:
-            write_animation(case, segmentation, overlays / f"{case.case_id}.gif")
+            write_animation(case, segmentation, animation, prompted.grid)
 
     def _write_dicom_seg(self, segmentation: Labels, prompted: Prompted) -> None:
         if prompted.grid is not None and self._wants_dicom_seg(prompted) and segmentation.any():
             from zoo.data.dicom_seg import write_dicom_seg
 
-            path = self.out / f"{prompted.case.case_id}.seg.dcm"
-            write_dicom_seg(segmentation, prompted.grid, Path(prompted.case.source), path)
+            source = Path(prompted.case.source)
+            write_dicom_seg(segmentation, prompted.grid, source, self._seg_of(prompted.case.case_id))
 
     def _lacks_dicom_seg(self, segmentation: Labels, prompted: Prompted) -> str | None:
         if not self._wants_dicom_seg(prompted) or segmentation.any():
@@ -225,7 +244,7 @@ def left_to_do(run: SegmentRun, sources: Sequence[CaseSource]) -> tuple[list[Cas
     """Sources that the folder does not hold yet, and what it holds in the place of others.
 
     A segmentation that the ledger does not tell of is made again, as a run may have been killed between the two, and
-    one that lacks what was asked for beside it. Where there is no ledger at all, it is another program's or a
+    one that lacks what is asked for beside it. Where there is no ledger at all, it is another program's or a
     person's, and left alone.
     """
     ledger = Ledger(run.out / SEGMENT_LEDGER)
@@ -235,8 +254,8 @@ def left_to_do(run: SegmentRun, sources: Sequence[CaseSource]) -> tuple[list[Cas
         if (path := finished(source, run.out)) is None:
             todo.append(source)
             continue
-        difference = ledger.difference(source.case_id, _origin(source), run.settings_of(source), source.files)
-        lacks = difference is None and ledger.last[source.case_id].get("lacks")
+        difference = run.difference(ledger, source)
+        lacks = difference is None and run.lacks_beside(source, ledger.last[source.case_id])
         if lacks or (difference == "untold" and is_ours):
             todo.append(source)
         elif difference is not None and difference != "untold":
@@ -281,7 +300,7 @@ def segment_all(run: SegmentRun, sources: Sequence[CaseSource], executor: Execut
                 progress.message(_told(source, result))
             else:
                 line = {"case_id": source.case_id, "source": _origin(source), "settings": run.settings_of(source)}
-                lacks = {"lacks": result.failed} if result.failed else {}
+                lacks = {"lacks": result.failed} if result.failed else {"empty": True} if result.lacking else {}
                 append_json(run.out / SEGMENT_LEDGER, {**line, "made_of": result.made_of, **lacks})
                 failures += bool(result.failed)
                 for text in (*([result.lacking] if result.lacking else []), *result.failed):

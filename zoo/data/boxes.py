@@ -11,6 +11,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
@@ -106,6 +107,16 @@ def names_cases(path: Path) -> bool:
     return any(row.case is not None for row in _rows(path))
 
 
+def name_in(path: Path, *names: str, image: Path | None = None) -> str | None:
+    """By which a file calls the case that `read_boxes` is asked for, if it does.
+
+    Raises:
+        InputError: no boxes, or several names that may all be this case's.
+    """
+    cases = {row.case for row in _rows(path) if row.case is not None}
+    return _case_among(path, cases, names, image)
+
+
 def boxes_in_slices(where: Path, boxes: NDArray[np.int64], scan: Scan) -> NDArray[np.int64]:
     """Boxes in the axes of a file to boxes in its slices.
 
@@ -159,11 +170,10 @@ def _of_case(path: Path, names: Sequence[str], image: Path | None) -> list[_Row]
     """Rows of the case, see `_case_among`, and those of no case in particular.
 
     Raises:
-        InputError: as `_rows` and `_case_among`.
+        InputError: as `name_in`.
     """
-    rows = _rows(path)
-    case = _case_among(path, {row.case for row in rows if row.case is not None}, names, image)
-    return [row for row in rows if row.case is None or row.case == case]
+    case = name_in(path, *names, image=image)
+    return [row for row in _rows(path) if row.case is None or row.case == case]
 
 
 def _case_among(path: Path, cases: Collection[str], names: Sequence[str], image: Path | None) -> str | None:
@@ -176,10 +186,10 @@ def _case_among(path: Path, cases: Collection[str], names: Sequence[str], image:
         InputError: several cases may be it.
     """
     ends = _ends(image)
-    spelled = (
-        *({case for case in cases if case.replace("\\", "/") == one} for one in (*names[:1], *ends, *names[1:])),
-        *({case for case in cases if _without_suffix(case) == _without_suffix(one)} for one in (*ends, *names)),
-        {case for case in cases if stem(Path(_without_suffix(case))) in names[:1]},
+    spelled = chain(
+        ({case for case in cases if case.replace("\\", "/") == one} for one in (*names[:1], *ends, *names[1:])),
+        ({case for case in cases if _without_suffix(case) == _without_suffix(one)} for one in (*ends, *names)),
+        ({case for case in cases if stem(Path(_without_suffix(case))) == own} for own in names[:1]),
     )
     alike = next(filter(None, spelled), set())
     if len(alike) > 1:
@@ -193,6 +203,7 @@ def _ends(image: Path | None) -> list[str]:
     return [PurePath(*parts[first:]).as_posix() for first in range(len(parts))]
 
 
+@lru_cache(maxsize=2**16)
 def _without_suffix(case: str) -> str:
     whole = PurePosixPath(case.replace("\\", "/"))
     return str(whole.with_name(stem(Path(whole.name)))) if whole.name else case

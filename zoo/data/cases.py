@@ -20,7 +20,7 @@ from zoo.data.readers.dicom import holds_no_image
 from zoo.data.scan import SUFFIXES, are_single_images, files_of, is_dicom, is_drawn, stem
 from zoo.errors import InputError
 from zoo.files import files_below
-from zoo.ledger import SEGMENT_LEDGER
+from zoo.ledger import PREPARE_LEDGER, SEGMENT_LEDGER, outside_of_made
 
 #: Tokens of a file or folder name that mark labels.
 LABEL_TOKENS = {
@@ -138,7 +138,7 @@ def find_cases(spec: str) -> list[CaseSource]:
         spec: a file, a folder (searched with its subfolders; the DICOM files of a folder are one image), a glob,
             `IMAGE=LABELS` (LABELS may be a glob of masks, one an object), or what is built in: `phantom` or
             `phantom:NAME`, `synthetic`, `synthetic:FIRST-LAST`, `synthetic:3d` or `synthetic:3d:FIRST-LAST`. What is
-            there by that very name goes first. Folders in a folder that `segment` wrote are passed over.
+            there by that very name goes first. What `segment` or `prepare` wrote into a folder below is passed over.
 
     Raises:
         InputError: nothing is found.
@@ -153,7 +153,8 @@ def find_cases(spec: str) -> list[CaseSource]:
     if not paths and not is_there and not glob.has_magic(spec):
         raise InputError(spec, "no such file or folder", f"a file, a folder, a glob, IMAGE=LABELS, {FORMS}")
     if not paths:
-        raise InputError(spec, "no case", f"files that end in .npz, {', '.join(SUFFIXES)}, {FORMS}")
+        expected = f"files that end in .npz, {', '.join(SUFFIXES)}, or the very folder that `prepare` wrote, or {FORMS}"
+        raise InputError(spec, "no case", expected)
     shelves = _Shelves()
     sources = [source for path in paths if (source := _source(path, shelves, asked_for=path == Path(spec))) is not None]
     if not sources:
@@ -183,8 +184,9 @@ def _paths(spec: str) -> list[Path]:
     root = Path(spec)
     named = [root] if root.exists() else _matches(spec)
     found = [path for one in named for path in files_below(one)]
-    made = {path.parent for path in found if path.name == SEGMENT_LEDGER} - {root}
-    files = {path for path in found if _is_scan(path) and made.isdisjoint(path.parents)}
+    # A glob such as `npz/*` asks for the folder above.
+    others = outside_of_made(found, (root, root.parent), SEGMENT_LEDGER, PREPARE_LEDGER)
+    files = {path for path in others if _is_scan(path)}
     slices: dict[Path, list[Path]] = {}
     for path in files - {root}:
         if is_dicom(path):

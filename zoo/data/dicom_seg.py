@@ -74,7 +74,7 @@ def write_dicom_seg(segmentation: NDArray[np.uint16], grid: Grid, folder: Path, 
     study, series = hd.UID(), hd.UID()
     try:
         made = Segmentation(
-            source_images=[_reference(_header(file), study, series) for file in files],
+            source_images=[_reference(_header(file), grid, study, series) for file in files],
             pixel_array=frames,
             segmentation_type=SegmentationTypeValues.BINARY,
             segment_descriptions=[_describe(number, label) for number, label in enumerate(labels, start=1)],
@@ -98,8 +98,10 @@ def _header(file: str) -> FileDataset:
     return dcmread(file, stop_before_pixels=True, specific_tags=list(KEPT), force=True)
 
 
-def _reference(image: FileDataset, study: str, series: str) -> Dataset:
-    """What a segmentation needs of an image; UIDs that the image lacks are those of its file, or new ones."""
+def _reference(image: FileDataset, grid: Grid, study: str, series: str) -> Dataset:
+    """What a segmentation needs of an image; UIDs that the image lacks are those of its file, or new ones, and sizes of
+    voxels those of the series.
+    """
     kept = Dataset()
     for keyword in KEPT:
         if image.get(keyword):
@@ -110,6 +112,9 @@ def _reference(image: FileDataset, study: str, series: str) -> Dataset:
     kept.SOPInstanceUID = kept.get("SOPInstanceUID") or image.file_meta.MediaStorageSOPInstanceUID
     kept.StudyInstanceUID = kept.get("StudyInstanceUID") or study
     kept.SeriesInstanceUID = kept.get("SeriesInstanceUID") or series
+    x_mm, y_mm, z_mm = (f"{size:.10g}" for size in np.linalg.norm(grid.affine[:3, :3], axis=0))
+    kept.PixelSpacing = kept.get("PixelSpacing") or [y_mm, x_mm]
+    kept.SliceThickness = kept.get("SliceThickness") or z_mm
     return kept
 
 

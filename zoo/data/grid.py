@@ -87,6 +87,11 @@ class Grid:
             turned[:, int(target)], turned[:, int(target) + 3] = low, high
         return turned
 
+    def slice_in_file(self, z: int) -> tuple[str, int]:
+        """The axis of the file that its slices are stacked along, `x`, `y` or `z`, and the index of slice `z` there."""
+        ((axis, direction),) = ((a, direction) for a, (target, direction) in enumerate(self._turn()) if target == 2)
+        return "xyz"[axis], z if direction > 0 else self.shape[axis] - 1 - z
+
     def _turn(self) -> NDArray[np.float64]:
         turn: NDArray[np.float64] = ornt_transform(io_orientation(self.affine), _TARGETS[self.plane])
         return turn

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from zoo.data.grid import Grid
 from zoo.data.intensity import CT_MINIMUM_HU
 from zoo.data.masks import Objects, is_smoothed, paint
-from zoo.data.modality import modality_from_name
+from zoo.data.modality import UNKNOWN, modality_from_name
 from zoo.data.readers import nifti, picture
 from zoo.data.readers.dicom import holds_labels
 from zoo.errors import InputError
@@ -44,6 +44,7 @@ class Scan:
         spacing_mm: voxel size along (z, y, x) or (y, x); 1 where the file does not say.
         modality: as its name or its header tells it, or `unknown`.
         grid: where the voxels lie in the file; None for a picture.
+        frame: UID of a DICOM series' frame of reference, which what is drawn on it has, too; empty where it has none.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Scan:
     spacing_mm: tuple[float, ...]
     modality: str
     grid: Grid | None = None
+    frame: str = ""
 
     @property
     def spatial_shape(self) -> tuple[int, ...]:
@@ -86,6 +88,12 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
+def dicom_files_in(folder: Path) -> list[Path]:
+    """The DICOM files of a folder, sorted; hidden ones, such as macOS' `._IM0001.dcm` beside `IM0001.dcm`, are none."""
+    shown = [file for file in folder.iterdir() if not file.name.startswith(".")]
+    return sorted(file for file in shown if file.is_file() and is_dicom(file))
+
+
 def is_drawn(path: Path) -> bool:
     """Whether a file is a DICOM file of structures or a segmentation, which is drawn into the slices of its image."""
     return is_dicom(path) and holds_labels(path)
@@ -102,7 +110,7 @@ def are_single_images(files: Sequence[Path]) -> bool:
 def files_of(path: Path) -> list[Path]:
     """The files that a scan is read from: the DICOM files of a folder; with a header, that of its voxels."""
     if path.is_dir():
-        return sorted(file for file in path.iterdir() if file.is_file() and is_dicom(file))
+        return dicom_files_in(path)
     if path.suffix.lower() in _DETACHED:
         try:
             return [path, *_itk(path).data_files(path)]
@@ -153,7 +161,7 @@ def _read_drawn(drawn: Sequence[Path], paths: Sequence[Path], image: Scan | None
     """Objects of the one DICOM file of structures or a segmentation.
 
     Raises:
-        InputError: other files beside it, no image or no volume that it was drawn on.
+        InputError: other files beside it, no image or no volume that it was drawn on, or another than that.
     """
     path = drawn[0]
     if len(paths) > 1:
@@ -167,7 +175,7 @@ def _read_drawn(drawn: Sequence[Path], paths: Sequence[Path], image: Scan | None
             path, "labels that pydicom reads, which is not here", "pip install 'rep-medsam[dicom]'"
         ) from error
     to_slices = image.grid.to_slices
-    found = read_dicom_labels(path, image.grid)
+    found = read_dicom_labels(path, image.grid, image.frame)
     masks = ((number, f"object {number}", to_slices(voxels)) for number, voxels in found)
     return paint(path, masks, leave_covered=True)
 
@@ -285,8 +293,8 @@ def _itk(path: Path) -> ModuleType:
 def _read_by_itk(path: Path, modality: str) -> Scan:
     itk = _itk(path)
     if path.is_dir():
-        voxels, grid, told = itk.read_dicom_series(path)
-        return _volume(path, voxels, grid, told if told != "unknown" else modality)
+        voxels, grid, told, frame = itk.read_dicom_series(path)
+        return replace(_volume(path, voxels, grid, modality, told), frame=frame)
     if not path.name.lower().endswith(_ITK_SUFFIXES):
         pixels, spacing_mm, told = itk.read_dicom_picture(path)
         return Scan(path, pixels, spacing_mm, told if told != "unknown" else modality)
@@ -294,9 +302,13 @@ def _read_by_itk(path: Path, modality: str) -> Scan:
     return _volume(path, voxels, grid, modality)
 
 
-def _volume(path: Path, voxels: NDArray[Any], grid: Grid, modality: str) -> Scan:
-    if modality == "unknown":
+def _volume(path: Path, voxels: NDArray[Any], grid: Grid, named: str, told: str = UNKNOWN) -> Scan:
+    """A volume of the modality that its header tells, or else its name, or else its voxels."""
+    modality = told if told != UNKNOWN else named
+    if modality == UNKNOWN:
         modality = "CT" if voxels.min() <= CT_MINIMUM_HU else "MR"
+    elif told == UNKNOWN and named != "CT" and (least := voxels.min()) <= CT_MINIMUM_HU:
+        note(f"{path}: read as {named}, as its name says, though {least:g} is a CT's value; --modality CT if it is one")
     return Scan(path, grid.to_slices(voxels), grid.spacing_mm, modality, grid)
 
 

@@ -23,6 +23,7 @@ from pydicom.pixels.utils import iter_pixels
 
 from zoo.data.grid import Grid
 from zoo.data.masks import MOST_LABELS
+from zoo.data.readers.dicom import check_lengths
 from zoo.errors import InputError, first_of
 from zoo.notes import note
 
@@ -31,12 +32,14 @@ STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"
 _NO_OBJECT = ("EXTERNAL", "SUPPORT")
 #: How far, in voxels, the points of a contour may be from a slice, and the pixels of a frame from the voxels.
 TOLERANCE_VOXELS = 0.1
+#: Of voxels, to which the points of contours are rounded: arithmetic is not to decide on which side of one they lie.
+DECIMALS = 6
 #: A message lists no more numbers than this.
 MOST_TOLD = 8
 #: What pydicom, and who looks for values that are missing or of other types, raise of a damaged file;
 #: `NotImplementedError` is pydicom's of pixels in an encoding that it has no decoder for.
 UNREADABLE = (
-    *(AttributeError, EOFError, InvalidDicomError, LookupError, NotImplementedError, OSError),
+    *(AttributeError, EOFError, InvalidDicomError, LookupError, MemoryError, NotImplementedError, OSError),
     *(RuntimeError, TypeError, ValueError),
 )
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
@@ -46,21 +49,25 @@ Voxels = NDArray[np.bool_]
 Where = Callable[[Voxels], tuple[NDArray[np.int64], ...]]
 
 
-def read_dicom_labels(path: Path, grid: Grid) -> Iterator[tuple[int, Voxels]]:
+def read_dicom_labels(path: Path, grid: Grid, frame: str = "") -> Iterator[tuple[int, Voxels]]:
     """The objects of a file one after the other, each by its number and its voxels (I, J, K) in an image's own axes.
 
-    Contours are filled by the even-odd rule over all of an object's in a slice: one within another is a hole. Slices
-    between those that have contours stay empty. Skin and table are passed over.
+    Contours are filled by the even-odd rule over all of an object's in a slice: one within another is a hole. Voxels
+    whose centre a contour runs through belong to the object. Slices between those that have contours stay empty. Skin
+    and table are passed over.
 
     Args:
         path: of an RTSTRUCT, or a SEG of bits, fractions (cut at half) or labels.
         grid: of the image that the objects were drawn on.
+        frame: UID of the image's frame of reference; empty where it has none.
 
     Raises:
-        InputError: no readable file, no object in it, or one that does not lie in the image's slices.
+        InputError: no readable file, one of another frame of reference, no object in it, or one that does not lie in
+            the image's slices.
     """
     file = _read(path)
     try:
+        _check_frame(path, file, frame)
         drawn = file.file_meta.MediaStorageSOPClassUID == STRUCTURES
         seen: set[int] = set()
         for number, voxels in (_structures if drawn else _segments)(path, file, grid):
@@ -75,11 +82,24 @@ def read_dicom_labels(path: Path, grid: Grid) -> Iterator[tuple[int, Voxels]]:
 
 
 def _read(path: Path) -> Dataset:
+    check_lengths(path)
     try:
         with _quiet():
             return pydicom.dcmread(path)
     except UNREADABLE as error:
         raise InputError(path, "a file that cannot be read", "a whole RTSTRUCT or SEG") from error
+
+
+def _check_frame(path: Path, file: Dataset, frame: str) -> None:
+    """Refuses objects that were drawn on an image of another day, or of another patient, whose slices lie alike.
+
+    Raises:
+        InputError: the file and the image name frames of reference, and the file not that of the image.
+    """
+    named = (one.get("FrameOfReferenceUID") for one in (file, *_items(file, "ReferencedFrameOfReference")))
+    known = {str(uid) for uid in named if uid}
+    if frame and known and frame not in known:
+        raise InputError(path, "another frame of reference than the image's", "labels drawn on this very series")
 
 
 @contextmanager
@@ -131,38 +151,59 @@ def _items(dataset: Dataset, name: str) -> Sequence[Dataset]:
 
 
 def _filled(path: Path, number: int, polygons: Sequence[NDArray[np.float64]], shape: tuple[int, ...]) -> Voxels:
-    """The voxels whose centres lie in an odd number of polygons (N, 3), each in a slice of the image."""
+    """The voxels whose centres lie in an odd number of polygons (N, 3), each in a slice of the image, or on an edge."""
     voxels = np.zeros(shape, bool)
     # Of all together: a contour as thin as a line is flat in two ways.
     axis = int(np.argmin(sum(np.ptp(polygon, axis=0) for polygon in polygons)))
+    in_slices: dict[int, list[NDArray[np.float64]]] = {}
     for polygon in polygons:
         place = round(float(polygon[:, axis].mean()))
         if np.abs(polygon[:, axis] - place).max() > TOLERANCE_VOXELS:
             found = f"a contour of structure {number} that lies askew or between slices"
             raise InputError(path, found, "contours in the slices of the image")
         if 0 <= place < shape[axis]:
-            in_slice = np.moveaxis(voxels, axis, 0)[place]
-            in_slice ^= inside(np.delete(polygon, axis, axis=1), (in_slice.shape[0], in_slice.shape[1]))
+            in_slices.setdefault(place, []).append(np.delete(polygon, axis, axis=1))
+    for place, own in in_slices.items():
+        in_slice = np.moveaxis(voxels, axis, 0)[place]
+        in_slice[:] = inside(own, (in_slice.shape[0], in_slice.shape[1]))
     return voxels
 
 
-def inside(polygon: NDArray[np.float64], shape: tuple[int, int]) -> Voxels:
-    """Which points of a grid of whole numbers lie in a polygon, by the even-odd rule.
+def inside(polygons: Sequence[NDArray[np.float64]], shape: tuple[int, int]) -> Voxels:
+    """Which points of a grid of whole numbers lie in an odd number of polygons, or on an edge of one.
+
+    Contours of masks run through the centres of the outermost pixels, where OpenCV finds them, as in rt-utils.
 
     Args:
-        polygon: (N, 2), closed by an edge from the last point to the first.
+        polygons: (N, 2) each, closed by an edge from the last point to the first.
         shape: (A, B) of the grid.
     """
-    a, b = polygon.T
-    next_a, next_b = np.roll(polygon, -1, axis=0).T
-    lines = np.arange(shape[0])[:, None]
+    starts = np.concatenate(polygons).round(DECIMALS)
+    ends = np.concatenate([np.roll(polygon, -1, axis=0) for polygon in polygons]).round(DECIMALS)
+    line, edge, crossed = _crossings(starts, ends, shape[0])
     # An end on a line counts for the edge above it alone, so that each line is crossed an even number of times.
-    line, edge = np.nonzero((np.minimum(a, next_a) <= lines) & (lines < np.maximum(a, next_a)))
-    share = (line - a[edge]) / (next_a[edge] - a[edge])
-    crossed = b[edge] + share * (next_b[edge] - b[edge])
+    once = line < np.maximum(starts[edge, 0], ends[edge, 0])
     turns = np.zeros((shape[0], shape[1] + 1), np.int64)
-    np.add.at(turns, (line, np.clip(np.ceil(crossed), 0, shape[1]).astype(np.int64)), 1)
-    return np.cumsum(turns, axis=1)[:, :-1] % 2 == 1
+    np.add.at(turns, (line[once], np.clip(np.ceil(crossed[once]), 0, shape[1]).astype(np.int64)), 1)
+    found = np.cumsum(turns, axis=1)[:, :-1] % 2 == 1
+    for points, (at, _, other) in (
+        (found, (line, edge, crossed)),
+        (found.T, _crossings(starts[:, ::-1], ends[:, ::-1], shape[1])),  # for edges along a line
+    ):
+        on = (other == np.round(other)) & (other >= 0) & (other < points.shape[1])
+        points[at[on], other[on].astype(np.int64)] = True
+    return found
+
+
+def _crossings(
+    starts: NDArray[np.float64], ends: NDArray[np.float64], lines: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Where edges (N, 2) meet lines of whole first coordinates: of each place the line, the edge, the second one."""
+    (a, b), (next_a, next_b) = starts.T, ends.T
+    at = np.arange(lines)[:, None]
+    line, edge = np.nonzero((np.minimum(a, next_a) <= at) & (at <= np.maximum(a, next_a)) & (a != next_a))
+    share = (line - a[edge]) / (next_a[edge] - a[edge])
+    return line, edge, np.round(b[edge] + share * (next_b[edge] - b[edge]), DECIMALS)
 
 
 def _segments(path: Path, file: Dataset, grid: Grid) -> Iterator[tuple[int, Voxels]]:

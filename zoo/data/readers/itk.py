@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from zoo.data.case import check_size
 from zoo.data.grid import Grid
 from zoo.data.modality import DICOM_MODALITIES
-from zoo.data.readers.dicom import holds_no_image
-from zoo.data.scan import is_dicom
+from zoo.data.readers.dicom import check_lengths, holds_no_image
+from zoo.data.scan import dicom_files_in
 from zoo.errors import InputError
 from zoo.notes import note
 
@@ -33,9 +33,9 @@ ONE_FRAME = "a file a slice; enhanced multi-frame images can be converted, to NI
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _POSITION, _ORIENTATION, _MODALITY = "0020|0032", "0020|0037", "0008|0060"
 _SERIES_NUMBER = "0020|0011"
-_SERIES = "0020|000e"
+_SERIES, _FRAME = "0020|000e", "0020|0052"
 _INTERCEPT, _SLOPE = "0028|1052", "0028|1053"
-#: Of pixels, and of those of a detector, which ITK takes for them where they are missing.
+#: Of pixels, and of those of a detector, which ITK takes for them in X-rays.
 _PIXEL_SPACINGS = ("0028|0030", "0018|1164")
 #: How far the direction cosines of slices may differ: as far as their headers round them.
 DIRECTION_TOLERANCE = 1e-4
@@ -48,7 +48,7 @@ MOST_SCOUT_SLICES = 3
 #: A message lists no more series than this.
 MOST_TOLD = 10
 #: Headers of NRRD and MetaImage are shorter than this.
-HEADER_BYTES = 2**16
+HEADER_BYTES = 2**20
 #: Which of them are NRRD's, and what ends those.
 _NRRD, _EMPTY_LINE = (".nrrd", ".nhdr"), re.compile(rb"\n\r?\n")
 #: What their fields for a file of voxels are called, in lower case, and what tells that there is none.
@@ -68,7 +68,7 @@ def read_itk(path: Path) -> tuple[NDArray[Any], Grid]:
         _check_metaimage(path, fields)
     _check_data_files(path, fields)
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(_as_text(path))
     _read_header(reader, path, "a whole NRRD or MetaImage file")
     shape = reader.GetSize()
     if len(shape) != 3 or 0 in shape or reader.GetNumberOfComponents() != 1:
@@ -105,18 +105,21 @@ def are_of_several_series(files: Sequence[Path]) -> bool:
 def dicom_files(folder: Path) -> list[str]:
     """Files of the one series in a folder, in the order of its slices.
 
-    What holds no image is passed over, and so, with a note, are scouts: series of a few slices beside a longer one.
+    What holds no image is passed over, and so are hidden files and, with a note, scouts: series of a few slices beside
+    a longer one.
 
     Raises:
         InputError: none or several series, or a file that cannot be read.
     """
-    read = sitk.ImageSeriesReader
-    series = [list(read.GetGDCMSeriesFileNames(str(folder), uid)) for uid in read.GetGDCMSeriesIDs(str(folder))]
+    read, place, there = sitk.ImageSeriesReader, _as_text(folder), dicom_files_in(folder)
+    for file in there:
+        check_lengths(file)
+    series = [list(read.GetGDCMSeriesFileNames(place, uid)) for uid in read.GetGDCMSeriesIDs(place)]
     series = [files for files in series if not holds_no_image(Path(files[0]))]
     known = {Path(file).name for files in series for file in files}
     # GDCM passes over what it cannot read; a series without its last slice would look whole.
-    for file in sorted(folder.iterdir()):
-        if file.name not in known and is_dicom(file) and not holds_no_image(file):
+    for file in there:
+        if file.name not in known and not holds_no_image(file):
             raise InputError(file, "a file that cannot be read", "a whole DICOM image of the folder's series")
     return _only_series(folder, sorted(series, key=len, reverse=True))
 
@@ -146,8 +149,9 @@ def _told(files: Sequence[str]) -> str:
     return f"{number}{modality}: {len(files)} file{'s' * (len(files) > 1)} from {first.name} on"
 
 
-def read_dicom_series(folder: Path) -> tuple[NDArray[Any], Grid, str]:
-    """Voxels (I, J, K) of the one series in a folder, where they lie, and the modality.
+def read_dicom_series(folder: Path) -> tuple[NDArray[Any], Grid, str, str]:
+    """Voxels (I, J, K) of the one series in a folder, where they lie, the modality, and the UID of the frame of
+    reference, empty where there is none.
 
     Raises:
         InputError: none or several series, slices in colours, of different shapes, directions or pixel spacings, or of
@@ -174,7 +178,8 @@ def read_dicom_series(folder: Path) -> tuple[NDArray[Any], Grid, str]:
     # ITK stacks slices along their normal; under a tilted gantry they lie askew.
     affine = grid.affine.copy()
     affine[:3, 2] = _LPS_TO_RAS[:3, :3] @ (positions[-1] - positions[0]) / (len(files) - 1)
-    return voxels, replace(grid, affine=affine), DICOM_MODALITIES.get(_tag(first, _MODALITY), "unknown")
+    modality = DICOM_MODALITIES.get(_tag(first, _MODALITY), "unknown")
+    return voxels, replace(grid, affine=affine), modality, _tag(first, _FRAME)
 
 
 def _frames(header: sitk.ImageFileReader) -> int:
@@ -253,9 +258,23 @@ def _data_file(path: Path, value: bytes) -> Path:
 def _dicom_header(path: Path) -> sitk.ImageFileReader:
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
+    reader.SetFileName(_as_text(path))
+    check_lengths(path)
     _read_header(reader, path, "a whole DICOM file with an image")
     return reader
+
+
+def _as_text(path: Path) -> str:
+    """A path as ITK can be given it: of bytes that are no text the process dies.
+
+    Raises:
+        InputError: such a path.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(path, "a name that is no text", "a path in UTF-8") from error
+    return str(path)
 
 
 def _read_header(reader: sitk.ImageFileReader, path: Path, expected: str) -> None:
@@ -302,13 +321,13 @@ def _positions(folder: Path, headers: Sequence[sitk.ImageFileReader]) -> NDArray
 
 
 def _check_pixel_spacings(folder: Path, headers: Sequence[sitk.ImageFileReader]) -> None:
-    """Refuses slices of different pixel spacings, and of none, in whose place ITK would put 1 mm.
+    """Refuses slices of different pixel spacings, and of none that ITK takes, in whose place it would put 1 mm.
 
     Raises:
         InputError: such slices.
     """
     expected = "a pixel spacing in millimetres in every file, the same in all"
-    if not all(any(_are_lengths(_tag(header, key)) for key in _PIXEL_SPACINGS) for header in headers):
+    if not all(_is_told(header) for header in headers):
         raise InputError(folder, "slices without a pixel spacing", expected)
     spacings = np.array([header.GetSpacing()[:2] for header in headers])
     if (np.ptp(spacings, axis=0) > SPACING_TOLERANCE * spacings.min(axis=0)).any():
@@ -316,12 +335,19 @@ def _check_pixel_spacings(folder: Path, headers: Sequence[sitk.ImageFileReader])
         raise InputError(folder, found, expected)
 
 
-def _are_lengths(tag: str) -> bool:
+def _is_told(header: sitk.ImageFileReader) -> bool:
+    """Whether the pixel spacing of a slice is one that its file tells."""
+    told = (_lengths(_tag(header, key)) for key in _PIXEL_SPACINGS)
+    return any(np.allclose(own, header.GetSpacing()[1::-1], SPACING_TOLERANCE, 0) for own in told if own)
+
+
+def _lengths(tag: str) -> list[float]:
+    """Two lengths of a tag, none where it has no such."""
     try:
         lengths = [float(value) for value in tag.split("\\")]
     except ValueError:
-        return False
-    return len(lengths) == 2 and all(0 < length < math.inf for length in lengths)
+        return []
+    return lengths if len(lengths) == 2 and all(0 < length < math.inf for length in lengths) else []
 
 
 def _voxels_and_grid(image: sitk.Image) -> tuple[NDArray[Any], Grid]:
