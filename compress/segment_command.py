@@ -140,7 +140,7 @@ def segment(
     Examples:
       repmedsam segment -i photo.png --box 30,40,120,160 -o out
       repmedsam segment -i photo.png --box 30,40,120,160 --click 50,70,1 --click 110,150,0 -o out
-      repmedsam segment -i ct.nii.gz --boxes boxes.json -o out --overlay --backend openvino
+      repmedsam segment -i patient_1.nii.gz --boxes boxes.json -o out --overlay --backend openvino
       repmedsam segment -i inputs/ -o outputs/ --encoder repvit --weights rep_medsam
       repmedsam segment -i inputs/ -o outputs/ --candidate runs/repvit-int8
     """

@@ -115,7 +115,7 @@ def prepare(
     \b
     Examples:
       repmedsam prepare -i scans/ -o npz
-      repmedsam prepare -i ct.nii.gz=labels.nii.gz --window lung --labelled-slices -o npz
+      repmedsam prepare -i patient_1.nii.gz=labels.nii.gz --window lung --labelled-slices -o npz
       repmedsam prepare -i npz/ --to npy -o train
     """
     from rich.console import Console
