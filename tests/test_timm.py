@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bench.candidate import Recipe
+from compress.build import build_candidate
 from compress.reparam import reparameterise
 from zoo.errors import InputError
 from zoo.registry import create_encoder, create_sam, encoder_spec
@@ -97,6 +99,10 @@ def test_a_checkpoint_is_loaded_without_the_published_weights_of_its_tag(
     loaded = create_sam(tagged, tmp_path / "mine.safetensors")
     torch.testing.assert_close(dict(loaded.state_dict()), dict(mine.state_dict()), rtol=0, atol=0)
     assert loaded.image_encoder.pretrained is None
+    mine.image_encoder = reparameterise(mine.image_encoder, 64)
+    save_file(mine.state_dict(), tmp_path / "folded.safetensors")
+    folded = build_candidate(Recipe(tagged, str(tmp_path / "folded.safetensors"))).sam
+    torch.testing.assert_close(dict(folded.state_dict()), dict(mine.state_dict()), rtol=0, atol=0)
     with pytest.raises(InputError, match="no published weights"):
         create_sam(tagged, "random:1")
 
