@@ -107,8 +107,8 @@ def find_pairs(segmentations: Path, references: str) -> list[Pair]:
     Args:
         segmentations: npz (`segs`), NIfTI, PNG, ... as `segment` writes them.
         references: a file or folder of label maps of the same names (label tokens such as `_seg` do not count), or of
-            images with their labels, as `zoo.data.cases.find_cases` finds them. Of two files names do not count. What
-            `segment` wrote into a folder below is passed over.
+            images with their labels, as `zoo.data.cases.find_cases` finds them. Of two files, or a file and a DICOM
+            series, names do not count. What `segment` wrote into a folder below is passed over.
 
     Raises:
         InputError: no segmentation, no reference at all, two segmentations of one name, or two references of it.
@@ -127,8 +127,9 @@ def find_pairs(segmentations: Path, references: str) -> list[Pair]:
         found = "no label map" if Path(references).exists() else "no such file or folder"
         raise InputError(references, found, "label maps, or images with their labels")
     images = found_there.images
-    if len(known) == 1 and not segmentations.is_dir() and not Path(references).is_dir():
-        (labels,) = known.values()
+    labels = next(iter(known.values()))
+    is_one = not Path(references).is_dir() or images.get(labels) == Path(references)
+    if len(known) == 1 and is_one and not segmentations.is_dir():
         return [Pair(stem(segmentations), segmentations, labels, images.get(labels))]
     for file in files:
         if several := found_there.rivals.get(_plain(file)):

@@ -13,7 +13,7 @@ from zoo.backends import create_backend
 from zoo.errors import InputError, unknown_name
 from zoo.registry import create_encoder, create_sam, encoder_spec
 from zoo.sam.model import Sam
-from zoo.weights import MismatchError, load_card_or_file, read_checkpoint
+from zoo.weights import MismatchError, load_card_or_file, read_checkpoint, seeded
 from zoo.weights.cards import locate
 from zoo.weights.detect import fitting
 
@@ -111,7 +111,8 @@ def _folded_sam(recipe: Recipe) -> Sam:
         MismatchError: it does not fit the folded graph either; told of the graph as trained.
     """
     # Random weights that the checkpoint's will replace: published ones of a name's tag would have to be fetched.
-    folded = Sam(create_encoder(recipe.encoder, published=False), encoder_spec(recipe.encoder)).eval()
+    with seeded(0):
+        folded = Sam(create_encoder(recipe.encoder, published=False), encoder_spec(recipe.encoder)).eval()
     folded.image_encoder = reparameterise(folded.image_encoder, folded.spec.image_size)
     try:
         folded.weights = load_card_or_file(folded, str(recipe.weights))

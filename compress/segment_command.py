@@ -195,6 +195,7 @@ def segment(
         clicks=given_clicks,
         overlay=overlay,
         dicom_seg=dicom_seg,
+        overwrite=overwrite,
         max_memory_bytes=max_memory_bytes,
         calibrated_with=recipe.calibrated_with,
     )

@@ -190,6 +190,16 @@ def test_one_name_of_several_patients_is_refused_before_any_work(tmp_path: Path,
     assert dry_run(tmp_path, boxes).exit_code == 0
 
 
+def test_a_name_that_is_one_image_exactly_is_its_alone(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    for name in ("p1.png", "p1.bmp"):
+        Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / "scans" / name)
+    boxes = write(tmp_path / "b.csv", f"{CSV}p1.png,1,2,3,4\n")
+    assert dry_run(tmp_path / "scans", boxes).exit_code == 0
+    write(boxes, f"{CSV}p1,1,2,3,4\n")
+    assert "found p1, which may be" in dry_run(tmp_path / "scans", boxes).output
+
+
 def test_a_dry_run_tells_who_has_no_boxes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / f"{name}.png")

@@ -117,6 +117,21 @@ def test_structures_of_another_frame_of_reference_are_refused(
         assert labels_of(path, folder).any()
 
 
+def test_structures_that_name_the_frame_of_reference_each_for_itself(tmp_path: Path) -> None:
+    folder = in_frame(series(tmp_path / "ct"), "1.2.1")
+    path = write_structures(tmp_path / "rs.dcm", {7: [(3, SQUARE)]})
+    file = dcmread(path)
+    file.FrameOfReferenceUID = "1.2.9"
+    file.save_as(path)
+    with pytest.raises(InputError, match="another frame of reference"):
+        labels_of(path, folder)
+    structure = Dataset()
+    structure.ROINumber, structure.ReferencedFrameOfReferenceUID = 7, "1.2.1"
+    file.StructureSetROISequence = [structure]
+    file.save_as(path)
+    assert labels_of(path, folder).any()
+
+
 def test_a_segmentation_of_another_frame_of_reference_is_refused(tmp_path: Path) -> None:
     folder = series(tmp_path / "ct")
     scan = read_scan(folder)
@@ -128,7 +143,7 @@ def test_a_segmentation_of_another_frame_of_reference_is_refused(tmp_path: Path)
         labels_of(path, series(tmp_path / "other"))
 
 
-@pytest.mark.parametrize("shift", [0.0, 1e-13, -1e-13])
+@pytest.mark.parametrize("shift", [0.0, 1e-13, -1e-13, 4e-4, -4e-4])
 def test_contours_through_the_centres_of_a_masks_outermost_pixels_give_the_mask(shift: float) -> None:
     """As OpenCV finds them, those of holes in the pixels around; whatever the rounding of their points."""
     mask = np.zeros((12, 10), np.uint8)
@@ -137,7 +152,7 @@ def test_contours_through_the_centres_of_a_masks_outermost_pixels_give_the_mask(
     mask[2, 1] = mask[10, 8] = 0
     contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     assert len(contours) == 2
-    outlines = [contour[:, 0, ::-1] * (1 + shift) + shift for contour in contours]
+    outlines = [contour[:, 0, ::-1] + shift for contour in contours]
     np.testing.assert_array_equal(inside(outlines, mask.shape), mask > 0)
 
 

@@ -19,6 +19,7 @@ from test_dicom import stored_voxels, write_dicom
 from test_dicom_labels import SQUARE, labels_of, series, write_structures
 
 from zoo.data.readers import itk
+from zoo.data.readers.dicom import check_lengths
 from zoo.data.scan import read_scan
 from zoo.errors import InputError
 
@@ -58,6 +59,16 @@ DAMAGES = {
     "kind": (b"element!", -8),
     "meta": (b"\2\0\2\0UI", 4),
 }
+
+
+@pytest.mark.parametrize("kind", [b"\0\0", b"??", b",\0"])
+def test_an_element_of_no_known_kind_whose_length_fits_is_no_damage(tmp_path: Path, kind: bytes) -> None:
+    """Such as some makers write, and GDCM reads: with a length of 16 bits, in front of a sound element."""
+    path = write_extended(tmp_path / "one" / "x.dcm")
+    content = path.read_bytes()
+    at = content.index(b"UI", content.index(b"\x20\0\x0d\0"))
+    path.write_bytes(content[:at] + kind + content[at + 2 :])
+    check_lengths(path)
 
 
 @pytest.mark.parametrize("what", DAMAGES)

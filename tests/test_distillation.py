@@ -224,7 +224,7 @@ def test_a_store_of_before_has_its_files_again(tmp_path: Path) -> None:
     assert list(store.indices(source)) == [0, 1, 2, 3]
     for place in range(4):
         store.embedding(place, source.image(place))
-    with pytest.raises(InputError, match="a store of another teacher, other images or another count"):
+    with pytest.raises(InputError, match="a store of another teacher, count or version, or of other images"):
         write_store(teacher, sources, 0, 0, 4, tmp_path / "store")
 
 
@@ -233,7 +233,7 @@ def test_the_size_of_synthetic_images_is_nothing_to_files(tmp_path: Path) -> Non
     cards = [write_store(teacher, files, size, 0, 1, tmp_path / "store") for size in (64, 96)]
     assert cards[0] == cards[1]
     write_store(teacher, ["synthetic"], 64, 0, 1, tmp_path / "drawn")
-    with pytest.raises(InputError, match="a store of another teacher, other images or another count"):
+    with pytest.raises(InputError, match="a store of another teacher, count or version, or of other images"):
         write_store(teacher, ["synthetic"], 96, 0, 1, tmp_path / "drawn")
 
 

@@ -103,7 +103,7 @@ def test_what_gets_no_dicom_segmentation_is_told(tmp_path: Path) -> None:
     assert "none of" not in alone.output
 
 
-def test_what_was_prepared_is_no_input_of_the_next_run(tmp_path: Path) -> None:
+def test_what_was_prepared_is_no_input_of_the_next_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Unless its folder is named, or is one that a glob names the files of."""
     (tmp_path / "in").mkdir()
     write_pair(tmp_path / "in")
@@ -119,3 +119,5 @@ def test_what_was_prepared_is_no_input_of_the_next_run(tmp_path: Path) -> None:
         assert [source.npz for source in find_cases(str(spec))] == [npz]
     with pytest.raises(InputError, match=r"made: found no case; expected .* or the very folder that `prepare` wrote"):
         find_cases(str(tmp_path / "in" / "made"))
+    told = f"what `prepare` wrote is passed over: {npz.parent.parent / 'npy'}, {npz.parent}; name it itself for that"
+    assert told in caplog.text

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.error import URLError
 
+import portalocker
 import pytest
 import torch
 from checkpoints import filled
@@ -370,3 +372,16 @@ def test_of_two_that_pull_at_once_one_waits_for_the_other(card: WeightCard, site
     assert card.path.read_bytes() == site.data
     assert site.asked == [None], "what has come meanwhile is taken"
     assert left(folder) == {"rep_medsam.pth", "lock.json"}
+
+
+def test_who_waits_for_another_says_so(card: WeightCard, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder.mkdir(exist_ok=True)
+    with ThreadPoolExecutor(1) as pool:
+        with portalocker.Lock(folder / f".{card.file}.part.lock", flags=portalocker.LOCK_EX):
+            waiting = pool.submit(pull.pull, card)
+            deadline = time.monotonic() + 30
+            while not caplog.messages and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert not waiting.done()
+        assert waiting.result() == card.path
+    assert "another process is at it; waiting for that" in caplog.text

@@ -157,6 +157,8 @@ def test_pictures_that_are_asked_for_later_are_drawn(tmp_path: Path) -> None:
     assert picture.exists()
     assert "1 of 1 were in" in run(image, "--overlay").output
     assert "1 of 1 were in" in run(image).output
+    assert "1 of 1 segmented" in run(image, "--overwrite").output
+    assert not picture.exists(), "it may be of another mask"
 
 
 def test_a_run_that_is_killed_before_its_first_line_leaves_a_mask_that_is_known_as_its_own(

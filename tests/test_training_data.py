@@ -142,7 +142,7 @@ def test_npy_folders(tmp_path: Path) -> None:
     (lambda root: np.save(root / "imgs" / "0.npy", np.zeros((64, 64), np.int32)), "uint8 or float"),
     (lambda root: np.save(root / "gts" / "0.npy", np.zeros((32, 64), np.uint8)), "labels uint8"),
     (lambda root: np.save(root / "gts" / "0.npy", np.zeros((64, 64), np.uint8)),
-     "0.npy: found 2 images in a row without an object of 10 pixels at 256 px; expected larger"),
+     "0.npy: found 100 images in a row without an object of 10 pixels at 256 px; expected larger"),
     (lambda root: np.save(root / "gts" / "0.npy", np.full((64, 64), -1)), r"gts/0.npy: found int64 values -1 to -1"),
     (lambda root: np.save(root / "gts" / "0.npy", np.full((64, 64), 65537)), "expected whole labels 0 to 65535"),
 ])  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from gzip import GzipFile
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zoo.data.boxes import boxes_in_slices, clicks_in_slices, name_in, read_boxes, read_clicks
+from zoo.data.boxes import boxes_in_slices, clicks_in_slices, is_exactly, name_in, read_boxes, read_clicks
 from zoo.data.built_in import load_built_in
 from zoo.data.case import Case, validate_boxes
 from zoo.data.cases import CaseSource
@@ -121,17 +122,18 @@ def check_names(path: Path, sources: Sequence[CaseSource]) -> None:
     """Refuses a file of boxes that calls several cases by one name; other faults are told of with their case.
 
     Raises:
-        InputError: such a name.
+        InputError: such a name, unless it is one case's exactly.
     """
-    called: dict[str, CaseSource] = {}
+    called: dict[str, list[CaseSource]] = {}
     for source in sources:
-        try:
-            name = name_in(path, *_names_of(source), image=source.image_path)
-        except InputError:
-            continue
-        if name is not None and (other := called.setdefault(name, source)) is not source:
-            found = f"{name}, which may be {other.image_path} and {source.image_path}"
-            raise InputError(path, found, f"{other.case_id} and {source.case_id}, or more of their paths")
+        with suppress(InputError):
+            if (name := name_in(path, *_names_of(source), image=source.image_path)) is not None:
+                called.setdefault(name, []).append(source)
+    for name, alike in called.items():
+        if len(alike) > 1 and sum(is_exactly(name, one.case_id, one.image_path) for one in alike) != 1:
+            one, other, *_ = alike
+            found = f"{name}, which may be {one.image_path} and {other.image_path}"
+            raise InputError(path, found, f"{one.case_id} and {other.case_id}, or more of their paths")
 
 
 def told_boxes(path: Path, source: CaseSource) -> str:

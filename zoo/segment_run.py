@@ -87,6 +87,7 @@ class SegmentRun:
         clicks: see `load_prompted`.
         overlay: also write a PNG of each case, and a GIF of each volume.
         dicom_seg: also write a DICOM segmentation of each DICOM series.
+        overwrite: what is there already is made again, whatever it was made by.
         max_memory_bytes: of a process; what a volume may keep is chosen within it.
         calibrated_with: modalities that a quantised model was calibrated with; others are warned of.
     """
@@ -102,6 +103,7 @@ class SegmentRun:
     clicks: tuple[Click, ...] = ()
     overlay: bool = False
     dicom_seg: bool = False
+    overwrite: bool = False
     max_memory_bytes: int = DEFAULT_MAX_BYTES
     calibrated_with: tuple[str, ...] = ()
 
@@ -184,7 +186,7 @@ class SegmentRun:
         check_writable(ledger)
         if not self._path_of(prompted).exists():
             return
-        is_other = self.difference(Ledger(ledger), source) is not None
+        is_other = self.overwrite or self.difference(Ledger(ledger), source) is not None
         append_json(ledger, {"case_id": case_id, "withdrawn": True})
         for path in (self._seg_of(case_id), *self._pictures_of(case_id)) if is_other else ():
             with writing(path):

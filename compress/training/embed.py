@@ -216,7 +216,7 @@ def write_store(
     )
     if (folder / CARD).exists() and read_card(folder) != card:
         raise InputError(
-            folder, "a store of another teacher, other images or another count", "the same, or another --out"
+            folder, "a store of another teacher, count or version, or of other images", "the same, or another --out"
         )
     with whole_file(folder / CARD) as part:
         part.write_text(json.dumps(asdict(card), indent=2) + "\n")

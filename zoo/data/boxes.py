@@ -117,6 +117,11 @@ def name_in(path: Path, *names: str, image: Path | None = None) -> str | None:
     return _case_among(path, cases, names, image)
 
 
+def is_exactly(name: str, case_id: str, image: Path | None) -> bool:
+    """Whether a name in a file of boxes is the very id of a case, or the end of its image's path."""
+    return name == case_id or name.replace("\\", "/") in _ends(image)
+
+
 def boxes_in_slices(where: Path, boxes: NDArray[np.int64], scan: Scan) -> NDArray[np.int64]:
     """Boxes in the axes of a file to boxes in its slices.
 

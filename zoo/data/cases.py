@@ -18,15 +18,18 @@ from zoo.data.npz import load_challenge_npz, save_challenge_npz
 from zoo.data.prepare import Preparation, load_pair
 from zoo.data.readers.dicom import holds_no_image
 from zoo.data.scan import SUFFIXES, are_single_images, files_of, is_dicom, is_drawn, stem
-from zoo.errors import InputError
+from zoo.errors import InputError, first_of
 from zoo.files import files_below
 from zoo.ledger import PREPARE_LEDGER, SEGMENT_LEDGER, outside_of_made
+from zoo.notes import note
 
 #: Tokens of a file or folder name that mark labels.
 LABEL_TOKENS = {
     *("seg", "segs", "segmentation", "segmentations", "mask", "masks"),
     *("label", "labels", "labelstr", "labelsts", "gt", "gts"),
 }
+#: A note names no more folders than this.
+MOST_TOLD = 3
 #: Names that tell nothing of a case.
 GENERIC_NAMES = {*MODALITIES, "dicom", "image", "img", "scan", "vol", "volume"}
 #: Tokens of an image's name that its labels need not share: MR sequences of one patient have one label map.
@@ -185,7 +188,11 @@ def _paths(spec: str) -> list[Path]:
     named = [root] if root.exists() else _matches(spec)
     found = [path for one in named for path in files_below(one)]
     # A glob such as `npz/*` asks for the folder above.
-    others = outside_of_made(found, (root, root.parent), SEGMENT_LEDGER, PREPARE_LEDGER)
+    asked_for = (root, root.parent, *named)
+    if made := {file.parent for file in found if file.name == PREPARE_LEDGER}.difference(asked_for):
+        told = first_of(sorted(made), MOST_TOLD)
+        note(f"{spec}: what `prepare` wrote is passed over: {told}; name it itself for that")
+    others = outside_of_made(found, asked_for, SEGMENT_LEDGER, PREPARE_LEDGER)
     files = {path for path in others if _is_scan(path)}
     slices: dict[Path, list[Path]] = {}
     for path in files - {root}:

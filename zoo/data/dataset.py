@@ -35,7 +35,7 @@ from zoo.transforms import LOW_RES_PX, fit_image, preprocess_image, scale_boxes
 
 #: An object with fewer pixels, at the resolution of the loss, is not asked for.
 MIN_AREA_PX = 10
-#: Images without such an object are passed over; of so many in a row it is told.
+#: Images without such an object are passed over; of so many in a row it is told, and endless ones are given up.
 MANY_EMPTY = 100
 #: Parts of an object's extent that the sides of a box from a neighbouring slice may be off by.
 WALK_OUTWARD, WALK_INWARD = 1.0, 0.1
@@ -365,8 +365,8 @@ class PromptedImages(torch.utils.data.Dataset[dict[str, Tensor]]):
     def __init__(self, source: ImageSource, prompting: Prompting) -> None:
         self.source, self.prompting = source, prompting
         count = images_of(source)
-        #: The rest of an epoch, and all of the next.
-        self.most_in_a_row = 2 * int(count) if math.isfinite(count) else MANY_EMPTY
+        #: The rest of an epoch, and all of the next; few images many times, as a flip may change what is left of one.
+        self.most_in_a_row = max(MANY_EMPTY, 2 * int(count)) if math.isfinite(count) else MANY_EMPTY
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """The sample of this index; where the image has no object to ask for, that of the next one that has.

@@ -18,6 +18,7 @@ import portalocker
 
 from zoo.errors import InputError
 from zoo.files import sha256_of, writing
+from zoo.notes import note
 from zoo.weights.cards import Pin, WeightCard, check_sha256, read_lock, write_pin
 from zoo.weights.detect import fitting
 from zoo.weights.read import read_checkpoint
@@ -101,7 +102,11 @@ def _alone(part: Path) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         with writing(lock, (OSError, portalocker.LockException)):
             lock.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(portalocker.Lock(lock, flags=portalocker.LOCK_EX))
+            try:
+                held.enter_context(portalocker.Lock(lock, flags=portalocker.LOCK_EX | portalocker.LOCK_NB, timeout=0))
+            except portalocker.AlreadyLocked:
+                note(f"{part}: another process is at it; waiting for that")
+                held.enter_context(portalocker.Lock(lock, flags=portalocker.LOCK_EX))
         yield
 
 

@@ -32,8 +32,9 @@ STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"
 _NO_OBJECT = ("EXTERNAL", "SUPPORT")
 #: How far, in voxels, the points of a contour may be from a slice, and the pixels of a frame from the voxels.
 TOLERANCE_VOXELS = 0.1
-#: Of voxels, to which the points of contours are rounded: arithmetic is not to decide on which side of one they lie.
-DECIMALS = 6
+#: Of voxels, to which the points of contours are rounded: neither arithmetic nor the decimals that a file has of
+#: millimetres are to decide on which side of a voxel's centre they lie.
+DECIMALS = 3
 #: A message lists no more numbers than this.
 MOST_TOLD = 8
 #: What pydicom, and who looks for values that are missing or of other types, raise of a damaged file;
@@ -96,7 +97,8 @@ def _check_frame(path: Path, file: Dataset, frame: str) -> None:
     Raises:
         InputError: the file and the image name frames of reference, and the file not that of the image.
     """
-    named = (one.get("FrameOfReferenceUID") for one in (file, *_items(file, "ReferencedFrameOfReference")))
+    named = [one.get("FrameOfReferenceUID") for one in (file, *_items(file, "ReferencedFrameOfReference"))]
+    named += [structure.get("ReferencedFrameOfReferenceUID") for structure in _items(file, "StructureSetROI")]
     known = {str(uid) for uid in named if uid}
     if frame and known and frame not in known:
         raise InputError(path, "another frame of reference than the image's", "labels drawn on this very series")
