@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
@@ -20,10 +19,10 @@ from reports.accuracy import (
     read_scores,
 )
 from reports.candidates import FLOOR, Candidate, Reading
-from reports.case_info import CaseInfo
 from reports.encoders import FAST_PATH, FOVEA, EncoderRow, encoder_rows, is_common, timed
 from reports.paired import NOT_SHOWN, difference
-from reports.statistics import Ratio, number, ratio_of_medians
+from reports.statistics import Ratio, ratio_of_medians
+from reports.sweep import best_sweep
 from reports.tables import NOTHING, Table, counts, flatten, milliseconds, speedup_cell
 
 TITLE = "Accuracy and speed, of one run"
@@ -83,70 +82,24 @@ class TradeoffRow:
 
 
 def tradeoff_rows(history: Sequence[Reading]) -> list[TradeoffRow]:
-    """Of the run that timed most candidates that were scored (the latest of equals), by encoder, the slowest first.
-
-    Before them the ellipse in the box, the floor of the accuracies. A sweep that was stopped and gone on with is
-    several runs, of which one timed the candidates: their scores are of all. See `_measured_both_ways`.
+    """Of one sweep, see `reports.sweep`, by encoder, the slowest first; before them the ellipse in the box.
 
     Args:
         history: records of one machine, also those that later ones replaced: what a run has measured belongs together.
     """
-    runs: dict[str, list[Reading]] = {}
-    for record in history:
-        runs.setdefault(record.run_id, []).append(record)
-    scored = {record.who for record in history if _is_score(record) and record.who.trained}
-    # The first of equals is taken, so the latest comes first: `history` is in order of time.
-    chosen = max(reversed(runs.values()), key=lambda run: _measured_both_ways(run, scored), default=[])
-    return _rows_of_run([*(record for record in chosen if record.kind != "accuracy"), *_scores_beside(chosen, runs)])
-
-
-def _scores_beside(chosen: Sequence[Reading], runs: Mapping[str, Sequence[Reading]]) -> list[Reading]:
-    """Scores of the trained candidates that a run timed, and of the ellipse: its own, and those that other runs have.
-
-    Others' are of its cases, and of those that all of its candidates were scored on; by its protocols and tolerances,
-    where it has any.
-    """
-    own = [record for record in chosen if _is_score(record)]
-    protocols: dict[tuple[Candidate, bool], set[str]] = {}
-    for record in own:
-        protocols.setdefault(_walked(record), set()).add(record.protocol_id)
-    tolerances = {tolerance_mm for _, tolerance_mm in map(_scored_on, own)}
-    candidates = {*(who for who in _timed(chosen) if who.trained), Candidate(FLOOR)}
-    known = [
-        record
-        for run in [*runs.values(), chosen]  # its own scores come last, and count
-        for record in run
-        if _is_score(record)
-        and record.who in candidates
-        and record.protocol_id in protocols.get(_walked(record), {record.protocol_id})
-        and (not tolerances or _scored_on(record)[1] in tolerances)
-    ]
-    scored: dict[tuple[CaseInfo, float], set[Candidate]] = {}
-    for record in known:
-        if record.who.is_model:
-            scored.setdefault(_scored_on(record), set()).add(record.who)
-    everyone = set().union(*scored.values())
-    wanted = {*map(_scored_on, own), *(case for case, models in scored.items() if models == everyone)}
-    kept = [record for record in known if _scored_on(record) in wanted]
-    return list({(record.who, record.protocol_id, _scored_on(record)): record for record in kept}.values())
-
-
-def _is_score(record: Reading) -> bool:
-    """Whether it holds scores of masks without clicks."""
-    return record.kind == "accuracy" and not record.clicks
-
-
-def _walked(record: Reading) -> tuple[Candidate, bool]:
-    """Whose protocols of images or of volumes go together."""
-    return record.who, record.case_info.is_volume
-
-
-def _scored_on(record: Reading) -> tuple[CaseInfo, float]:
-    return record.case_info, number(record.measurements.get("tolerance_mm"))
-
-
-def _timed(run: Iterable[Reading]) -> set[Candidate]:
-    return {record.who for record in run if record.kind == "latency" and record.case is None}
+    records = best_sweep(history)
+    speeds = {row.candidate: row for row in timed(encoder_rows(records))}
+    shared = on_shared_labels(read_scores(records), speeds.keys())
+    everything = accuracy_rows(shared, lambda case: "all")
+    scored = {row.candidate for row in everything if not row.is_floor and row.dsc.n}
+    by_set = [row for row in accuracy_rows(shared, lambda case: case.kind) if row.candidate in scored]
+    compared = _compared(
+        [_row(speeds[who], list(speeds.values()), everything, by_set) for who in speeds if who in scored], shared
+    )
+    found = [_scored_how(row, [one for one in shared if one.candidate == row.candidate]) for row in compared]
+    encoders = list(dict.fromkeys(row.candidate.encoder for row in found))
+    ordered = sorted(found, key=lambda row: (encoders.index(row.candidate.encoder), -row.encode_s))
+    return [_floor(everything), *ordered]
 
 
 def tradeoff_tables(rows: Sequence[TradeoffRow]) -> list[Table]:
@@ -160,31 +113,6 @@ def tradeoff_tables(rows: Sequence[TradeoffRow]) -> list[Table]:
     shown = [_shown(row, weights=weights, of_threads=of_threads, fovea=fovea) for row in rows]
     data = [flatten(row) for row in rows]
     return [Table("tradeoff", TITLE, shown, data, _notes(rows), ENCODER)]
-
-
-def _measured_both_ways(run: Sequence[Reading], scored: AbstractSet[Candidate]) -> tuple[int, int, int]:
-    """How many of the `scored` candidates a run timed.
-
-    A run that scored any of them itself goes before one that did not; of equals the one that scored most.
-    """
-    timed_here = _timed(run) & scored
-    own = {record.who for record in run if _is_score(record)} & timed_here
-    return len(timed_here) if own else 0, len(own), len(timed_here)
-
-
-def _rows_of_run(records: Sequence[Reading]) -> list[TradeoffRow]:
-    speeds = {row.candidate: row for row in timed(encoder_rows(records))}
-    shared = on_shared_labels(read_scores(records), speeds.keys())
-    everything = accuracy_rows(shared, lambda case: "all")
-    scored = {row.candidate for row in everything if not row.is_floor and row.dsc.n}
-    by_set = [row for row in accuracy_rows(shared, lambda case: case.kind) if row.candidate in scored]
-    compared = _compared(
-        [_row(speeds[who], list(speeds.values()), everything, by_set) for who in speeds if who in scored], shared
-    )
-    found = [_scored_how(row, [one for one in shared if one.candidate == row.candidate]) for row in compared]
-    encoders = list(dict.fromkeys(row.candidate.encoder for row in found))
-    ordered = sorted(found, key=lambda row: (encoders.index(row.candidate.encoder), -row.encode_s))
-    return [_floor(everything), *ordered]
 
 
 def _scored_how(row: TradeoffRow, own: Sequence[Scored]) -> TradeoffRow:

@@ -29,7 +29,7 @@ _LABELS = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(481\.3|66\.4|66\.7)")
 _PREAMBLE_BYTES, _MAGIC = 128, b"DICM"
 #: Kinds of values whose length has 16 bits; that of others has 32, behind two bytes of zero (DICOM PS3.5, 7.1.2).
 _SHORT = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
-_LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+_KINDS = _SHORT.union(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _UNDEFINED = 0xFFFFFFFF
 _META_GROUP, _ITEM_GROUP = 0x0002, 0xFFFE
 _SYNTAX, _PIXELS, _ITEM = (0x0002, 0x0010), (0x7FE0, 0x0010), (0xFFFE, 0xE000)
@@ -138,7 +138,7 @@ def _next_element(stream: BinaryIO, order: str) -> _Element | None:
     if len(head) < 8:
         return None
     group, number = struct.unpack(f"{order}HH", head[:4])
-    kind = head[4:6] if group != _ITEM_GROUP and head[4:6] in _SHORT | _LONG else b""
+    kind = head[4:6] if group != _ITEM_GROUP and head[4:6] in _KINDS else b""
     if kind in _SHORT or (group != _ITEM_GROUP and not kind and _goes_on(stream, order, head)):
         (length,) = struct.unpack(f"{order}H", head[6:])
         if (group, kind, length) == (0x0009, b"UL", 6):  # Siemens' slip, which GDCM mends
@@ -157,4 +157,4 @@ def _goes_on(stream: BinaryIO, order: str, head: bytes) -> bool:
     stream.seek(length, os.SEEK_CUR)
     following = stream.read(8)
     stream.seek(start)
-    return len(following) == 8 and following[4:6] in _SHORT | _LONG
+    return len(following) == 8 and following[4:6] in _KINDS
