@@ -65,8 +65,11 @@ DAMAGES = {
 def test_an_element_of_no_known_kind_whose_length_fits_is_no_damage(tmp_path: Path, kind: bytes) -> None:
     """Such as some makers write, and GDCM reads: with a length of 16 bits, in front of a sound element."""
     path = write_extended(tmp_path / "one" / "x.dcm")
+    image = dcmread(path)
+    image.ImageComments = "!" * 600
+    image.save_as(path)
     content = path.read_bytes()
-    at = content.index(b"UI", content.index(b"\x20\0\x0d\0"))
+    at = content.index(b"LT", content.index(b"\x20\0\0\x40"))
     path.write_bytes(content[:at] + kind + content[at + 2 :])
     check_lengths(path)
 

@@ -265,6 +265,18 @@ def test_scores_by_another_rule_are_another_sweeps(book: Book) -> None:
     assert [row["DSC, images"] for row in rows_of(book.report(), TRADEOFF)][1:] == ["0.900", "0.900"]
 
 
+def test_cases_that_some_alone_were_scored_on_take_no_row_from_others(book: Book) -> None:
+    """As where quantised ones alone were scored on more."""
+    for who in (FLOAT, INT8, LOST):
+        book.parts(who, [0.4] * 6)
+        book.scores(who, [0.9])
+    for who in (INT8, LOST):
+        for number in range(9):
+            name = f"case{number}"
+            book.scores(who, [0.1], {**SKIN, "case_id": name, "sha256": name}, run_id="run2")
+    assert [row["DSC, images"] for row in rows_of(book.report(), TRADEOFF)][1:] == ["0.900"] * 3
+
+
 def test_random_weights_keep_no_case_from_trained_ones(book: Book) -> None:
     for who in (FLOAT, INT8, REPVIT):
         book.parts(who, [0.4] * 6)
