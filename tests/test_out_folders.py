@@ -117,7 +117,7 @@ def test_what_was_prepared_is_no_input_of_the_next_run(tmp_path: Path, caplog: p
     (npz,) = (tmp_path / "in" / "made" / "npz").glob("*.npz")
     for spec in (npz.parent, npz.parent / "*"):
         assert [source.npz for source in find_cases(str(spec))] == [npz]
-    with pytest.raises(InputError, match=r"made: found no case; expected .* or the very folder that `prepare` wrote"):
+    with pytest.raises(InputError, match="made: found no case"):
         find_cases(str(tmp_path / "in" / "made"))
     told = f"what `prepare` wrote is passed over: {npz.parent.parent / 'npy'}, {npz.parent}; name it itself for that"
     assert told in caplog.text

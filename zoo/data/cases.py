@@ -156,8 +156,7 @@ def find_cases(spec: str) -> list[CaseSource]:
     if not paths and not is_there and not glob.has_magic(spec):
         raise InputError(spec, "no such file or folder", f"a file, a folder, a glob, IMAGE=LABELS, {FORMS}")
     if not paths:
-        expected = f"files that end in .npz, {', '.join(SUFFIXES)}, or the very folder that `prepare` wrote, or {FORMS}"
-        raise InputError(spec, "no case", expected)
+        raise InputError(spec, "no case", f"files that end in .npz, {', '.join(SUFFIXES)}, {FORMS}")
     shelves = _Shelves()
     sources = [source for path in paths if (source := _source(path, shelves, asked_for=path == Path(spec))) is not None]
     if not sources:
