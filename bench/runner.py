@@ -225,7 +225,7 @@ class Sweep:
         options = _options(candidate, protocol)
         keys = [self._warm_key(candidate, described, options, index) for index in range(self.settings.passes)]
         if case.labels is not None:
-            clicked = [options | {"clicks": number} for number in range(1, self.settings.clicks + 1)]
+            clicked = self._clicked(options)
             scored = [options, *clicked] if self.settings.passes else clicked
             keys += [self._accuracy_key(candidate, described, each) for each in scored]
         done = [self._is_done(key) for key in keys]  # of each, as it counts as skipped
@@ -320,7 +320,7 @@ class Sweep:
         self, case: Case, described: dict[str, Any], candidate: Candidate, protocol: AnyProtocol, title: str
     ) -> None:
         """Scores what clicks make of a case's masks, one after the other; nothing of it is timed."""
-        asked = [_options(candidate, protocol) | {"clicks": n} for n in range(1, self.settings.clicks + 1)]
+        asked = self._clicked(_options(candidate, protocol))
         tolerance_mm, current = self.settings.tolerance_mm, asked[0]
         if all(self._is_done(self._accuracy_key(candidate, described, options)) for options in asked):
             return
@@ -335,6 +335,10 @@ class Sweep:
                 case = click_on_errors(case, segmentation)
         except Exception as error:
             self._fail("accuracy", error, candidate.as_record(), described, current, tolerance_mm=tolerance_mm)
+
+    def _clicked(self, options: dict[str, Any]) -> list[dict[str, Any]]:
+        """The options of a protocol after each number of clicks."""
+        return [options | {"clicks": number} for number in range(1, self.settings.clicks + 1)]
 
     def _accuracy(
         self,

@@ -73,8 +73,13 @@ def outside_of_made(files: Sequence[Path], asked_for: Collection[Path], *ledgers
         asked_for: folders that are looked into whatever they are.
         ledgers: names of the files that tell of a folder that it was made.
     """
-    made = {file.parent for file in files if file.name in ledgers}.difference(asked_for)
+    made = folders_made(files, asked_for, *ledgers)
     return [file for file in files if made.isdisjoint(file.parents)]
+
+
+def folders_made(files: Sequence[Path], asked_for: Collection[Path], *ledgers: str) -> set[Path]:
+    """The folders that ledgers among some files tell of; see `outside_of_made`."""
+    return {file.parent for file in files if file.name in ledgers}.difference(asked_for)
 
 
 def is_told_of(path: Path) -> bool:

@@ -20,7 +20,7 @@ from zoo.data.readers.dicom import holds_no_image
 from zoo.data.scan import SUFFIXES, are_single_images, files_of, is_dicom, is_drawn, stem
 from zoo.errors import InputError, first_of
 from zoo.files import files_below
-from zoo.ledger import PREPARE_LEDGER, SEGMENT_LEDGER, outside_of_made
+from zoo.ledger import PREPARE_LEDGER, SEGMENT_LEDGER, folders_made, outside_of_made
 from zoo.notes import note
 
 #: Tokens of a file or folder name that mark labels.
@@ -188,7 +188,7 @@ def _paths(spec: str) -> list[Path]:
     found = [path for one in named for path in files_below(one)]
     # A glob such as `npz/*` asks for the folder above.
     asked_for = (root, root.parent, *named)
-    if made := {file.parent for file in found if file.name == PREPARE_LEDGER}.difference(asked_for):
+    if made := folders_made(found, asked_for, PREPARE_LEDGER):
         told = first_of(sorted(made), MOST_TOLD)
         note(f"{spec}: what `prepare` wrote is passed over: {told}; name it itself for that")
     others = outside_of_made(found, asked_for, SEGMENT_LEDGER, PREPARE_LEDGER)

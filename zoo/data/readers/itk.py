@@ -93,6 +93,7 @@ def are_of_several_series(files: Sequence[Path]) -> bool:
     found: set[str] = set()
     for file in files:
         try:
+            check_lengths(file)
             series = _tag(_dicom_header(file), _SERIES)
         except InputError:
             continue
@@ -193,6 +194,7 @@ def read_dicom_picture(path: Path) -> tuple[NDArray[Any], tuple[float, float], s
     Raises:
         InputError: no readable image, or several.
     """
+    check_lengths(path)
     reader = _dicom_header(path)
     shape = reader.GetSize()
     if _frames(reader) > 1:
@@ -256,10 +258,10 @@ def _data_file(path: Path, value: bytes) -> Path:
 
 
 def _dicom_header(path: Path) -> sitk.ImageFileReader:
+    """The header of a file whose lengths have been checked."""
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(_as_text(path))
-    check_lengths(path)
     _read_header(reader, path, "a whole DICOM file with an image")
     return reader
 
