@@ -25,15 +25,8 @@ from compress.training.embed import EmbeddingStore, shard_paths, write_store
 from compress.training.finetune import Finetuning, training_geometry
 from compress.training.second_look import draw_clicks
 from compress.training.stored import NpyEmbeddings, StoredPairs, open_embeddings
-from zoo.data.dataset import (
-    LabelledImage,
-    PairedImages,
-    Prompting,
-    SyntheticImages,
-    epoch_order,
-    images_of,
-    open_source,
-)
+from zoo.data.dataset import LabelledImage, SyntheticImages, epoch_order, images_of, open_source
+from zoo.data.prompting import PairedImages, Prompting
 from zoo.errors import InputError
 from zoo.registry import create_sam
 

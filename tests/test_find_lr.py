@@ -18,7 +18,8 @@ from cli import main
 from compress.training.find_lr import HIGHEST_RATE, LOWEST_RATE, RateCurve, rate_table, read_curve, search_rate
 from compress.training.finetune import Finetuning, training_geometry
 from compress.training.state import LAST
-from zoo.data.dataset import PromptedImages, SyntheticImages
+from zoo.data.dataset import SyntheticImages
+from zoo.data.prompting import PromptedImages
 from zoo.errors import InputError
 from zoo.registry import create_sam
 

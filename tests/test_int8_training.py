@@ -23,7 +23,8 @@ from compress.training.distill import Distillation
 from compress.training.finetune import training_geometry
 from compress.training.int8 import Int8Conv2d, Int8Linear, round_input, round_weight, simulate_int8
 from zoo.backends.graphs.onnx_runtime import load_session
-from zoo.data.dataset import PairedImages, SyntheticImages
+from zoo.data.dataset import SyntheticImages
+from zoo.data.prompting import PairedImages
 from zoo.errors import InputError
 from zoo.onnx_export import Graph, write_onnx
 from zoo.registry import create_sam

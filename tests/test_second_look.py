@@ -24,7 +24,8 @@ from compress.training.second_look import (
     masks_beside,
     own_boxes,
 )
-from zoo.data.dataset import PromptedImages, SyntheticImages
+from zoo.data.dataset import SyntheticImages
+from zoo.data.prompting import PromptedImages
 from zoo.errors import InputError
 from zoo.registry import create_sam
 from zoo.sam.model import Sam

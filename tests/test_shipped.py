@@ -16,8 +16,9 @@ from cli import main
 from compress.training.config import TrainConfig
 from compress.training.finetune import Finetuning, training_geometry
 from compress.training.losses import dice
-from zoo.data.dataset import PromptedImages, SyntheticImages
+from zoo.data.dataset import SyntheticImages
 from zoo.data.phantom import load_phantom
+from zoo.data.prompting import PromptedImages
 from zoo.files import sha256_of
 from zoo.registry import create_sam
 from zoo.weights import DEFAULT_ENCODER, RANDOM, default_weights

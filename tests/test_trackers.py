@@ -17,7 +17,8 @@ from compress.training.config import RunOptions, TrainConfig
 from compress.training.finetune import Finetuning, training_geometry
 from compress.training.run import run_training
 from compress.training.trackers import WANDB_ID, TensorBoard, WeightsAndBiases
-from zoo.data.dataset import PromptedImages, SyntheticImages
+from zoo.data.dataset import SyntheticImages
+from zoo.data.prompting import PromptedImages
 from zoo.errors import InputError
 from zoo.registry import create_sam
 

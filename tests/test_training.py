@@ -30,10 +30,8 @@ from compress.training.pictures import LABEL
 from compress.training.processes import launch, process_count
 from compress.training.run import run_training
 from compress.training.state import BEST, LAST, LOG
-from zoo.data.dataset import (
-    PromptedImages,
-    SyntheticImages,
-)
+from zoo.data.dataset import SyntheticImages
+from zoo.data.prompting import PromptedImages
 from zoo.errors import InputError
 from zoo.registry import create_sam
 from zoo.sam.model import Sam

@@ -12,19 +12,10 @@ import torch
 
 from compress.training.config import TrainConfig
 from compress.training.finetune import Finetuning, training_geometry
-from zoo.data.dataset import (
-    FileImages,
-    LabelledImage,
-    PairedImages,
-    PromptedImages,
-    Prompting,
-    SyntheticImages,
-    augment,
-    images_of,
-    open_source,
-)
+from zoo.data.dataset import FileImages, LabelledImage, SyntheticImages, images_of, open_source
 from zoo.data.npz import save_challenge_npz
 from zoo.data.phantom import load_phantom
+from zoo.data.prompting import PairedImages, PromptedImages, Prompting, augment
 from zoo.errors import InputError
 from zoo.registry import create_sam, encoder_spec
 

@@ -30,7 +30,8 @@ from compress.training.processes import by_first, launch
 from compress.training.run import run_training
 from compress.training.state import LAST, LOG, Progress
 from compress.training.step import NotFiniteError, take_step
-from zoo.data.dataset import FileImages, Mixture, PromptedImages, epoch_order, open_source
+from zoo.data.dataset import FileImages, Mixture, epoch_order, open_source
+from zoo.data.prompting import PromptedImages
 from zoo.errors import InputError
 from zoo.registry import create_sam
 

@@ -26,7 +26,8 @@ from compress.training.config import TrainConfig
 from compress.training.finetune import Finetuning, training_geometry
 from compress.training.loop import fit
 from compress.training.state import LAST
-from zoo.data.dataset import PromptedImages, SyntheticImages
+from zoo.data.dataset import SyntheticImages
+from zoo.data.prompting import PromptedImages
 from zoo.errors import InputError
 from zoo.registry import create_sam
 

@@ -26,7 +26,7 @@ from compress.training.options import (
 
 if TYPE_CHECKING:
     from compress.training.task import Task
-    from zoo.data.dataset import PromptedImages
+    from zoo.data.prompting import PromptedImages
 
 #: What `distill` takes over from the teacher, and never trains.
 KEPT_OF_TEACHER = {"prompt_encoder", "points_and_boxes", "mask_decoder"}
@@ -108,7 +108,8 @@ def train(
     from compress.build import unfolded_sam
     from compress.training.finetune import Finetuning, training_geometry
     from compress.training.run import training_seed
-    from zoo.data.dataset import PromptedImages, open_source
+    from zoo.data.dataset import open_source
+    from zoo.data.prompting import PromptedImages
 
     config, processes = _begin(settings, devices, wandb, find_lr)
     validation = validation_of(validation, data, find_lr)
@@ -202,7 +203,8 @@ def distill(
     from compress.training.int8 import simulate_int8
     from compress.training.run import training_seed
     from compress.training.stored import StoredPairs, open_embeddings
-    from zoo.data.dataset import PairedImages, open_source
+    from zoo.data.dataset import open_source
+    from zoo.data.prompting import PairedImages
     from zoo.errors import InputError
 
     if frozen := KEPT_OF_TEACHER.intersection(settings["freeze"]):

@@ -12,7 +12,7 @@ from compress.training.config import TrainConfig
 from compress.training.losses import LOSSES, parts_of_loss
 from compress.training.second_look import content_mask, draw_clicks, loose_boxes, masks_beside, own_boxes
 from compress.training.task import Task
-from zoo.data.dataset import Prompting
+from zoo.data.prompting import Prompting
 from zoo.errors import InputError, unknown_name
 from zoo.registry import EMBEDDING_SIZE
 from zoo.sam.fast_decoder import FastDecoder

@@ -28,7 +28,7 @@ from compress.training.processes import by_first, highest
 from compress.training.state import BEST, LAST, LOG, Progress, cut_log, load_state, save_best, save_state
 from compress.training.step import take_step
 from compress.training.task import Task
-from zoo.data.dataset import PromptedImages
+from zoo.data.prompting import PromptedImages
 from zoo.errors import InputError
 from zoo.files import writing
 

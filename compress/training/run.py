@@ -20,7 +20,8 @@ from compress.training.processes import by_first, launch
 from compress.training.state import Progress
 from compress.training.task import Task
 from compress.training.trackers import TensorBoard, Tracker, WeightsAndBiases
-from zoo.data.dataset import PromptedImages, indices_once, names_digest, open_source
+from zoo.data.dataset import indices_once, names_digest, open_source
+from zoo.data.prompting import PromptedImages
 from zoo.errors import InputError
 from zoo.files import check_folder
 

@@ -12,17 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from compress.training.embed import EmbeddingStore, embed_image
-from zoo.data.dataset import (
-    ImageSource,
-    LabelledImage,
-    PromptedImages,
-    Prompting,
-    check_complete,
-    content_of,
-    epoch_order,
-    open_source,
-    read_npy,
-)
+from zoo.data.dataset import ImageSource, LabelledImage, check_complete, epoch_order, open_source, read_npy
+from zoo.data.prompting import PromptedImages, Prompting, content_of
 from zoo.errors import InputError
 from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE, EncoderSpec
 from zoo.sam.model import Sam
