@@ -20,8 +20,8 @@ from bench.clicking import click_on_errors
 from bench.cost import measure_cost
 from bench.floor import ellipse_segmentation
 from bench.latency import PARTS, StartedParts, measure_parts, parts_calls, run_case, start_parts, warm_up
-from bench.machine import describe_machine, git_state, package_versions
-from bench.record import MEASUREMENTS, Kind, Record, append_record, finished_keys, record_key
+from bench.record import Kind
+from bench.sweep_records import SweepRecords
 from zoo.data.case import Case
 from zoo.data.cases import CaseSource
 from zoo.data.modality import calibration_doubt
@@ -76,7 +76,6 @@ class Sweep:
         settings: what to measure.
         out: the records' file; what it already holds is not measured again.
         progress: shows how far it is.
-        failures: error records written so far.
     """
 
     recipes: Sequence[Recipe]
@@ -85,20 +84,21 @@ class Sweep:
     settings: Settings
     out: Path
     progress: Progress
-    failures: int = 0
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
     def __post_init__(self) -> None:
-        self._held = finished_keys(self.out)
-        self._done = set(self._held)
+        self._records = SweepRecords(self.out, self.run_id)
         self._told: set[str] = set()
-        self._skipped: set[str] = set()
-        self._machine = describe_machine()
 
     @property
     def skipped(self) -> int:
         """Measurements that `out` held before."""
-        return len(self._skipped)
+        return self._records.skipped
+
+    @property
+    def failures(self) -> int:
+        """Error records written so far."""
+        return self._records.failures
 
     def run(self, sources: Sequence[CaseSource]) -> None:
         """Measures everything that is not in `out` yet: costs, parts, then case by case."""
@@ -126,23 +126,23 @@ class Sweep:
         return candidates
 
     def _cost(self, recipe: Recipe, candidate: Candidate) -> None:
-        key = self._key("cost", candidate.as_record())
-        if self._is_done(key):
+        key = self._records.key("cost", candidate.as_record())
+        if self._records.is_done(key):
             return
         advance = self.progress.start(f"counting {recipe.encoder}", 1)
         try:
-            self._write("cost", key, candidate.as_record(), measure_cost(candidate.sam))
+            self._records.write("cost", key, candidate.as_record(), measure_cost(candidate.sam))
         except Exception as error:
             self._fail("cost", error, candidate.as_record())
         advance()
 
     def _peak(self, who: dict[str, Any], beside: Mapping[str, Any]) -> None:
         """What a share of the machine's peak is taken of: in the run that times candidates, as the machine drifts."""
-        key = self._key("peak", who, **beside)
-        if not self._is_done(key):
+        key = self._records.key("peak", who, **beside)
+        if not self._records.is_done(key):
             advance = self.progress.start(f"calibrating, {who['threads']} threads", calibration_calls())
             try:
-                self._write("peak", key, who, measure_peak(who["threads"], on_call=advance))
+                self._records.write("peak", key, who, measure_peak(who["threads"], on_call=advance))
             except Exception as error:
                 self._fail("peak", error, who, **beside)
 
@@ -175,20 +175,25 @@ class Sweep:
                 self._fail("latency", error, candidate.as_record())
             return running
         for recipe, measurements in measured.items():
-            self._write("latency", keys[recipe], running[recipe].as_record(), measurements)
+            self._records.write("latency", keys[recipe], running[recipe].as_record(), measurements)
         return running
 
     def _are_timed(self, candidates: Mapping[Recipe, Candidate]) -> bool:
-        return all(self._is_done(key) for key in self._parts_keys(candidates).values())
+        return all(self._records.is_done(key) for key in self._parts_keys(candidates).values())
 
     def _parts_keys(self, candidates: Mapping[Recipe, Candidate]) -> dict[Recipe, str]:
         """What was timed beside others is known by them, too."""
         how = self._timed_how(candidates)
-        return {recipe: self._key("latency", candidate.as_record(), **how) for recipe, candidate in candidates.items()}
+        return {
+            recipe: self._records.key("latency", candidate.as_record(), **how)
+            for recipe, candidate in candidates.items()
+        }
 
     def _timed_how(self, candidates: Mapping[Recipe, Candidate]) -> dict[str, Any]:
         """What tells that candidates were timed beside each other: how often, and of what parts, as some are new."""
-        together = "+".join(sorted(self._key("latency", candidate.as_record()) for candidate in candidates.values()))
+        together = "+".join(
+            sorted(self._records.key("latency", candidate.as_record()) for candidate in candidates.values())
+        )
         return {"rounds": self.settings.rounds, "beside": together, "parts": "+".join(PARTS)}
 
     def _case(self, source: CaseSource, candidates: Mapping[Recipe, Candidate], title: str) -> None:
@@ -228,7 +233,7 @@ class Sweep:
             clicked = self._clicked(options)
             scored = [options, *clicked] if self.settings.passes else clicked
             keys += [self._accuracy_key(candidate, described, each) for each in scored]
-        done = [self._is_done(key) for key in keys]  # of each, as it counts as skipped
+        done = [self._records.is_done(key) for key in keys]  # of each, as it counts as skipped
         return not all(done)
 
     def _warmed_up(
@@ -258,12 +263,12 @@ class Sweep:
 
     def _floor(self, case: Case, described: dict[str, Any]) -> None:
         """The accuracy that filling the box with an ellipse has."""
-        key = self._key("accuracy", FLOOR, described, tolerance_mm=self.settings.tolerance_mm)
-        if case.labels is None or self._is_done(key):
+        key = self._records.key("accuracy", FLOOR, described, tolerance_mm=self.settings.tolerance_mm)
+        if case.labels is None or self._records.is_done(key):
             return
         try:
             scores = measure_accuracy(case, ellipse_segmentation(case), self.settings.tolerance_mm)
-            self._write("accuracy", key, FLOOR, scores, described)
+            self._records.write("accuracy", key, FLOOR, scores, described)
         except Exception as error:
             self._fail("accuracy", error, FLOOR, described, tolerance_mm=self.settings.tolerance_mm)
 
@@ -277,13 +282,13 @@ class Sweep:
         title: str,
     ) -> None:
         options = _options(candidate, protocol)
-        key = self._key("latency", candidate.as_record(), described, options, temperature="cold")
-        if self._is_done(key):
+        key = self._records.key("latency", candidate.as_record(), described, options, temperature="cold")
+        if self._records.is_done(key):
             return
         advance = self.progress.start(f"{title}: {_name(candidate, protocol)}, cold", 1)
         try:
             measurements = {"temperature": "cold", "pass_index": 0} | self.cold_run(recipe, source, protocol)
-            self._write("latency", key, candidate.as_record(), measurements, described, options)
+            self._records.write("latency", key, candidate.as_record(), measurements, described, options)
         except Exception as error:
             self._fail("latency", error, candidate.as_record(), described, options, temperature="cold")
         advance()
@@ -301,8 +306,8 @@ class Sweep:
         options = _options(candidate, protocol)
         key = self._warm_key(candidate, described, options, index)
         # Passes of before were scored at the tolerance of before.
-        scored = case.labels is None or self._is_done(self._accuracy_key(candidate, described, options))
-        if self._is_done(key) and scored:
+        scored = case.labels is None or self._records.is_done(self._accuracy_key(candidate, described, options))
+        if self._records.is_done(key) and scored:
             return
         try:
             name = f"{title}: {_name(candidate, protocol)}, pass {index + 1}/{self.settings.passes}"
@@ -310,8 +315,8 @@ class Sweep:
             run = run_case(candidate.backend, load, protocol, self.progress.start(name, count_steps(case, protocol)))
             measurements = {"temperature": "warm", "pass_index": index} | run.measurements
             self._accuracy(case, run.segmentation, described, candidate, options)
-            if not self._is_done(key):
-                self._write("latency", key, candidate.as_record(), measurements, described, options)
+            if not self._records.is_done(key):
+                self._records.write("latency", key, candidate.as_record(), measurements, described, options)
         except Exception as error:
             who = candidate.as_record()
             self._fail("latency", error, who, described, options, temperature="warm", pass_index=index)
@@ -322,7 +327,7 @@ class Sweep:
         """Scores what clicks make of a case's masks, one after the other; nothing of it is timed."""
         asked = self._clicked(_options(candidate, protocol))
         tolerance_mm, current = self.settings.tolerance_mm, asked[0]
-        if all(self._is_done(self._accuracy_key(candidate, described, options)) for options in asked):
+        if all(self._records.is_done(self._accuracy_key(candidate, described, options)) for options in asked):
             return
         try:
             for options in [None, *asked]:
@@ -350,57 +355,18 @@ class Sweep:
     ) -> None:
         """Scores masks, where there are labels; those of a timed pass, so that speed and accuracy are of one run."""
         key = self._accuracy_key(candidate, described, options)
-        if case.labels is not None and not self._is_done(key):
+        if case.labels is not None and not self._records.is_done(key):
             scores = measure_accuracy(case, segmentation, self.settings.tolerance_mm)
-            self._write("accuracy", key, candidate.as_record(), scores, described, options)
+            self._records.write("accuracy", key, candidate.as_record(), scores, described, options)
 
     def _warm_key(self, candidate: Candidate, described: dict[str, Any], options: dict[str, Any], index: int) -> str:
-        return self._key("latency", candidate.as_record(), described, options, temperature="warm", pass_index=index)
+        return self._records.key(
+            "latency", candidate.as_record(), described, options, temperature="warm", pass_index=index
+        )
 
     def _accuracy_key(self, candidate: Candidate, described: dict[str, Any], options: dict[str, Any]) -> str:
         tolerance_mm = self.settings.tolerance_mm
-        return self._key("accuracy", candidate.as_record(), described, options, tolerance_mm=tolerance_mm)
-
-    def _key(
-        self,
-        kind: Kind,
-        candidate: dict[str, Any],
-        case: dict[str, Any] | None = None,
-        protocol: dict[str, Any] | None = None,
-        **extra: str | int | float,
-    ) -> str:
-        return record_key(kind, candidate, self._machine["id"], case, protocol, **extra)
-
-    def _is_done(self, key: str) -> bool:
-        if key in self._held:
-            self._skipped.add(key)
-        return key in self._done
-
-    def _write(
-        self,
-        kind: Kind,
-        key: str,
-        candidate: dict[str, Any],
-        measurements: dict[str, Any],
-        case: dict[str, Any] | None = None,
-        protocol: dict[str, Any] | None = None,
-        error: dict[str, str] | None = None,
-    ) -> None:
-        record = Record(
-            kind=kind,
-            candidate=candidate,
-            measurements=measurements,
-            machine=self._machine,
-            run_id=self.run_id,
-            key=key,
-            case=case,
-            protocol=protocol,
-            packages=package_versions(),
-            git=git_state(),
-            error=error,
-        )
-        append_record(self.out, record)
-        self._done.add(key)
+        return self._records.key("accuracy", candidate.as_record(), described, options, tolerance_mm=tolerance_mm)
 
     def _fail(
         self,
@@ -411,13 +377,8 @@ class Sweep:
         protocol: dict[str, Any] | None = None,
         **extra: str | int | float,
     ) -> None:
-        """Records a failure, under the key of what it failed to measure as far as that is known, and goes on."""
-        self.failures += 1
-        told = {"type": type(error).__name__, "message": str(error) or repr(error)}
-        key = self._key(kind, candidate, case, protocol, **extra)
-        which = {name: extra[name] for name in MEASUREMENTS["error"] if name in extra}
-        self._write("error", key, candidate, {"kind": kind, **which}, case, protocol, told)
-        self.progress.message(f"{told['type']}: {told['message']}")
+        """Records a failure, and goes on."""
+        self.progress.message(self._records.fail(kind, error, candidate, case, protocol, **extra))
 
 
 def describe_case(case: Case) -> dict[str, Any]:

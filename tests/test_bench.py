@@ -271,7 +271,7 @@ def test_a_candidate_that_fails_at_its_first_call_stops_no_other(sweep: Sweep, m
     assert (failed.candidate["encoder"], failed.error["message"]) == ("late", "no compiler")
     timed = {record.candidate["encoder"] for record in records if record.kind == "latency"}
     assert timed == {"light_repvit_m0_9"}
-    again = replace(sweep, run_id="again", failures=0)
+    again = replace(sweep, run_id="again")
     again.run(small_sources("mr2d"))
     more = list(read_records([sweep.out]))[len(records) :]
     assert [record.kind for record in more] == ["error"]
