@@ -20,7 +20,6 @@ from bench.clicking import click_on_errors
 from bench.cost import measure_cost
 from bench.floor import ellipse_segmentation
 from bench.latency import PARTS, StartedParts, measure_parts, parts_calls, run_case, start_parts, warm_up
-from bench.record import Kind
 from bench.sweep_records import SweepRecords
 from zoo.data.case import Case
 from zoo.data.cases import CaseSource
@@ -87,7 +86,7 @@ class Sweep:
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
     def __post_init__(self) -> None:
-        self._records = SweepRecords(self.out, self.run_id)
+        self._records = SweepRecords(self.out, self.run_id, self.progress.message)
         self._told: set[str] = set()
 
     @property
@@ -121,7 +120,7 @@ class Sweep:
                 expect_room()
                 candidates[recipe] = self.build(recipe)
             except Exception as error:
-                self._fail("cost", error, recipe.as_record())
+                self._records.fail("cost", error, recipe.as_record())
             advance()
         return candidates
 
@@ -133,7 +132,7 @@ class Sweep:
         try:
             self._records.write("cost", key, candidate.as_record(), measure_cost(candidate.sam))
         except Exception as error:
-            self._fail("cost", error, candidate.as_record())
+            self._records.fail("cost", error, candidate.as_record())
         advance()
 
     def _peak(self, who: dict[str, Any], beside: Mapping[str, Any]) -> None:
@@ -144,7 +143,7 @@ class Sweep:
             try:
                 self._records.write("peak", key, who, measure_peak(who["threads"], on_call=advance))
             except Exception as error:
-                self._fail("peak", error, who, **beside)
+                self._records.fail("peak", error, who, **beside)
 
     def _parts(self, candidates: Mapping[Recipe, Candidate]) -> Mapping[Recipe, Candidate]:
         """Times all candidates together, or none: samples of different hours are no comparison.
@@ -162,7 +161,7 @@ class Sweep:
                 expect_room()
                 started[recipe] = start_parts(candidate.backend, settings.warmup, advance)
             except Exception as error:
-                self._fail("latency", error, candidate.as_record())
+                self._records.fail("latency", error, candidate.as_record())
         running = {recipe: candidates[recipe] for recipe in started}
         if len(running) < len(candidates) and self._are_timed(running):
             return running
@@ -172,7 +171,7 @@ class Sweep:
         except Exception as error:
             # Whose it was is not known, and what was timed until then is no round of all.
             for candidate in running.values():
-                self._fail("latency", error, candidate.as_record())
+                self._records.fail("latency", error, candidate.as_record())
             return running
         for recipe, measurements in measured.items():
             self._records.write("latency", keys[recipe], running[recipe].as_record(), measurements)
@@ -201,7 +200,7 @@ class Sweep:
             case = source.load()
         except Exception as error:
             named = source.image_path.name if source.image_path else source.reference
-            self._fail("latency", error, {}, {"case_id": source.case_id, "source": named})
+            self._records.fail("latency", error, {}, {"case_id": source.case_id, "source": named})
             return
         for candidate in candidates.values():
             self._warn(candidate, case.modality)
@@ -250,7 +249,9 @@ class Sweep:
         for recipe, candidate, protocol in runs:
             if recipe in failed:
                 options = _options(candidate, protocol)
-                self._fail("latency", failed[recipe], candidate.as_record(), described, options, temperature="warm")
+                self._records.fail(
+                    "latency", failed[recipe], candidate.as_record(), described, options, temperature="warm"
+                )
         return [run for run in runs if run[0] not in failed]
 
     def _warn(self, candidate: Candidate, modality: str) -> None:
@@ -270,7 +271,7 @@ class Sweep:
             scores = measure_accuracy(case, ellipse_segmentation(case), self.settings.tolerance_mm)
             self._records.write("accuracy", key, FLOOR, scores, described)
         except Exception as error:
-            self._fail("accuracy", error, FLOOR, described, tolerance_mm=self.settings.tolerance_mm)
+            self._records.fail("accuracy", error, FLOOR, described, tolerance_mm=self.settings.tolerance_mm)
 
     def _cold_pass(
         self,
@@ -290,7 +291,7 @@ class Sweep:
             measurements = {"temperature": "cold", "pass_index": 0} | self.cold_run(recipe, source, protocol)
             self._records.write("latency", key, candidate.as_record(), measurements, described, options)
         except Exception as error:
-            self._fail("latency", error, candidate.as_record(), described, options, temperature="cold")
+            self._records.fail("latency", error, candidate.as_record(), described, options, temperature="cold")
         advance()
 
     def _warm_pass(
@@ -319,7 +320,7 @@ class Sweep:
                 self._records.write("latency", key, candidate.as_record(), measurements, described, options)
         except Exception as error:
             who = candidate.as_record()
-            self._fail("latency", error, who, described, options, temperature="warm", pass_index=index)
+            self._records.fail("latency", error, who, described, options, temperature="warm", pass_index=index)
 
     def _clicks(
         self, case: Case, described: dict[str, Any], candidate: Candidate, protocol: AnyProtocol, title: str
@@ -339,7 +340,7 @@ class Sweep:
                     self._accuracy(case, segmentation, described, candidate, options)
                 case = click_on_errors(case, segmentation)
         except Exception as error:
-            self._fail("accuracy", error, candidate.as_record(), described, current, tolerance_mm=tolerance_mm)
+            self._records.fail("accuracy", error, candidate.as_record(), described, current, tolerance_mm=tolerance_mm)
 
     def _clicked(self, options: dict[str, Any]) -> list[dict[str, Any]]:
         """The options of a protocol after each number of clicks."""
@@ -367,18 +368,6 @@ class Sweep:
     def _accuracy_key(self, candidate: Candidate, described: dict[str, Any], options: dict[str, Any]) -> str:
         tolerance_mm = self.settings.tolerance_mm
         return self._records.key("accuracy", candidate.as_record(), described, options, tolerance_mm=tolerance_mm)
-
-    def _fail(
-        self,
-        kind: Kind,
-        error: Exception,
-        candidate: dict[str, Any],
-        case: dict[str, Any] | None = None,
-        protocol: dict[str, Any] | None = None,
-        **extra: str | int | float,
-    ) -> None:
-        """Records a failure, and goes on."""
-        self.progress.message(self._records.fail(kind, error, candidate, case, protocol, **extra))
 
 
 def describe_case(case: Case) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ class SweepRecords:
     Args:
         out: the file.
         run_id: that records are written under.
+        tell: of each failure.
 
     Attributes:
         failures: error records written so far.
     """
 
-    def __init__(self, out: Path, run_id: str) -> None:
-        self.out, self.run_id, self.failures = out, run_id, 0
+    def __init__(self, out: Path, run_id: str, tell: Callable[[str], None]) -> None:
+        self.out, self.run_id, self.tell, self.failures = out, run_id, tell, 0
         self._held = finished_keys(out)
         self._done = set(self._held)
         self._skipped: set[str] = set()
@@ -84,11 +86,11 @@ class SweepRecords:
         case: dict[str, Any] | None = None,
         protocol: dict[str, Any] | None = None,
         **extra: str | int | float,
-    ) -> str:
-        """Records a failure, under the key of what it failed to measure if that is known; in words."""
+    ) -> None:
+        """Records a failure, under the key of what it failed to measure as far as that is known, and tells of it."""
         self.failures += 1
         told = {"type": type(error).__name__, "message": str(error) or repr(error)}
         key = self.key(kind, candidate, case, protocol, **extra)
         which = {name: extra[name] for name in MEASUREMENTS["error"] if name in extra}
         self.write("error", key, candidate, {"kind": kind, **which}, case, protocol, told)
-        return f"{told['type']}: {told['message']}"
+        self.tell(f"{told['type']}: {told['message']}")
