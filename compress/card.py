@@ -13,7 +13,8 @@ from zoo.files import sha256_of, whole_file, writing
 from zoo.registry import EncoderSpec
 
 CARD_FILE, GRAPH_FILE = "candidate.json", "encoder.onnx"
-SCHEMA = 1
+#: Counts changes of what graphs take or give: 2 has embeddings by position where the decoder reads off positions.
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ def read_card(folder: Path) -> CandidateCard:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if (schema := found.get("schema", SCHEMA)) != SCHEMA:
-            raise InputError(path, f"a card of schema {schema}", f"one of schema {SCHEMA}, which this version writes")
+            expected = f"schema {SCHEMA}, as `export` and `quantize` of this version write it: make it anew"
+            raise InputError(path, f"a card of schema {schema}", expected)
         spec = EncoderSpec(**{**found["spec"], "reference_cost": None})
         card = CandidateCard(**{**found, "spec": spec})
         if not isinstance(card.decoder_sha256, dict) or not isinstance(card.quantisation, dict):

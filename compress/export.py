@@ -20,6 +20,7 @@ from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.errors import InputError
 from zoo.files import sha256_of, whole_file
 from zoo.fovea import fovea_of
+from zoo.layout import by_position
 from zoo.onnx_export import OPSET, onnx_file
 from zoo.registry import EMBEDDING_SIZE, EncoderSpec
 from zoo.sam.model import Sam
@@ -139,7 +140,11 @@ def check_graphs(candidate: Candidate, folder: Path, images: Sequence[Floats]) -
         masks = np.where(expected > 0, np.float32(MASK_LOGIT), np.float32(-MASK_LOGIT))
         beside, _ = backend.decode(embedding, Prompts(boxes=boxes[:count], masks=masks))
         everywhere = np.arange(count * EMBEDDING_SIZE**2)
-        inputs: dict[str, NDArray[Any]] = {"embedding": embedding, "boxes": boxes[:count], "positions": everywhere}
+        inputs: dict[str, NDArray[Any]] = {
+            "embedding": by_position(embedding),
+            "boxes": boxes[:count],
+            "positions": everywhere,
+        }
         pixels = run["windows"](inputs)[0]
         errors[f"windows_{count}"] = relative_error(logits_of(pixels, everywhere, count), expected)
         pixels = run["masks"](inputs | {"masks": masks})[0]
@@ -154,7 +159,7 @@ def _check_fovea(
 ) -> dict[str, float]:
     """Relative errors of the graphs with a fovea, around windows of which one is at a corner."""
     windows = np.array([[12, 20, 40, 44], [50, 0, EMBEDDING_SIZE, 9]])[: len(boxes)]
-    inputs: dict[str, NDArray[Any]] = {"embedding": embedding, "boxes": boxes, **vars(fovea_of(windows))}
+    inputs = {"embedding": by_position(embedding), "boxes": boxes, **vars(fovea_of(windows))}
 
     def error(pixels: Floats, beside: Floats | None) -> float:
         expected, _ = backend.decode_foveated(embedding, boxes, windows, beside)

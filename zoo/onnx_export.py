@@ -25,7 +25,7 @@ from zoo.cache import cached_file
 from zoo.errors import InputError
 from zoo.fovea import CELLS, fovea_of
 from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE
-from zoo.sam.fast_decoder import FastDecoder
+from zoo.sam.fast_decoder import FastDecoder, positions_first
 from zoo.sam.foveated_decoder import FoveatedDecoder
 from zoo.sam.model import Sam
 from zoo.transforms import LOW_RES_PX
@@ -42,8 +42,9 @@ class Graph:
 
     Attributes:
         name: `encoder`: image to embedding. `boxes`: embedding and boxes to one mask a box, by the fast path.
-            `windows`: the same, of which only the pixels of some positions of the embedding are read. `masks`: as
-            `windows`, of boxes that each have a mask beside them. `fovea`, `fovea_masks`: these two with a fovea.
+            `windows`: the same, of which only the pixels of some positions of the embedding are read, which it takes by
+            position (1, 4096, 256). `masks`: as `windows`, of boxes that each have a mask beside them. `fovea`,
+            `fovea_masks`: these two with a fovea.
             `prompts`: embedding, points (boxes are two points of labels 2 and 3) and masks to all four masks a prompt.
         module: in eval mode.
         examples: inputs by name.
@@ -124,7 +125,7 @@ def graph_of(sam: Sam, name: GraphName) -> Graph:
         return Graph(
             name,
             (FoveatedDecoder(FastDecoder(sam)) if foveated else WindowDecoder(sam)).eval(),
-            {"embedding": embedding, "boxes": boxes, **places, **beside},
+            {"embedding": positions_first(embedding), "boxes": boxes, **places, **beside},
             {"embedding": {}, "boxes": {0: batch}, **sizes, **{key: {0: batch} for key in beside}},
             ("pixels", "iou"),
         )

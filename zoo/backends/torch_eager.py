@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zoo.backends import Floats, Prompts, Windows, register_backend
 from zoo.fovea import fovea_of
-from zoo.sam.fast_decoder import FastDecoder
+from zoo.sam.fast_decoder import FastDecoder, positions_first
 from zoo.sam.foveated_decoder import FoveatedDecoder
 from zoo.sam.model import Sam
 from zoo.windows import logits_of, positions_in
@@ -72,7 +72,8 @@ class TorchBackend:
                 logits, iou = self._fast_decoder(*inputs, asked)
                 return _array(logits), _array(iou)
             positions = positions_in(windows)
-            pixels, iou = self._fast_decoder.at_positions(*inputs, self._tensor(positions), asked)
+            image = positions_first(inputs[0])
+            pixels, iou = self._fast_decoder.at_positions(image, inputs[1], self._tensor(positions), asked)
         return logits_of(_array(pixels), positions, len(boxes)), _array(iou)
 
     def decode_foveated(
@@ -80,10 +81,10 @@ class TorchBackend:
     ) -> tuple[Floats, Floats]:
         """As `Backend.decode_foveated`."""
         fovea = fovea_of(windows)
-        inputs = [self._tensor(array) for array in (embedding, boxes, fovea.seen, fovea.counts, fovea.wanted)]
+        where = [self._tensor(array) for array in (boxes, fovea.seen, fovea.counts, fovea.wanted)]
         asked = None if masks is None else self._tensor(masks)
         with self._running():
-            pixels, iou = self._foveated_decoder(*inputs, asked)
+            pixels, iou = self._foveated_decoder(positions_first(self._tensor(embedding)), *where, asked)
         return logits_of(_array(pixels), positions_in(windows), len(boxes)), _array(iou)
 
     @contextmanager

@@ -121,7 +121,7 @@ class FastDecoder(nn.Module):
             prompts: (B, T, 256).
             masks: logits (B, 1, 4 * side, 4 * side) that prompt, too.
         """
-        image, mask_token, iou = self._look(embedding, prompts, masks)
+        image, mask_token, iou = self._look(positions_first(embedding), prompts, masks)
         batch, side = image.shape[0], self.side
         logits = self._upscale(image.flatten(0, 1)).view(batch, side * side * 16, -1) @ mask_token[:, :, None]
         pixels = _in_rows(logits).view(batch, side, side, 4, 4)
@@ -133,7 +133,7 @@ class FastDecoder(nn.Module):
         """As `forward`, of which only some positions of the embedding are wanted.
 
         Args:
-            embedding: (1 or B, 256, 64, 64).
+            embedding: (1 or B, 4096, 256), see `positions_first`.
             boxes: (B, 4) xyxy in the prompt frame.
             positions: int64 (N,), counted through all rows of the first box's mask, then those of the next.
             masks: as in `decode`.
@@ -149,10 +149,10 @@ class FastDecoder(nn.Module):
         box = places // image.shape[1]
         return _in_rows(self._upscale(image.flatten(0, 1)[places]) @ mask_token[box][:, :, None])
 
-    def _look(self, embedding: Tensor, prompts: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """As `answer`, of the whole image."""
+    def _look(self, image: Tensor, prompts: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """As `answer`, of a whole image (1 or B, P, 256)."""
         features = None if masks is None else positions_first(self._features(masks))
-        return self.answer(prompts, self.prompted(positions_first(embedding), features), self.image_pe)
+        return self.answer(prompts, self.prompted(image, features), self.image_pe)
 
     def answer(self, prompts: Tensor, image: PromptedImage, image_pe: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What prompts make of an image.

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.fovea import CELL
+from zoo.fovea import CELL, CELLS
 from zoo.layers import LayerNorm2d
-from zoo.sam.fast_decoder import FastDecoder, positions_first
+from zoo.registry import EMBEDDING_SIZE
+from zoo.sam.fast_decoder import FastDecoder
 
 
 class FoveatedDecoder(nn.Module):
@@ -25,7 +26,7 @@ class FoveatedDecoder(nn.Module):
     def __init__(self, fast: FastDecoder) -> None:
         super().__init__()
         self.fast = fast
-        self.register_buffer("cell_pe", _means(fast.prompt_encoder.get_dense_pe()).detach())
+        self.register_buffer("cell_pe", _means(fast.image_pe))
 
     def forward(
         self,
@@ -39,7 +40,7 @@ class FoveatedDecoder(nn.Module):
         """Masks of B boxes on one image, at the positions that are wanted.
 
         Args:
-            embedding: (1, 256, 64, 64).
+            embedding: (1, 4096, 256), by position.
             boxes: (B, 4) xyxy in the prompt frame.
             seen: int64 (B, S), as in `Fovea`.
             counts: (B, S + CELLS), as in `Fovea`.
@@ -50,8 +51,7 @@ class FoveatedDecoder(nn.Module):
             The 4x4 low-resolution logits of each of `wanted` (N, 4, 4), and predicted IoU (B, 1).
         """
         features = None if masks is None else self._features(masks, seen)
-        positions = embedding.flatten(2).transpose(1, 2)
-        image = self.fast.prompted(_seen_of(positions, _means(embedding), seen), features)
+        image = self.fast.prompted(_seen_of(embedding, _means(embedding), seen), features)
         image_pe = _seen_of(self.fast.image_pe, self.cell_pe, seen)
         prompts = self.fast.prompt_encoder.embed_boxes(boxes)
         told, mask_token, iou = self.fast.answer(prompts, replace(image, log_counts=counts.log()[..., None]), image_pe)
@@ -69,15 +69,17 @@ class FoveatedDecoder(nn.Module):
         second_norm: LayerNorm2d
         first, first_norm, _, second, second_norm, *_ = self.fast.prompt_encoder.mask_downscaling  # type: ignore[assignment]
         # The 16 pixels of a position, by place among its 2x2 and then within that.
-        by_place = masks.unflatten(3, (-1, 2, 2)).unflatten(2, (-1, 2, 2)).permute(0, 1, 3, 6, 4, 7, 2, 5).flatten(1, 5)
-        x = _seen_of(positions_first(by_place), _means(by_place), seen).unflatten(2, (4, 4))
+        by_place = masks[:, 0].unflatten(2, (-1, 2, 2)).unflatten(1, (-1, 2, 2)).permute(0, 1, 4, 2, 5, 3, 6)
+        pixels = by_place.flatten(3).flatten(1, 2)
+        x = _seen_of(pixels, _means(pixels), seen).unflatten(2, (4, 4))
         x = F.gelu(first_norm.of_last(_convolution(first, x)))
         return F.gelu(second_norm.of_last(_convolution(second, x.flatten(2))))
 
 
 def _means(image: Tensor) -> Tensor:
-    """Images (B, C, 64, 64) to the means of all cells: (B, CELLS, C)."""
-    return F.avg_pool2d(image, CELL).flatten(2).transpose(1, 2)
+    """Images by position (B, 4096, C) to the means of all cells: (B, CELLS, C)."""
+    of_rows = image.reshape(-1, CELL, EMBEDDING_SIZE * image.shape[2]).mean(1)
+    return of_rows.reshape(-1, CELL, image.shape[2]).mean(1).reshape(-1, CELLS, image.shape[2])
 
 
 def _seen_of(positions: Tensor, means: Tensor, seen: Tensor) -> Tensor:

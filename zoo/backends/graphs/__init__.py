@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from zoo.backends import Floats, Prompts, Windows
 from zoo.errors import InputError
 from zoo.fovea import fovea_of
+from zoo.layout import by_position, channels_first, channels_last
 from zoo.registry import EMBEDDING_SIZE, EncoderSpec
 from zoo.transforms import LOW_RES_PX
 from zoo.windows import logits_of, positions_in
@@ -30,7 +31,7 @@ GraphName = Literal["encoder", "boxes", "windows", "masks", "fovea", "fovea_mask
 GRAPHS: tuple[GraphName, ...] = get_args(GraphName)
 #: The graph that takes masks beside the boxes of another.
 BESIDE_MASKS: Mapping[GraphName, GraphName] = {"windows": "masks", "fovea": "fovea_masks"}
-#: Runs a loaded graph: inputs by name to outputs in order, as arrays that nothing else holds.
+#: Runs a loaded graph: inputs by name to outputs in order, as arrays that its next call may write again.
 Run = Callable[[Mapping[str, NDArray[Any]]], list[Floats]]
 #: Labels of the points that a box's corners are.
 TOP_LEFT, BOTTOM_RIGHT, PADDING = 2, 3, -1
@@ -131,42 +132,48 @@ class GraphBackend:
         self._graph = run
 
     def encode(self, images: Floats) -> Floats:
-        """As `Backend.encode`; a graph takes one image at a time."""
+        """As `Backend.encode`, channels last in memory; a graph takes one image at a time."""
         encoder = self._graph("encoder")
-        return np.concatenate([encoder({"image": image[None]})[0] for image in images])
+        embeddings = [channels_last(encoder({"image": image[None]})[0]) for image in images]
+        return embeddings[0] if len(embeddings) == 1 else np.concatenate(embeddings)
 
     def decode(self, embedding: Floats, prompts: Prompts, multimask: bool = False) -> tuple[Floats, Floats]:
         """As `Backend.decode`."""
-        logits, iou = self._graph("prompts")({"embedding": embedding, **prompt_inputs(prompts)})
+        logits, iou = self._graph("prompts")({"embedding": channels_first(embedding), **prompt_inputs(prompts)})
         wanted = slice(1, None) if multimask else slice(0, 1)
-        return np.ascontiguousarray(logits[:, wanted]), np.ascontiguousarray(iou[:, wanted])
+        return logits[:, wanted].copy(), iou[:, wanted].copy()
 
     def decode_boxes(
         self, embedding: Floats, boxes: Floats, windows: Windows | None = None, masks: Floats | None = None
     ) -> tuple[Floats, Floats]:
         """As `Backend.decode_boxes`."""
-        inputs: dict[str, NDArray[Any]] = {"embedding": embedding, "boxes": boxes}
         if windows is None and masks is None:
-            logits, iou = self._graph("boxes")(inputs)
-            return logits, iou
+            logits, iou = self._graph("boxes")({"embedding": channels_first(embedding), "boxes": boxes})
+            return logits.copy(), iou.copy()
         positions = np.arange(len(boxes) * EMBEDDING_SIZE**2) if windows is None else positions_in(windows)
-        inputs |= {"positions": positions}
-        pixels, iou = self._beside("windows", inputs, masks)
-        return logits_of(pixels, positions, len(boxes)), iou
+        return self._read_off("windows", embedding, boxes, masks, positions, {"positions": positions})
 
     def decode_foveated(
         self, embedding: Floats, boxes: Floats, windows: Windows, masks: Floats | None = None
     ) -> tuple[Floats, Floats]:
         """As `Backend.decode_foveated`."""
-        inputs: dict[str, NDArray[Any]] = {"embedding": embedding, "boxes": boxes, **vars(fovea_of(windows))}
-        pixels, iou = self._beside("fovea", inputs, masks)
-        return logits_of(pixels, positions_in(windows), len(boxes)), iou
+        return self._read_off("fovea", embedding, boxes, masks, positions_in(windows), vars(fovea_of(windows)))
 
-    def _beside(self, name: GraphName, inputs: dict[str, NDArray[Any]], masks: Floats | None) -> list[Floats]:
-        """Runs a graph, or that which takes masks beside the same boxes."""
-        if masks is None:
-            return self._graph(name)(inputs)
-        return self._graph(BESIDE_MASKS[name])(inputs | {"masks": masks})
+    def _read_off(
+        self,
+        name: GraphName,
+        embedding: Floats,
+        boxes: Floats,
+        masks: Floats | None,
+        positions: NDArray[np.int64],
+        where: Mapping[str, NDArray[Any]],
+    ) -> tuple[Floats, Floats]:
+        """Masks at some positions, by a graph that is told `where` these are, or the one that takes masks, too."""
+        inputs = {"embedding": by_position(embedding), "boxes": boxes, **where}
+        if masks is not None:
+            name, inputs["masks"] = BESIDE_MASKS[name], masks
+        pixels, iou = self._graph(name)(inputs)
+        return logits_of(pixels, positions, len(boxes)), iou.copy()
 
 
 def refusal(path: Path, runtime: str, error: Exception) -> InputError:

@@ -7,7 +7,6 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from zoo.backends import Floats, register_backend
@@ -45,7 +44,7 @@ def _lacking(precision: str) -> tuple[str, str] | None:
 
 @register_backend("openvino", precisions=tuple(HINTS), lacking=_lacking, runs_graphs=True)
 class OpenVinoBackend(GraphBackend):
-    """`Backend` in OpenVINO: compiled models are kept in the cache folder, results are copies."""
+    """`Backend` in OpenVINO: compiled models are kept in the cache folder."""
 
     name = "openvino"
 
@@ -77,8 +76,7 @@ def load_compiled(path: Path, precision: str, threads: int) -> Run:
         raise refusal(path, f"OpenVINO {openvino.__version__}", error) from error
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> list[Floats]:
-        # The request's output tensors are the runtime's own and are written again by the next call.
-        return [np.array(value, np.float32) for value in compiled(dict(inputs), share_outputs=True).values()]
+        return list(compiled(dict(inputs), share_inputs=True, share_outputs=True).values())
 
     return run
 
