@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,6 +25,7 @@ from zoo import cache, onnx_export
 from zoo.backends import Backend, Prompts, alike_here, check_backend, create_backend, runnable_here
 from zoo.backends.graphs import GRAPHS, openvino_runtime
 from zoo.errors import InputError
+from zoo.layout import by_position, channels_first, channels_last
 from zoo.onnx_export import Graph, onnx_file, write_onnx
 from zoo.registry import create_sam
 from zoo.sam.model import Sam
@@ -167,6 +170,31 @@ def test_decode_foveated_is_the_plain_decoder_of_what_is_blurred_elsewhere(
         assert abs(iou[number, 0] - float(right_iou)) <= TOLERANCE[backend.precision]
         alone, _ = backend.decode_foveated(embedding, boxes[one], windows[one], masks[one] if masked else None)
         assert close(alone[0, 0][inside], found[number, 0][inside], backend.precision)
+
+
+@pytest.mark.parametrize("turn", [channels_first, channels_last])
+def test_an_embedding_is_decoded_however_it_lies_in_memory(
+    backend: Backend, sam: Sam, image: NDArray[np.float32], turn: Callable[[NDArray[Any]], NDArray[Any]]
+) -> None:
+    """Those of graphs have channels last; those of torch, and those that were read from a file, channels first."""
+    embedding = create_backend("torch", sam).encode(image)
+    turned, windows = turn(embedding.copy()), np.tile([[3, 9, 17, 40]], (len(BOXES), 1))
+    prompts, inside = Prompts(boxes=BOXES), np.s_[:, :, 36:160, 12:68]
+    expected, _ = create_backend("torch", sam).decode(embedding, prompts)
+    assert close(backend.decode(turned, prompts)[0], expected, backend.precision)
+    assert close(backend.decode_boxes(turned, BOXES)[0], expected, backend.precision)
+    assert close(backend.decode_boxes(turned, BOXES, windows)[0][inside], expected[inside], backend.precision)
+    foveated, _ = create_backend("torch", sam).decode_foveated(embedding, BOXES, windows)
+    assert close(backend.decode_foveated(turned, BOXES, windows)[0], foveated, backend.precision)
+
+
+@pytest.mark.parametrize(
+    "runtime", sorted({name for name, _ in runnable_here() if name in ("onnxruntime", "openvino")})
+)
+def test_a_graphs_embedding_need_not_be_turned(sam: Sam, image: NDArray[np.float32], runtime: str) -> None:
+    backend = create_backend(runtime, sam)
+    for embedding in (backend.encode(image), backend.encode(np.concatenate([image, image]))[1:]):
+        assert np.shares_memory(by_position(embedding), embedding)
 
 
 def test_a_graph_is_of_float32_whatever_its_maker_is_doing(

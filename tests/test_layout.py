@@ -8,13 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from zoo.backends import Backend, create_backend
 from zoo.layout import by_position, channels_first, channels_last
-from zoo.registry import create_sam
-from zoo.sam.model import Sam
-
-WINDOWS = np.array([[5, 9, 25, 30]])
-BOXES = np.array([[30.0, 40.0, 95.0, 115.0]], np.float32)
 
 
 @pytest.fixture
@@ -44,33 +38,3 @@ def test_rows_of_channels_last_are_no_copy(embedding: NDArray[np.float32]) -> No
     turned = channels_last(embedding)
     assert np.shares_memory(by_position(turned), turned)
     assert not np.shares_memory(turned, embedding), "a runtime may write that again"
-
-
-@pytest.fixture(scope="module")
-def sam() -> Sam:
-    return create_sam("light_repvit", "random:0").eval()
-
-
-@pytest.fixture(scope="module", params=["onnxruntime", "openvino"])
-def backend(request: pytest.FixtureRequest, sam: Sam) -> Backend:
-    if request.param == "openvino":
-        pytest.importorskip("openvino")
-    return create_backend(request.param, sam)
-
-
-def test_a_graph_s_embedding_has_channels_last(backend: Backend) -> None:
-    images = np.random.default_rng(0).random((2, 3, backend.spec.image_size, backend.spec.image_size), np.float32)
-    for embedding in (backend.encode(images[:1]), backend.encode(images)[1:]):
-        assert np.shares_memory(by_position(embedding), embedding)
-
-
-def test_decoders_do_not_care(backend: Backend, embedding: NDArray[np.float32]) -> None:
-    """Embeddings of other runtimes, or read from a file, have channels first."""
-    masks = np.full((1, 1, 256, 256), -10, np.float32)
-    for windows, beside in ((None, None), (WINDOWS, None), (WINDOWS, masks)):
-        first, last = (
-            backend.decode_boxes(turn(embedding), BOXES, windows, beside) for turn in (channels_first, channels_last)
-        )
-        np.testing.assert_array_equal(first[0], last[0])
-    first, last = (backend.decode_foveated(turn(embedding), BOXES, WINDOWS) for turn in (channels_first, channels_last))
-    np.testing.assert_array_equal(first[0], last[0])
