@@ -20,6 +20,8 @@ from zoo.files import append_json
 #: What `bench` writes to, and what other commands read, by default.
 DEFAULT_RECORDS = Path("runs/bench.jsonl")
 SCHEMA_VERSION = 4
+#: The published scripts that records and their readers call protocols by, and how each goes through a volume.
+SCRIPTS: Mapping[str, str] = {"litemedsam": "per_object", "rep_medsam": "cached"}
 
 Kind = Literal["cost", "latency", "accuracy", "peak", "error"]
 

@@ -20,6 +20,7 @@ from bench.clicking import click_on_errors
 from bench.cost import measure_cost
 from bench.floor import ellipse_segmentation
 from bench.latency import PARTS, StartedParts, measure_parts, parts_calls, run_case, start_parts, warm_up
+from bench.record import SCRIPTS
 from bench.sweep_records import SweepRecords
 from zoo.data.case import Case
 from zoo.data.cases import CaseSource
@@ -27,7 +28,7 @@ from zoo.data.modality import calibration_doubt
 from zoo.memory import expect_room
 from zoo.progress import Progress
 from zoo.sam.case import count_steps, segment_case
-from zoo.sam.rule import AnyProtocol, Protocol2D, Protocol3D
+from zoo.sam.rule import PUBLISHED_3D, AnyProtocol, Protocol2D, Protocol3D
 
 #: The candidate that stands for the box-inscribed ellipse in records.
 FLOOR: dict[str, Any] = {"encoder": "box ellipse"}
@@ -393,4 +394,9 @@ def _options(candidate: Candidate, protocol: AnyProtocol) -> dict[str, Any]:
 
 
 def _name(candidate: Candidate, protocol: AnyProtocol) -> str:
-    return candidate.describe() + (f" {protocol.name}" if isinstance(protocol, Protocol3D) else "")
+    return candidate.describe() + (f" {_way(protocol)}" if isinstance(protocol, Protocol3D) else "")
+
+
+def _way(protocol: Protocol3D) -> str:
+    """The published script that a protocol is, as it was asked for, or else how it goes through a volume."""
+    return next((name for name, way in SCRIPTS.items() if protocol == Protocol3D(way, **PUBLISHED_3D)), protocol.name)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from bench.record import SCRIPTS
+
 if TYPE_CHECKING:
     from zoo.sam.rule import Protocol2D, Protocol3D
 
@@ -37,8 +39,6 @@ class Between(click.FloatRange):
 
 
 CANDIDATE_HELP = "Folder that `export` or `quantize` wrote"
-#: Published scripts, and how they encode and decode.
-SCRIPTS = {"litemedsam": "per_object", "rep_medsam": "cached"}
 PROTOCOLS = click.Choice(["per_object", "cached", "batched", *SCRIPTS])
 PROTOCOL_HELP = (
     "Volumes: encode slices again for every object, once, or once and decode objects together; or all as LiteMedSAM's "

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from bench.record import SCRIPTS
 from reports.candidates import (
     FLOOR,
     Candidate,
@@ -16,7 +17,7 @@ from reports.candidates import (
 )
 from reports.case_info import CaseInfo
 from reports.fields import listed
-from reports.rules import SCRIPTS, label_protocols
+from reports.rules import label_protocols
 from reports.statistics import number
 from reports.tables import NOTHING, Table, flatten, significant
 
@@ -180,7 +181,7 @@ def under_one_protocol(scored: Iterable[Scored]) -> list[Scored]:
         rank = {
             options: (
                 len(_keys(found)),
-                found[0].protocol not in SCRIPTS.values(),
+                found[0].protocol not in SCRIPTS,
                 alike[volumes, who.encoder, who.sha256, options],
                 users[volumes, options],
             )

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from bench.record import SCRIPTS
 from reports.candidates import (
     Candidate,
     Reading,
@@ -17,7 +18,7 @@ from reports.candidates import (
 from reports.case_info import CaseInfo
 from reports.fields import integer
 from reports.published import Published, published_case
-from reports.rules import SCRIPTS, UsualRule, label_protocols
+from reports.rules import UsualRule, label_protocols
 from reports.statistics import Ratio, Samples, Spread, finite_samples, median_of, ratio_of_medians, spread_of
 from reports.tables import NOTHING, SPEEDUP, Table, flatten, significant, speedup_cell, whole
 
@@ -198,7 +199,7 @@ class Shared:
 
     def note(self, rows: Sequence[CaseRow]) -> str:
         """What is true of all of some rows; scripts, which rows name, have a rule of their own."""
-        others = [row for row in rows if row.protocol not in SCRIPTS.values()]
+        others = [row for row in rows if row.protocol not in SCRIPTS]
         options = {option for row in others for option in json.loads(row.protocol_options or "{}")}
         but = "" if len(others) == len(rows) else "but for the scripts', "
         rule = self.rule.in_full(options)

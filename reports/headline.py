@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from bench.record import SCRIPTS
 from reports.candidates import fastest_of
 from reports.case_info import CaseInfo
 from reports.cases import CaseRow, compared_rows
 from reports.encoders import is_common
-from reports.rules import SCRIPTS
 from reports.tables import NOTHING, UNPAIRED, Table, counts, significant, times_cell
 
 TITLE = "Volumes: the fastest way of each encoder"
@@ -91,7 +91,7 @@ def _updated(rows: Sequence[CaseRow]) -> str:
     same_way = [r for r in rows if (r.protocol_name, r.candidate.encoder) == UPDATED and is_common(r.candidate)]
     if not same_way:
         return NOTHING
-    row = max(same_way, key=lambda row: row.protocol in SCRIPTS.values())
+    row = max(same_way, key=lambda row: row.protocol in SCRIPTS)
     quoted, mark = row.published.speedup, "" if row.published.same_size else " *"
     return _timed(row) + (f", quoted {significant(quoted)}x{mark}" if math.isfinite(quoted) else "")
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.record import SCRIPTS
 from reports.candidates import Reading, joined
 
 #: What records of volumes leave out where it was not asked for.
@@ -27,8 +28,7 @@ UNASKED_OF_IMAGES: Mapping[str, Any] = {
     "best_dice": False,
     "fovea": False,
 }
-#: The published scripts, by the way that each goes through a volume, and the rule of both.
-SCRIPTS = {"per_object": "litemedsam", "cached": "rep_medsam"}
+#: The rule of the published scripts.
 SCRIPT_RULE: Mapping[str, Any] = {
     **UNASKED,
     "z_range": "inclusive",
@@ -135,7 +135,7 @@ def label_protocols(records: Iterable[Reading]) -> tuple[dict[str, str], UsualRu
 def _script_of(protocol: Mapping[str, Any]) -> str | None:
     """The published script whose way and rule a protocol is, if any."""
     rule = all(protocol.get(option, UNASKED.get(option)) == value for option, value in SCRIPT_RULE.items())
-    return SCRIPTS.get(protocol.get("name", "")) if rule else None
+    return next((script for script, way in SCRIPTS.items() if rule and way == protocol.get("name")), None)
 
 
 def _with_unasked(protocol: Mapping[str, Any], asked: Collection[str]) -> dict[str, Any]:

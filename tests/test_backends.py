@@ -212,13 +212,17 @@ def test_results_are_nobody_elses(backend: Backend, image: NDArray[np.float32]) 
     """What a runtime returned stays as it was when it runs again."""
     other = image[:, :, ::-1].copy()
     embedding = backend.encode(image)
-    logits, iou = backend.decode(embedding, PROMPTS["boxes"])
-    fast_logits, fast_iou = backend.decode_boxes(embedding, BOXES)
-    results = (embedding, logits, iou, fast_logits, fast_iou)
+    windows = np.tile([[3, 9, 17, 40]], (len(BOXES), 1))
+
+    def answers(embedding: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        asked = [backend.decode(embedding, PROMPTS[kind]) for kind in ("boxes", "one box")]
+        asked += [backend.decode_boxes(embedding, BOXES), backend.decode_boxes(embedding, BOXES, windows)]
+        asked += [backend.decode_foveated(embedding, BOXES, windows)]
+        return [array for answer in asked for array in answer]
+
+    results = [embedding, *answers(embedding)]
     before = [result.copy() for result in results]
-    again = backend.encode(other)
-    backend.decode(again, PROMPTS["boxes"])
-    backend.decode_boxes(again, BOXES)
+    answers(backend.encode(other))
     for result, was in zip(results, before, strict=True):
         np.testing.assert_array_equal(result, was)
         result[:] = 0

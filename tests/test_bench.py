@@ -33,7 +33,7 @@ from zoo.data.npz import save_challenge_npz
 from zoo.data.phantom import load_phantom
 from zoo.encoders.tinyvit import WindowAttention
 from zoo.registry import create_sam
-from zoo.sam.rule import AnyProtocol, Protocol2D, Protocol3D
+from zoo.sam.rule import PUBLISHED_3D, AnyProtocol, Protocol2D, Protocol3D
 from zoo.weights import WeightsId
 
 
@@ -130,8 +130,10 @@ def test_accuracy_of_the_labels_themselves_is_one() -> None:
 @dataclass
 class SilentProgress:
     messages: list[str] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
 
     def start(self, description: str, total: int) -> Callable[[], None]:
+        self.started.append(description)
         return lambda: None
 
     def message(self, text: str) -> None:
@@ -190,6 +192,13 @@ def test_a_sweep_measures_everything_once(sweep: Sweep) -> None:
     more = replace(sweep, run_id="more", settings=replace(sweep.settings, passes=4))
     more.run(sources)
     assert more.skipped == len(records), "what is looked for in each pass is counted once"
+
+
+def test_a_published_script_is_named_as_it_was_asked_for(sweep: Sweep) -> None:
+    protocols = (Protocol3D("cached", **PUBLISHED_3D), Protocol3D("cached"))
+    replace(sweep, settings=replace(sweep.settings, protocols=protocols, passes=1)).run(small_sources("mr3d"))
+    told = [line for line in sweep.progress.started if "pass 1/1" in line]  # type: ignore[attr-defined]
+    assert [line.split(",")[-2].split()[-1] for line in told] == ["rep_medsam", "cached"]
 
 
 def test_a_runtime_that_fails_in_a_later_round_does_not_end_the_sweep(

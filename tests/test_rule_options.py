@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 from record_book import REPVIT, Book
 
-from compress.options import PROTOCOLS, SCRIPTS, protocols_of, rule_options
+from bench.record import SCRIPTS
+from compress.options import PROTOCOLS, protocols_of, rule_options
 from reports.candidates import protocol_id
 from reports.load import load_records
 from reports.rules import DEFAULT_RULE, label_protocols
