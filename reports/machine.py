@@ -17,6 +17,7 @@ from reports.history import history_tables
 from reports.load import Loaded
 from reports.peak import Peak, peak_tables, read_peaks
 from reports.provenance import by_machine, describe_machine, error_tables, run_tables, weights_tables
+from reports.sweep import best_sweep
 from reports.tables import Table
 from reports.tradeoff import tradeoff_rows, tradeoff_tables
 from reports.zoo import zoo_tables
@@ -34,6 +35,7 @@ class MachineReport:
         title: in words.
         records: made on it.
         encoders: rows of the encoder table.
+        swept: likewise, of the sweep whose accuracies and speeds stand side by side, see `reports.sweep`.
         cases: rows of the case tables.
         by_modality: rows of the accuracy table by modality.
         by_case: rows of that by case.
@@ -47,6 +49,7 @@ class MachineReport:
     title: str
     records: list[Reading]
     encoders: list[EncoderRow]
+    swept: list[EncoderRow]
     cases: list[CaseRow]
     by_modality: list[AccuracyRow]
     by_case: list[AccuracyRow]
@@ -128,6 +131,7 @@ def _machine_report(
         title=describe_machine(records[-1].machine),
         records=records,
         encoders=encoders,
+        swept=encoder_rows(best_sweep(history)),
         cases=case_rows(records, baseline),
         by_modality=accuracy_rows(scored, lambda case: case.kind),
         by_case=accuracy_rows(scored, with_sizes(one.case for one in scored).__getitem__),

@@ -274,6 +274,21 @@ def test_figures_of_accuracy_name_the_runs_that_scored(book: Book, tmp_path: Pat
     assert "Records: scores.jsonl" in texts(scores_alone)
 
 
+def test_latencies_beside_accuracies_are_of_one_sweep(book: Book) -> None:
+    """One of two candidates was timed once more, alone, on a machine that had slowed down."""
+    first, second = candidate("first", trained=True), candidate("second", trained=True)
+    book.scores(FLOOR, [0.5])
+    for who in (first, second):
+        book.parts(who, [0.01, 0.01])
+        book.scores(who, [0.8])
+    book.parts(first, [0.02, 0.02], run_id="run2")
+    (report,) = machine_reports(load_records([book.path]))
+    figure = accuracy_figure(report)
+    assert figure is not None
+    assert "run2" not in texts(figure)
+    assert {float(x) for line in figure.axes[0].lines for x in line.get_xdata()} & {10.0, 20.0} == {10.0}  # type: ignore[union-attr]
+
+
 def test_candidates_are_compared_under_the_protocol_that_most_of_them_have(book: Book) -> None:
     """One of three was also measured by another rule, before and after, and one saw nothing of what the others did."""
     cases = [{**CT_0860, "case_id": name, "sha256": name} for name in ("a", "b")]

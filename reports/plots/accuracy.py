@@ -41,9 +41,10 @@ GOLDEN_RATIO = 0.6180339887
 def accuracy_figure(report: MachineReport) -> Figure | None:
     """Mean DSC against encoder latency of trained candidates, the Pareto front through them, the ellipse as a line.
 
-    Means go over cases, of each over the labels that all candidates have, see `on_shared_labels`.
+    Means go over cases, of each over the labels that all candidates have, see `on_shared_labels`. Latencies are of one
+    sweep, where it timed a candidate: of runs apart, the machine's drift would stand beside the encoders.
     """
-    encoders_timed = {row.candidate: row for row in timed(report.encoders)}
+    encoders_timed = {row.candidate: row for row in (*timed(report.encoders), *timed(report.swept))}
     rows = report.compared
     points = [(row, encoders_timed[row.candidate]) for row in rows if not row.is_floor and row.dsc.n]
     if not points:
