@@ -76,6 +76,7 @@ def load_compiled(path: Path, precision: str, threads: int) -> Run:
         raise refusal(path, f"OpenVINO {openvino.__version__}", error) from error
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> list[Floats]:
+        # Nothing is copied: see `Run`.
         return list(compiled(dict(inputs), share_inputs=True, share_outputs=True).values())
 
     return run
