@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from bench.cost import measure_cost
 from bench.floor import ellipse_segmentation
 from bench.latency import PARTS, StartedParts, measure_parts, parts_calls, run_case, start_parts, warm_up
 from bench.record import SCRIPTS
-from bench.sweep_records import SweepRecords
+from bench.sweep_records import SweepRecords, describe_case
 from zoo.data.case import Case
 from zoo.data.cases import CaseSource
 from zoo.data.modality import calibration_doubt
@@ -369,23 +368,6 @@ class Sweep:
     def _accuracy_key(self, candidate: Candidate, described: dict[str, Any], options: dict[str, Any]) -> str:
         tolerance_mm = self.settings.tolerance_mm
         return self._records.key("accuracy", candidate.as_record(), described, options, tolerance_mm=tolerance_mm)
-
-
-def describe_case(case: Case) -> dict[str, Any]:
-    """The case as a record names it: its source by file name only, its content by hash."""
-    digest = hashlib.sha256()
-    for array in (case.image, case.boxes, case.object_labels, case.labels):
-        if array is not None:
-            digest.update(np.ascontiguousarray(array).data)
-    return {
-        "case_id": case.case_id,
-        "modality": case.modality,
-        "shape": list(case.spatial_shape),
-        "objects": len(case.boxes),
-        "spacing_mm": list(case.spacing_mm),
-        "source": Path(case.source).name,
-        "sha256": digest.hexdigest(),
-    }
 
 
 def _options(candidate: Candidate, protocol: AnyProtocol) -> dict[str, Any]:

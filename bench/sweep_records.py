@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bench.machine import describe_machine, git_state, package_versions
 from bench.record import MEASUREMENTS, Kind, Record, append_record, finished_keys, record_key
+from zoo.data.case import Case
 
 
 class SweepRecords:
@@ -94,3 +98,20 @@ class SweepRecords:
         which = {name: extra[name] for name in MEASUREMENTS["error"] if name in extra}
         self.write("error", key, candidate, {"kind": kind, **which}, case, protocol, told)
         self.tell(f"{told['type']}: {told['message']}")
+
+
+def describe_case(case: Case) -> dict[str, Any]:
+    """The case as a record names it: its source by file name only, its content by hash."""
+    digest = hashlib.sha256()
+    for array in (case.image, case.boxes, case.object_labels, case.labels):
+        if array is not None:
+            digest.update(np.ascontiguousarray(array).data)
+    return {
+        "case_id": case.case_id,
+        "modality": case.modality,
+        "shape": list(case.spatial_shape),
+        "objects": len(case.boxes),
+        "spacing_mm": list(case.spacing_mm),
+        "source": Path(case.source).name,
+        "sha256": digest.hexdigest(),
+    }

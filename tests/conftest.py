@@ -15,8 +15,10 @@ from click.testing import CliRunner
 from fill import fill_state_dict, smooth_image
 from numpy.typing import NDArray
 from record_book import Book
+from sweeps import small_sweep
 
 from bench.candidate import Candidate, Recipe
+from bench.runner import Sweep
 from cli import main
 from compress.build import build_candidate
 from compress.export import export_candidate
@@ -86,6 +88,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def candidate() -> Candidate:
     """A small one."""
     return build_candidate(Recipe(ENCODER))
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    """Of one small candidate, by two protocols; records go to a file of the test's folder."""
+    return small_sweep(tmp_path / "out.jsonl")
 
 
 @pytest.fixture(scope="module")

@@ -15,19 +15,17 @@ import onnxruntime as ort
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ENCODER
 from fill import smooth_image
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import nn
 
-from zoo import cache, onnx_export
+from zoo import cache
 from zoo.backends import Backend, Prompts, alike_here, check_backend, create_backend, runnable_here
-from zoo.backends.graphs import GRAPHS, openvino_runtime
+from zoo.backends.graphs import openvino_runtime
 from zoo.errors import InputError
 from zoo.layout import by_position, channels_first, channels_last
 from zoo.onnx_export import Graph, onnx_file, write_onnx
-from zoo.registry import create_sam
 from zoo.sam.model import Sam
 
 #: ‖a-b‖/‖b‖ against float32 torch, by precision.
@@ -227,35 +225,6 @@ def test_results_are_nobody_elses(backend: Backend, image: NDArray[np.float32]) 
         np.testing.assert_array_equal(result, was)
         result[:] = 0
     np.testing.assert_array_equal(backend.encode(image), before[0])
-
-
-def test_files_are_made_once_for_what_they_are_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(tmp_path))
-    made: list[Path] = []
-
-    def make(path: Path) -> None:
-        made.append(path)
-        path.touch()
-
-    module = nn.Linear(2, 2)
-    first = cache.cached_file("encoder.onnx", module, make, 20)
-    assert cache.cached_file("encoder.onnx", module, make, 20) == first
-    assert len(made) == 1
-    of_other_weights = cache.cached_file("encoder.onnx", nn.Linear(2, 2), make, 20)
-    of_another_fact = cache.cached_file("encoder.onnx", module, make, 21)
-    assert len({first, of_other_weights, of_another_fact}) == 3
-    assert set(tmp_path.iterdir()) == {first, of_other_weights, of_another_fact}, "no part is left"
-
-
-def test_equal_weights_for_another_size_have_graphs_of_their_own(
-    sam: Sam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Size and prompt frame are constants of the graphs, which no weight and no layer tells."""
-    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(tmp_path))
-    monkeypatch.setattr(onnx_export, "write_onnx", lambda graph, path: path.touch())
-    larger = create_sam("timm:mobilenetv4_conv_small@128")
-    for name in GRAPHS:
-        assert onnx_file(sam, name) == onnx_file(create_sam(ENCODER), name) != onnx_file(larger, name)
 
 
 def test_precisions_that_the_machine_lacks(sam: Sam, monkeypatch: pytest.MonkeyPatch) -> None:

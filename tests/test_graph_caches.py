@@ -15,18 +15,21 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from conftest import ENCODER
 from fill import smooth_image
 from torch import nn
 
 from bench.candidate import Candidate
 from compress import export
 from compress.quantize_run import Options, quantise_candidate
-from zoo import cache
-from zoo.backends.graphs import openvino_runtime
+from zoo import cache, onnx_export
+from zoo.backends.graphs import GRAPHS, openvino_runtime
 from zoo.backends.graphs.openvino_runtime import load_compiled
 from zoo.data.cases import find_cases
 from zoo.errors import InputError
-from zoo.onnx_export import Graph, write_onnx
+from zoo.onnx_export import Graph, onnx_file, write_onnx
+from zoo.registry import create_sam
+from zoo.sam.model import Sam
 
 PLUGIN = """
 from torch import nn
@@ -54,6 +57,35 @@ def imported(path: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> nn.Modul
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     spec.loader.exec_module(module)
     return nn.Sequential(module.Scaled())
+
+
+def test_files_are_made_once_for_what_they_are_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(tmp_path))
+    made: list[Path] = []
+
+    def make(path: Path) -> None:
+        made.append(path)
+        path.touch()
+
+    module = nn.Linear(2, 2)
+    first = cache.cached_file("encoder.onnx", module, make, 20)
+    assert cache.cached_file("encoder.onnx", module, make, 20) == first
+    assert len(made) == 1
+    of_other_weights = cache.cached_file("encoder.onnx", nn.Linear(2, 2), make, 20)
+    of_another_fact = cache.cached_file("encoder.onnx", module, make, 21)
+    assert len({first, of_other_weights, of_another_fact}) == 3
+    assert set(tmp_path.iterdir()) == {first, of_other_weights, of_another_fact}, "no part is left"
+
+
+def test_equal_weights_for_another_size_have_graphs_of_their_own(
+    sam: Sam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Size and prompt frame are constants of the graphs, which no weight and no layer tells."""
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(onnx_export, "write_onnx", lambda graph, path: path.touch())
+    larger = create_sam("timm:mobilenetv4_conv_small@128")
+    for name in GRAPHS:
+        assert onnx_file(sam, name) == onnx_file(create_sam(ENCODER), name) != onnx_file(larger, name)
 
 
 def test_a_file_is_made_anew_for_other_code_of_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
