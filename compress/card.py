@@ -89,7 +89,7 @@ def read_card(folder: Path) -> CandidateCard:
     path = folder / CARD_FILE
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if (schema := found.get("schema", 1)) != SCHEMA:
+        if (schema := found["schema"]) != SCHEMA:
             expected = f"schema {SCHEMA}, as `export` and `quantize` of this version write it: make it anew"
             raise InputError(path, f"a card of schema {schema}", expected)
         spec = EncoderSpec(**{**found["spec"], "reference_cost": None})
