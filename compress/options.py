@@ -141,6 +141,13 @@ rule_options = options(
         help="Within boxes: whether the decoder sees what is around a box as it is, and of the rest means of cells.",
     ),
     click.option(
+        "--multiplanar/--no-multiplanar",
+        default=False,
+        show_default=True,
+        help="Volumes, within boxes: ask again for what was found in the planes across the slices, and take the mean. "
+        "Better masks, several times slower.",
+    ),
+    click.option(
         "--box-margin-px",
         type=click.IntRange(min=0),
         default=2,

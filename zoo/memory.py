@@ -6,7 +6,7 @@ import re
 
 import psutil
 
-from zoo.data.case import Case
+from zoo.data.case import Case, box_pixels
 from zoo.errors import InputError
 from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE
 
@@ -15,6 +15,8 @@ DEFAULT_MAX_BYTES = 2 * 2**30
 EMBEDDING_BYTES = 4 * EMBEDDING_CHANNELS * EMBEDDING_SIZE**2
 #: A volume's label map, and the logits that decide where objects overlap.
 BYTES_A_VOXEL = 4
+#: What is said of a voxel in an object's box, where several planes are asked.
+BYTES_A_VOTE = 2
 #: Set aside for what encoding, decoding and writing take for a moment: a guess on the safe side of a light encoder.
 WORKING_BYTES = 512 * 2**20
 #: Of the machine's memory, what must be available for another model to be started beside those that are there.
@@ -35,15 +37,20 @@ def parse_size(text: str) -> int:
     return size
 
 
-def kept_embeddings(case: Case, limit_bytes: int) -> int:
+def kept_embeddings(case: Case, limit_bytes: int, *, multiplanar: bool = False) -> int:
     """Embeddings that a volume's segmentation may keep for its second sweep; others are encoded again.
 
     Args:
         case: that has been read, by a process that has opened its model.
         limit_bytes: of the process's resident memory.
+        multiplanar: whether planes across the slices are asked, too.
     """
     resident = psutil.Process().memory_info().rss
     free = limit_bytes - resident - WORKING_BYTES - BYTES_A_VOXEL * case.image.size
+    if multiplanar:
+        # The planes that one axis shows have square pixels, of the shorter side of a voxel.
+        planes = int(case.image.size * max(case.spacing_mm) / min(case.spacing_mm))
+        free -= BYTES_A_VOTE * int(box_pixels(case.boxes).sum()) + planes
     return max(0, free // EMBEDDING_BYTES)
 
 

@@ -1,0 +1,187 @@
+"""Multiplanar segmentation: what a walk found in a volume's slices is asked for again in the planes across them.
+
+A walk sees each object in one orientation, slice by slice, and may lose it. What it found is cut along the volume's two
+other axes, each cut prompts for itself in its plane, and a voxel's logit is the mean of what was said of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.backends import Floats
+from zoo.data.case import Case
+from zoo.sam.overlap import Owners
+
+Mask = NDArray[np.bool_]
+#: A slice's number, and the rows and columns of a box in it.
+Where = tuple[int, slice, slice]
+#: Axes of a volume (z, y, x) that planes across its slices are normal to: coronal and sagittal ones of an axial scan.
+ACROSS = (1, 2)
+#: Planes that an object is at least asked in along an axis, if it has so many voxels there; at most twice as many.
+LEAST_PLANES = 16
+#: Side of a plane at most: pixels are square, whatever a file says of its voxels.
+LONGEST_PX = 2048
+
+
+def planes_across(boxes: NDArray[np.int64], axis: int) -> list[range]:
+    """The planes of `view_along` that each object is asked in: of a grid, so that objects share them.
+
+    Args:
+        boxes: (N, 6) of a volume, ends included.
+        axis: of `ACROSS`.
+
+    Returns:
+        For each object, every plane, or every second, fourth, ... of a large one; none of an object of one slice.
+    """
+    if not len(boxes):
+        return []
+    low, high = _along(boxes, axis)
+    several = boxes[:, 2] < boxes[:, 5]
+    return [
+        _grid(start, end + 1) if has_planes else range(0)
+        for start, end, has_planes in zip((low - low.min()).tolist(), (high - low.min()).tolist(), several, strict=True)
+    ]
+
+
+def view_along(case: Case, axis: int) -> Case:
+    """A volume as the planes across its slices show it, from the first that an object reaches to the last.
+
+    Args:
+        case: a volume with at least one box, ends included.
+        axis: of `ACROSS`, which the planes are normal to.
+
+    Returns:
+        Planes with the original's slices as rows and square pixels, the side of a voxel or more; a click lies in the
+        plane that holds its voxel.
+    """
+    axes = [axis, *(other for other in range(3) if other != axis)]
+    low, high = _along(case.boxes, axis)
+    first = int(low.min())
+    planes = case.image.transpose(axes)[first : int(high.max()) + 1]
+    extent_mm = np.array(planes.shape[1:]) * np.array(case.spacing_mm)[axes[1:]]
+    pixel_mm = max(min(np.array(case.spacing_mm)[axes[1:]]), extent_mm.max() / LONGEST_PX)
+    shape = np.maximum(1, np.round(extent_mm / pixel_mm)).astype(int)
+    image = np.empty((len(planes), *shape), np.uint8)
+    for plane, enlarged in zip(planes, image, strict=True):
+        enlarged[:] = cv2.resize(np.ascontiguousarray(plane), shape[::-1].tolist(), interpolation=cv2.INTER_LINEAR)
+    # From voxels (x, y, z) to (column, row, plane).
+    order = [2 - other for other in axes[::-1]]
+    scale = np.array([*(shape / planes.shape[1:])[::-1], 1.0])
+    offset = np.array([0, 0, first])
+    start = np.floor((case.boxes[:, :3][:, order] - offset) * scale).astype(np.int64)
+    end = np.ceil((case.boxes[:, 3:][:, order] - offset + 1) * scale).astype(np.int64) - 1
+    return replace(
+        case,
+        image=image,
+        boxes=np.concatenate([start, end], axis=1),
+        spacing_mm=(case.spacing_mm[axis], pixel_mm, pixel_mm),
+        labels=None,
+        affine=None,
+        clicks=tuple(
+            replace(click, voxel=tuple(int(v) for v in (np.array(click.voxel)[order] - offset + 0.5) * scale))
+            for click in case.clicks
+        ),
+    )
+
+
+class Votes:
+    """What has been said of each object's voxels in its box, and by how many.
+
+    Args:
+        boxes: (N, 6) of the volume's objects, ends included.
+    """
+
+    def __init__(self, boxes: NDArray[np.int64]) -> None:
+        self._boxes = boxes
+        sizes = (boxes[:, 3:] - boxes[:, :3] + 1)[:, ::-1].tolist()
+        self._sums = [np.zeros(size, np.float16) for size in sizes]
+        self._weights = [[np.zeros(length, np.float32) for length in size] for size in sizes]
+
+    def enter(self, number: int, logits: Floats, where: Where) -> Mask:
+        """Adds an object's logits (h, w) in a slice of the volume; returns their mask."""
+        self.add(0, number, logits, where[0] - int(self._boxes[number, 2]))
+        return logits > 0
+
+    def add(self, axis: int, number: int, logits: Floats, at: int, step: int = 1) -> None:
+        """Adds what a plane says of an object, and of what lies between it and the next one that is asked.
+
+        Args:
+            axis: of (z, y, x) that the plane is normal to.
+            number: of the object, from 0.
+            logits: (h, w) in its box, in the plane's pixels.
+            at: the plane, counted from the box's first.
+            step: planes to the next one: what lies between two has its share of both.
+        """
+        sums, weights = np.moveaxis(self._sums[number], axis, 0), self._weights[number][axis]
+        vote = _resize(logits, sums.shape[1:])
+        for near in range(max(0, at - step + 1), min(len(sums), at + step)):
+            share = np.float32(1 - abs(near - at) / step)
+            sums[near] += share * vote
+            weights[near] += share
+
+    def mask(self, axis: int, number: int, at: int, shape: tuple[int, int]) -> Mask:
+        """The mask of an object in a plane, by all that has been said so far.
+
+        Args:
+            axis: of (z, y, x) that the plane is normal to.
+            number: of the object, from 0.
+            at: the plane, counted from the box's first.
+            shape: (h, w) of the box in the plane's pixels.
+        """
+        return _resize(np.moveaxis(self._sums[number], axis, 0)[at].astype(np.float32), shape) > 0
+
+    def count(self, owners: Owners) -> None:
+        """Enters each object's mean logits."""
+        for number, (x_min, y_min, z_min, x_max, y_max, z_max) in enumerate(self._boxes.tolist()):
+            z, y, x = self._weights[number]
+            mean = self._sums[number] / (z[:, None, None] + y[:, None] + x)
+            owners.enter(number, mean, np.s_[z_min : z_max + 1, y_min : y_max + 1, x_min : x_max + 1])
+
+
+@dataclass(frozen=True)
+class PlaneVotes:
+    """The votes of a volume as the planes along one axis have them.
+
+    Attributes:
+        votes: of the volume.
+        axis: that the planes are normal to.
+        view: the volume seen along it.
+        planes: that each object is asked in.
+    """
+
+    votes: Votes
+    axis: int
+    view: Case
+    planes: list[range]
+
+    def known(self, number: int, plane: int) -> Mask:
+        """The mask (h, w) of an object in its box that is known so far."""
+        x_min, y_min, first, x_max, y_max, _ = self.view.boxes[number].tolist()
+        return self.votes.mask(self.axis, number, plane - first, (y_max - y_min + 1, x_max - x_min + 1))
+
+    def enter(self, number: int, logits: Floats, where: Where) -> Mask:
+        """Adds an object's logits (h, w) in a plane; returns their mask."""
+        at = where[0] - int(self.view.boxes[number, 2])
+        self.votes.add(self.axis, number, logits, at, self.planes[number].step)
+        return logits > 0
+
+
+def _resize(logits: Floats, shape: tuple[int, ...]) -> Floats:
+    resized: Any = cv2.resize(logits, shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return resized
+
+
+def _along(boxes: NDArray[np.int64], axis: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First and last voxel of boxes (N, 6) along an axis of (z, y, x)."""
+    return boxes[:, 2 - axis], boxes[:, 5 - axis]
+
+
+def _grid(start: int, stop: int) -> range:
+    """Every plane of an object, or those that are left of a large one: their distance is a power of two."""
+    step = 1 << max(0, ((stop - start) // LEAST_PLANES).bit_length() - 1)
+    return range(start + (step // 2 - start) % step, stop, step)
