@@ -39,11 +39,12 @@ class Between(click.FloatRange):
 
 
 CANDIDATE_HELP = "Folder that `export` or `quantize` wrote"
-PROTOCOLS = click.Choice(["per_object", "cached", "batched", *SCRIPTS])
+PROTOCOLS = click.Choice(["per_object", "cached", "batched", "multiplanar", *SCRIPTS])
 PROTOCOL_HELP = (
-    "Volumes: encode slices again for every object, once, or once and decode objects together; or all as LiteMedSAM's "
-    "script does (per_object), or Rep-MedSAM's updated one (cached), but for the options below that are given. Images: "
-    "by the published rule where every --protocol is a script's."
+    "Volumes: encode slices again for every object, once, or once and decode objects together; or this and then the "
+    "planes across the slices, for better masks in several times the time (multiplanar); or all as LiteMedSAM's script "
+    "does (per_object), or Rep-MedSAM's updated one (cached), but for the options below that are given. Images: by the "
+    "published rule where every --protocol is a script's."
 )
 
 rule_options = options(
@@ -139,13 +140,6 @@ rule_options = options(
         default=True,
         show_default=True,
         help="Within boxes: whether the decoder sees what is around a box as it is, and of the rest means of cells.",
-    ),
-    click.option(
-        "--multiplanar/--no-multiplanar",
-        default=False,
-        show_default=True,
-        help="Volumes, within boxes: ask again for what was found in the planes across the slices, and take the mean. "
-        "Better masks, several times slower.",
     ),
     click.option(
         "--box-margin-px",

@@ -19,7 +19,7 @@ from reports.statistics import Ratio, number
 FLOOR = "box ellipse"
 DEFAULT_BASELINE = "tinyvit"
 #: From the published baseline to the fastest: the first that a case has is its baseline's.
-PROTOCOL_ORDER = ("per_object", "cached", "batched")
+PROTOCOL_ORDER = ("per_object", "cached", "batched", "multiplanar")
 
 
 @dataclass(frozen=True)

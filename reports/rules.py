@@ -19,7 +19,6 @@ UNASKED: Mapping[str, Any] = {
     "starts": 1,
     "zoom": False,
     "fovea": False,
-    "multiplanar": False,
 }
 #: Likewise records of images.
 UNASKED_OF_IMAGES: Mapping[str, Any] = {
@@ -60,7 +59,6 @@ DEFAULT_RULE: Mapping[str, Any] = {
     "mask_prompts": True,
     "own_box_share": 0.5,
     "mask_value": "binary",
-    "multiplanar": False,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import psutil
@@ -20,7 +21,7 @@ from zoo.errors import InputError
 from zoo.memory import EMBEDDING_BYTES, WORKING_BYTES, kept_embeddings
 from zoo.sam.multiplanar import ACROSS, LONGEST_PX, Votes, planes_across, view_along
 from zoo.sam.overlap import Owners
-from zoo.sam.rule import PROTOCOLS, Protocol3D
+from zoo.sam.rule import MULTIPLANAR, Protocol3D
 from zoo.sam.segmenter import Mask
 from zoo.sam.volume import count_slices, segment_volume
 from zoo.stages import StageClock
@@ -171,9 +172,9 @@ class BrightBackend(BoxBackend):
         return logits, np.ones((len(logits), 1), np.float32)
 
 
-def ellipsoid(thickness: int = 1, length: int = 40) -> tuple[Case, Mask]:
-    """30 x 40 (or another length) x 20 mm in 256 px, in slices of some mm, with its box; and where it is."""
-    z, y, x = np.ogrid[: 60 // thickness, :256, :256]
+def ellipsoid(thickness: int = 1, length: int = 40, side: int = 256) -> tuple[Case, Mask]:
+    """30 x 40 (or another length) x 20 mm, in slices of some mm and pixels of one, with its box; and where it is."""
+    z, y, x = np.ogrid[: 60 // thickness, :side, :side]
     inside = ((z + 0.5) * thickness - 30) ** 2 / 100 + (y - 99.5) ** 2 / (length / 2) ** 2 + (x - 49.5) ** 2 / 225 <= 1
     slices = np.flatnonzero(inside.any((1, 2)))
     box = [35, 100 - length // 2, slices[0], 64, 99 + length // 2, slices[-1]]
@@ -181,23 +182,23 @@ def ellipsoid(thickness: int = 1, length: int = 40) -> tuple[Case, Mask]:
 
 
 @pytest.mark.parametrize(
-    ("thickness", "length", "planes", "least"), [(1, 30, 30, 1), (2, 30, 30, 0.96), (1, 40, 20, 0.97)]
+    ("thickness", "length", "side", "planes", "least"),
+    [(1, 30, 256, 30, 1), (1, 30, 512, 30, 1), (2, 30, 256, 30, 0.96), (1, 40, 256, 20, 0.97)],
 )
-@pytest.mark.parametrize("name", PROTOCOLS)
 def test_planes_outvote_slices_that_were_wrong(
-    name: str, thickness: int, length: int, planes: int, least: float
+    thickness: int, length: int, side: int, planes: int, least: float
 ) -> None:
     """Slices say that all of the box belongs to the object: 3 - 2 - 2 is less than nothing, 3 + 2 + 2 more.
 
-    All planes of 30 are asked, every second of 40.
+    All planes of 30 are asked, every second of 40. What is twice the encoder's size is seen in a tile, pixel by pixel.
     """
-    case, inside = ellipsoid(thickness, length)
+    case, inside = ellipsoid(thickness, length, side)
     backend, painted, clock = BrightBackend(blind=True), [], StageClock()
-    rule = Protocol3D(name, starts=1, multiplanar=True, box_prior=0)
+    rule = Protocol3D(MULTIPLANAR, starts=1, box_prior=0)
     found = segment_volume(case, backend, rule, clock, lambda: painted.append(1)) > 0
     agree = (found & inside).sum() * 2 / (found.sum() + inside.sum())
     assert agree >= least
-    alone = segment_volume(case, BrightBackend(blind=True), replace(rule, multiplanar=False)) > 0
+    alone = segment_volume(case, BrightBackend(blind=True), replace(rule, name="batched")) > 0
     assert (alone & inside).sum() * 2 / (alone.sum() + inside.sum()) < 0.75
     assert sum(across for across, _ in backend.asked) == planes + 30
     assert len(painted) == count_slices(case, rule) == planes + 30 + np.ptp(case.boxes[0, [2, 5]]) + 1
@@ -215,7 +216,7 @@ def test_what_is_empty_is_not_asked() -> None:
             return (np.full_like(logits, -9) if self.asked[-1][0] else logits), iou
 
     backend = Blind()
-    rule = Protocol3D(multiplanar=True)
+    rule = Protocol3D(MULTIPLANAR)
     found = segment_volume(case, backend, rule, on_slice=lambda: painted.append(1))
     assert sum(across for across, _ in backend.asked) == 20
     assert len(painted) == count_slices(case, rule) == 20 + 20 + 30
@@ -230,7 +231,7 @@ def test_planes_are_asked_by_the_box_of_what_is_known() -> None:
     """
     case, _ = ellipsoid()
     backend = BrightBackend()
-    segment_volume(case, backend, Protocol3D(multiplanar=True, box_dilation_px=0))
+    segment_volume(case, backend, Protocol3D(MULTIPLANAR, box_dilation_px=0))
     coronal = [box for across, box in backend.asked if across][:20]
     widths = [x1 - x0 + 1 for x0, _, x1, _ in coronal]
     assert (widths[0], max(widths), widths[-1]) == (12, 30, 6)
@@ -242,14 +243,14 @@ def test_clicks_are_heard_in_their_planes() -> None:
     """One at x 50, y 101, z 33 lies in coronal plane 101, and in sagittal plane 50."""
     case, _ = ellipsoid()
     backend = BrightBackend()
-    segment_volume(replace(case, clicks=(Click(0, (50, 101, 33), True),)), backend, Protocol3D(multiplanar=True))
+    segment_volume(replace(case, clicks=(Click(0, (50, 101, 33), True),)), backend, Protocol3D(MULTIPLANAR))
     assert [point for across, point in backend.clicked if across] == [[50, 33], [101, 33]]
 
 
 def test_an_object_of_one_slice_has_none() -> None:
     case, _ = ellipsoid()
     flat = replace(case, boxes=case.boxes * [1, 1, 0, 1, 1, 0] + [0, 0, 30, 0, 0, 30])
-    rule = Protocol3D(multiplanar=True)
+    rule = Protocol3D(MULTIPLANAR)
     assert count_slices(flat, rule) == 1
     found = segment_volume(flat, BrightBackend(), rule)
     np.testing.assert_array_equal(found, segment_volume(flat, BrightBackend(), Protocol3D()))
@@ -258,30 +259,31 @@ def test_an_object_of_one_slice_has_none() -> None:
 
 def test_a_volume_without_objects() -> None:
     case = volume(np.zeros((2, 32, 32), np.uint8), [])
-    assert count_slices(case, Protocol3D(multiplanar=True)) == 0
-    assert not segment_volume(case, BoxBackend(), Protocol3D(multiplanar=True)).any()
+    assert count_slices(case, Protocol3D(MULTIPLANAR)) == 0
+    assert not segment_volume(case, BoxBackend(), Protocol3D(MULTIPLANAR)).any()
 
 
 @pytest.mark.parametrize("options", [{}, {"z_range": "exclusive"}, {"mask_prompts": False}, {"propagate": False}])
-def test_protocols_agree(options: dict[str, object], light_backend: Backend) -> None:
-    """Of what is in a tile of its slices, and in one of its planes; with a click."""
+def test_objects_do_not_depend_on_each_other(options: dict[str, Any], light_backend: Backend) -> None:
+    """Which of a slice or a plane are decoded together, and what is kept of them, changes nothing; one has a click."""
     image = np.random.default_rng(0).integers(0, 256, (5, 300, 280), np.uint8)
-    boxes = [[100, 60, 0, 108, 66, 4], [104, 64, 1, 113, 69, 3]]
-    case = volume(image, boxes, (4.0, 1.0, 1.0), (Click(1, (110, 66, 2), True),))
-    names = PROTOCOLS if not options else ("per_object", "batched")
-    rules = [Protocol3D(name, multiplanar=True, **options) for name in names]  # type: ignore[arg-type]
-    painted: list[int] = []
-    found = [segment_volume(case, light_backend, rule, on_slice=lambda: painted.append(1)) for rule in rules]
-    assert len(painted) == sum(count_slices(case, rule) for rule in rules)
-    for other in found[1:]:
-        assert (other != found[0]).mean() < 1e-5
-    alone = segment_volume(case, light_backend, replace(rules[0], multiplanar=False))
-    assert (alone != found[0]).sum() > 20, "planes have their say"
+    boxes = [[100, 60, 0, 108, 66, 4], [104, 120, 1, 113, 125, 3]]
+    case = volume(image, boxes, (4.0, 1.0, 1.0), (Click(1, (110, 122, 2), True),))
+    rule, painted = Protocol3D(MULTIPLANAR, zoom=False, **options), []
+    both = segment_volume(case, light_backend, rule, on_slice=lambda: painted.append(1), kept_embeddings=1)
+    assert len(painted) == count_slices(case, rule)
+    for number in range(2):
+        clicks = tuple(replace(click, number=0) for click in case.clicks if click.number == number)
+        alone = replace(case, boxes=case.boxes[[number]], object_labels=case.object_labels[[number]], clicks=clicks)
+        found = segment_volume(alone, light_backend, rule)
+        assert ((found > 0) != (both == number + 1)).sum() <= 1, "but for rounding"
+        walked = segment_volume(alone, light_backend, replace(rule, name="batched"))
+        assert (walked != found).sum() > 5, "planes have their say"
 
 
 def test_masks_that_leave_their_boxes_have_no_planes() -> None:
-    with pytest.raises(InputError, match="--multiplanar: found masks that may leave their boxes"):
-        Protocol3D(multiplanar=True, within_box=False)
+    with pytest.raises(InputError, match="--protocol multiplanar: found masks that may leave their boxes"):
+        Protocol3D(MULTIPLANAR, within_box=False)
 
 
 def test_room_for_votes_is_not_given_to_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,7 +160,7 @@ class SegmentRun:
                 )
             protocol = self.protocol if case.is_volume else self.image_protocol
             advance = start(f"segmenting {source.case_id}", count_steps(case, protocol))
-            multiplanar = case.is_volume and self.protocol.multiplanar
+            multiplanar = case.is_volume and self.protocol.is_multiplanar
             kept = kept_embeddings(case, self.max_memory_bytes, multiplanar=multiplanar)
             segmentation = segment_case(case, backend, protocol, on_step=advance, kept_embeddings=kept)
             lacking = self._lacks_dicom_seg(segmentation, prompted)

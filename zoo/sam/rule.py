@@ -25,6 +25,8 @@ from zoo.transforms import MASK_LOGIT, BoxRounding, Fit, mask_box, mask_in_frame
 #: `per_object` encodes every slice again for every object; `cached` encodes every slice once; `batched` encodes once
 #: and decodes all objects of a slice together, by the decoder's fast path. With a fovea all three decode by that.
 PROTOCOLS = ("per_object", "cached", "batched")
+#: `batched`, and then what it found asked for again in the planes across the slices, see `zoo.sam.multiplanar`.
+MULTIPLANAR = "multiplanar"
 #: How far from an object's middle slice the others lie that it may begin at, as a share of the way to its ends.
 START_REACH = 0.6
 #: By how much the predicted IoU of another slice must be higher than the middle one's.
@@ -50,7 +52,7 @@ PUBLISHED_3D: Mapping[str, Any] = {
     "mask_value": "label",
 }
 #: Options that records leave out where they are off, as records of before do.
-TOLD_IF_ON = ("box_prior", "box_margin_px", "best_dice", "fovea", "multiplanar")
+TOLD_IF_ON = ("box_prior", "box_margin_px", "best_dice", "fovea")
 #: Options of volumes that mean nothing where no mask prompts.
 OF_MASKS = ("mask_prompts", "own_box_share")
 #: Points (1, P, 2) in the prompt frame and their labels (1, P), of one object.
@@ -129,7 +131,7 @@ class Protocol3D(Protocol):
     Defaults are Rep-MedSAM's where nothing else is said.
 
     Attributes:
-        name: one of `PROTOCOLS`.
+        name: one of `PROTOCOLS`, or `MULTIPLANAR`.
         z_range: whether a box's z_max belongs to the object (`inclusive`) or is one past it.
         box_dilation_px: margin around a mask before it prompts its neighbour, in pixels of the prompt frame.
         starts: slices that are looked at for the one that a walk begins at, an odd number, see `starts_of`: what begins
@@ -141,8 +143,6 @@ class Protocol3D(Protocol):
             the mask says which object is meant, its box may leave it room to grow.
         mask_value: what the neighbour's mask holds while it is resized: `binary`, or the object's number (`label`),
             which lets smaller coverage through the higher the number. Rep-MedSAM: `label`.
-        multiplanar: whether what the walk found is asked for again in the planes across the slices, see
-            `zoo.sam.multiplanar`: better, and several times slower. Rep-MedSAM: False.
     """
 
     name: str = "batched"
@@ -153,15 +153,24 @@ class Protocol3D(Protocol):
     mask_prompts: bool | None = None
     own_box_share: float = 0.5
     mask_value: Literal["binary", "label"] = "binary"
-    multiplanar: bool = False
 
     def __post_init__(self) -> None:
-        if self.name not in PROTOCOLS:
-            raise unknown_name("protocol", self.name, PROTOCOLS)
+        if self.name not in (*PROTOCOLS, MULTIPLANAR):
+            raise unknown_name("protocol", self.name, [*PROTOCOLS, MULTIPLANAR])
         if self.starts < 1 or self.starts % 2 == 0:
             raise InputError("--starts", str(self.starts), "an odd number from 1 up")
-        if self.multiplanar and not self.within_box:
-            raise InputError("--multiplanar", "masks that may leave their boxes", "--within-box beside it")
+        if self.is_multiplanar and not self.within_box:
+            raise InputError(f"--protocol {MULTIPLANAR}", "masks that may leave their boxes", "--within-box beside it")
+
+    @property
+    def is_multiplanar(self) -> bool:
+        """Whether the planes across the slices are asked, too."""
+        return self.name == MULTIPLANAR
+
+    @property
+    def decodes_together(self) -> bool:
+        """Whether all objects of a slice are decoded together."""
+        return self.name in ("batched", MULTIPLANAR)
 
     def recorded(self, spec: EncoderSpec) -> dict[str, Any]:
         """As `Protocol.recorded`; `zoom` likewise, `OF_MASKS` where masks prompt, `starts` where there are several."""

@@ -51,7 +51,7 @@ class Segmenter:
 
     def walk(self, walks: list[Walk]) -> None:
         """Along all walks, as the protocol's name says."""
-        if self.protocol.name == "batched":
+        if self.protocol.decodes_together:
             self._sweep(walks)
         else:
             self._walk_one_by_one(walks)
@@ -66,16 +66,12 @@ class Segmenter:
         for z, numbers in _by_slice(slices, descending=False):
             with self.clock.measure("postprocess"):
                 masks = {number: self._whole(number, known(number, z)) for number in numbers}
-            asked = {number: mask for number, mask in masks.items() if mask.any()}
+            asked = [number for number, mask in masks.items() if mask.any()]
             for _ in range(len(numbers) - len(asked)):
                 self.on_slice()
-            if self.protocol.name == "batched" and asked:
+            if asked:
                 embedding = self._embed(z, again=False)
-                for number, low_res, _ in self._decode_together(z, embedding, list(asked), asked):
-                    self._paint(z, number, low_res)
-            elif asked:
-                for left, (number, mask) in zip(reversed(range(len(asked))), asked.items(), strict=True):
-                    low_res, _ = self._decode_alone(z, number, mask, again=left > 0)
+                for number, low_res, _ in self._decode_together(z, embedding, asked, masks):
                     self._paint(z, number, low_res)
 
     def _whole(self, number: int, within: Mask) -> Mask:

@@ -57,7 +57,7 @@ def segment_volume(
     kept = 0 if protocol.name == "per_object" else most_kept if kept_embeddings is None else kept_embeddings
     segmenter = partial(Segmenter, backend=backend, clock=clock, on_slice=on_slice, kept_embeddings=kept)
     owners = Owners(part.image.shape, part.boxes, protocol.overlap)
-    if protocol.multiplanar:
+    if protocol.is_multiplanar:
         votes = Votes(_with_ends(part, protocol).boxes)
         segmenter(part, protocol=protocol, enter=votes.enter).walk(walks)
         for axis in ACROSS if walks else ():
@@ -86,7 +86,7 @@ def count_slices(case: Case, protocol: Protocol3D | None = None) -> int:
     """How many slices all walks of a case visit together, and planes across them where those are asked, too."""
     protocol = protocol or Protocol3D()
     slices = sum(len(walk) for walk in walks_of(case, protocol))
-    if not protocol.multiplanar:
+    if not protocol.is_multiplanar:
         return slices
     boxes = _with_ends(case, protocol).boxes
     return slices + sum(len(planes) for axis in ACROSS for planes in planes_across(boxes, axis))
