@@ -126,9 +126,10 @@ def test_votes_are_averaged_and_shared_with_what_lies_between() -> None:
     votes.count(found)
     left = [(3 - 0.5) / 1.5, (3 - 1) / 2, (3 - 3) / 2, (3 - 5) / 2]
     right = [(3 - 0.5 + 6) / 2.5, (3 - 1 + 6) / 3, (3 - 3 + 6) / 3, (3 - 5 + 6) / 3]
-    np.testing.assert_allclose(found.logits[0, :, 0], left, atol=1e-3)
-    np.testing.assert_allclose(found.logits[0, :, 1], right, atol=1e-3)
-    assert found.where == np.s_[7:8, 6:10, 5:7]
+    (logits,) = found.logits
+    np.testing.assert_allclose(logits[:, 0], left, atol=1e-3)
+    np.testing.assert_allclose(logits[:, 1], right, atol=1e-3)
+    assert found.where == [np.s_[7, 6:10, 5:7]]
     assert votes.mask(2, 0, 0, (1, 4)).tolist() == [[True, True, False, False]]
     assert votes.mask(1, 0, 3, (3, 2)).tolist() == [[False, True]] * 3, "in pixels of a third of a slice"
 
@@ -138,9 +139,12 @@ class Volume(Owners):
 
     def __init__(self) -> None:
         super().__init__((9, 12, 9), np.array([[5, 6, 7, 6, 9, 7]]))
+        self.logits: list[Floats] = []
+        self.where: list[object] = []
 
     def enter(self, number: int, logits: Floats, where: object = ...) -> Mask:
-        self.logits, self.where = logits, where
+        self.logits.append(logits)
+        self.where.append(where)
         return logits > 0
 
 

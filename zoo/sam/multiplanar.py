@@ -16,10 +16,8 @@ from numpy.typing import NDArray
 from zoo.backends import Floats
 from zoo.data.case import Case
 from zoo.sam.overlap import Owners
+from zoo.sam.segmenter import Mask, Where
 
-Mask = NDArray[np.bool_]
-#: A slice's number, and the rows and columns of a box in it.
-Where = tuple[int, slice, slice]
 #: Axes of a volume (z, y, x) that planes across its slices are normal to: coronal and sagittal ones of an axial scan.
 ACROSS = (1, 2)
 #: Planes that an object is at least asked in along an axis, if it has so many voxels there; at most twice as many.
@@ -136,11 +134,13 @@ class Votes:
         return _resize(np.moveaxis(self._sums[number], axis, 0)[at].astype(np.float32), shape) > 0
 
     def count(self, owners: Owners) -> None:
-        """Enters each object's mean logits."""
-        for number, (x_min, y_min, z_min, x_max, y_max, z_max) in enumerate(self._boxes.tolist()):
-            z, y, x = self._weights[number]
-            mean = self._sums[number] / (z[:, None, None] + y[:, None] + x)
-            owners.enter(number, mean, np.s_[z_min : z_max + 1, y_min : y_max + 1, x_min : x_max + 1])
+        """Enters each object's mean logits, slice by slice."""
+        for number, (x_min, y_min, z_min, x_max, y_max, _) in enumerate(self._boxes.tolist()):
+            of_slices, of_rows, of_columns = self._weights[number]
+            across = of_rows[:, None] + of_columns
+            for z, sums in enumerate(self._sums[number]):
+                where = np.s_[z_min + z, y_min : y_max + 1, x_min : x_max + 1]
+                owners.enter(number, sums / (across + of_slices[z]), where)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,10 @@ from zoo.windows import pixels_in, window_of
 
 OnSlice = Callable[[], None]
 Mask = NDArray[np.bool_]
-#: Takes an object's number, its logits (h, w), and where they lie in the volume; returns their mask (h, w).
-Enter = Callable[[int, Floats, tuple[int, slice, slice]], Mask]
+#: A slice's number, and the rows and columns of a box in it.
+Where = tuple[int, slice, slice]
+#: Takes an object's number, its logits (h, w) and where they lie; returns their mask (h, w).
+Enter = Callable[[int, Floats, Where], Mask]
 
 
 class Segmenter:
