@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from zoo.backends import Floats
 from zoo.data.case import Case
+from zoo.data.clicks import Click
 from zoo.sam.overlap import Owners
 from zoo.sam.segmenter import Mask, Where
 
@@ -22,6 +23,8 @@ from zoo.sam.segmenter import Mask, Where
 ACROSS = (1, 2)
 #: Planes that an object is at least asked in along an axis, if it has so many voxels there; at most twice as many.
 LEAST_PLANES = 16
+#: A logit at most: more than any model says, and few enough for float16 to add three.
+MOST_SURE = 1e4
 #: Side of a plane at most: pixels are square, whatever a file says of its voxels.
 LONGEST_PX = 2048
 
@@ -67,12 +70,17 @@ def view_along(case: Case, axis: int) -> Case:
     image = np.empty((len(planes), *shape), np.uint8)
     for plane, enlarged in zip(planes, image, strict=True):
         enlarged[:] = cv2.resize(np.ascontiguousarray(plane), shape[::-1].tolist(), interpolation=cv2.INTER_LINEAR)
-    # From voxels (x, y, z) to (column, row, plane).
+    # From voxels (x, y, z) to (column, row, plane), in whole numbers.
     order = [2 - other for other in axes[::-1]]
-    scale = np.array([*(shape / planes.shape[1:])[::-1], 1.0])
-    offset = np.array([0, 0, first])
-    start = np.floor((case.boxes[:, :3][:, order] - offset) * scale).astype(np.int64)
-    end = np.ceil((case.boxes[:, 3:][:, order] - offset + 1) * scale).astype(np.int64) - 1
+    voxels, pixels = np.array([*planes.shape[:0:-1], 1]), np.array([*shape[::-1], 1])
+    start = (case.boxes[:, :3][:, order] - [0, 0, first]) * pixels // voxels
+    end = -((case.boxes[:, 3:][:, order] + [1, 1, 1 - first]) * -pixels // voxels) - 1
+
+    def pixel_of(click: Click) -> tuple[int, ...]:
+        """Where the middle of its voxel lies."""
+        twice = 2 * (np.array(click.voxel)[order] - [0, 0, first]) + 1
+        return tuple((twice * pixels // (2 * voxels)).tolist())
+
     return replace(
         case,
         image=image,
@@ -80,10 +88,7 @@ def view_along(case: Case, axis: int) -> Case:
         spacing_mm=(case.spacing_mm[axis], pixel_mm, pixel_mm),
         labels=None,
         affine=None,
-        clicks=tuple(
-            replace(click, voxel=tuple(int(v) for v in (np.array(click.voxel)[order] - offset + 0.5) * scale))
-            for click in case.clicks
-        ),
+        clicks=tuple(replace(click, voxel=pixel_of(click)) for click in case.clicks),
     )
 
 
@@ -116,7 +121,7 @@ class Votes:
             step: planes to the next one: what lies between two has its share of both.
         """
         sums, weights = np.moveaxis(self._sums[number], axis, 0), self._weights[number][axis]
-        vote = _resize(logits, sums.shape[1:])
+        vote = _resize(np.clip(logits, -MOST_SURE, MOST_SURE), sums.shape[1:])
         for near in range(max(0, at - step + 1), min(len(sums), at + step)):
             share = np.float32(1 - abs(near - at) / step)
             sums[near] += share * vote
