@@ -41,10 +41,10 @@ class Between(click.FloatRange):
 CANDIDATE_HELP = "Folder that `export` or `quantize` wrote"
 PROTOCOLS = click.Choice(["per_object", "cached", "batched", "multiplanar", *SCRIPTS])
 PROTOCOL_HELP = (
-    "Volumes: encode slices again for every object, once, or once and decode objects together; or this and then the "
-    "planes across the slices, for better masks in several times the time (multiplanar); or all as LiteMedSAM's script "
-    "does (per_object), or Rep-MedSAM's updated one (cached), but for the options below that are given. Images: by the "
-    "published rule where every --protocol is a script's."
+    "Volumes: encode slices again for every object, once, or once and decode objects together (batched), or go on from "
+    "there to the planes across the slices, for better masks in two or many times the time (multiplanar); or all as "
+    "LiteMedSAM's script does (per_object), or Rep-MedSAM's updated one (cached), but for the options below that are "
+    "given. Images: by the published rule where every --protocol is a script's."
 )
 
 rule_options = options(

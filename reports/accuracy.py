@@ -11,6 +11,7 @@ from typing import Any
 from bench.record import SCRIPTS
 from reports.candidates import (
     FLOOR,
+    MULTIPLANAR,
     Candidate,
     Reading,
     label_candidates,
@@ -164,8 +165,8 @@ def under_one_protocol(scored: Iterable[Scored]) -> list[Scored]:
     """Of each candidate what it scored under one protocol of images and one of volumes, so that candidates compare.
 
     Never one with clicks, which were made where a mask was wrong. It is the protocol with most labels; of equal ones no
-    published script's, where there is another; of those that of most candidates of the same weights, which may walk
-    volumes in a way of their own; of those that of most candidates, and then the first.
+    published script's and none that asks across slices, where there is another; of those that of most candidates of the
+    same weights, which may walk volumes in a way of their own; of those that of most candidates, and then the first.
     """
     members: dict[tuple[bool, Candidate], dict[str, list[Scored]]] = {}
     for one in scored:
@@ -181,7 +182,7 @@ def under_one_protocol(scored: Iterable[Scored]) -> list[Scored]:
         rank = {
             options: (
                 len(_keys(found)),
-                found[0].protocol not in SCRIPTS,
+                found[0].protocol.split(",")[0] not in (*SCRIPTS, MULTIPLANAR),
                 alike[volumes, who.encoder, who.sha256, options],
                 users[volumes, options],
             )

@@ -11,7 +11,7 @@ from box_backend import BoxBackend
 from zoo.backends import Backend, Floats, Prompts
 from zoo.data.case import Case
 from zoo.errors import InputError
-from zoo.sam.rule import PROTOCOLS, Protocol3D
+from zoo.sam.rule import MULTIPLANAR, PROTOCOLS, Protocol3D
 from zoo.sam.volume import count_slices, segment_volume
 
 
@@ -69,7 +69,7 @@ def test_boxes_that_touch_every_face() -> None:
     assert set(np.unique(found)) == {0, 1, 2}
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("name", [*PROTOCOLS, MULTIPLANAR])
 @pytest.mark.parametrize("z_range", [(-1, 3), (2, 8), (8, 9), (5, 4)])
 def test_a_box_outside_is_refused_by_every_protocol(name: str, z_range: tuple[int, int]) -> None:
     case = volume((8, 64, 64), [[1, 1, z_range[0], 40, 40, z_range[1]]])
@@ -77,14 +77,14 @@ def test_a_box_outside_is_refused_by_every_protocol(name: str, z_range: tuple[in
         segment_volume(case, BoxBackend(), Protocol3D(name))
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("name", [*PROTOCOLS, MULTIPLANAR])
 def test_no_objects_no_labels_and_nothing_is_encoded(name: str) -> None:
     case, backend = volume((4, 32, 48), []), BoxBackend()
     found = segment_volume(case, backend, Protocol3D(name))
+    assert count_slices(case, Protocol3D(name)) == 0
     assert found.shape == (4, 32, 48)
     assert found.dtype == np.uint16
     assert not found.any()
-    assert count_slices(case) == 0
     assert backend.prompts == []
 
 
@@ -95,6 +95,9 @@ def test_three_hundred_objects_keep_their_numbers() -> None:
     found = labels_of_all(volume((6, 128, 128), boxes.tolist()), shrink_px=0)
     assert found.max() == 300
     assert len(np.unique(found)) > 100
+    across = segment_volume(volume((6, 128, 128), boxes.tolist()), BoxBackend(shrink_px=0), Protocol3D(MULTIPLANAR))
+    assert across.max() == 300
+    assert (across == found).mean() > 0.9
 
 
 @pytest.mark.parametrize(
@@ -116,7 +119,13 @@ def test_odd_shapes(shape: tuple[int, int, int], box: list[int]) -> None:
     inside = np.zeros_like(middle)
     inside[max(0, box[1] - margin) : box[4] + margin + 1, max(0, box[0] - margin) : box[3] + margin + 1] = True
     assert not (middle & ~inside).any()
+    across = segment_volume(volume(shape, [box], (5.0, 0.5, 0.7)), BoxBackend(shrink_px=0), Protocol3D(MULTIPLANAR))
+    assert across.shape == shape
+    outside = across.copy()
+    outside[:, box[1] : box[4] + 1, box[0] : box[3] + 1] = 0
+    assert not outside.any()
     if min(shape[1:]) > 8:
+        assert (across > 0).sum() > 0.8 * (found > 0).sum()
         assert (middle & inside).sum() > 0.8 * (box[4] - box[1] + 1) * (box[3] - box[0] + 1)
 
 

@@ -45,30 +45,26 @@ def volume(
         (5, 35, [*range(5, 36)]),  # 31 of them
         (5, 36, [*range(5, 37, 2)]),  # every second of 32
         (4, 35, [*range(5, 36, 2)]),  # the same planes
-        (0, 63, [*range(2, 64, 4)]),
+        (0, 63, [*range(3, 64, 4)]),  # of these every second
     ],
 )
 @pytest.mark.parametrize("axis", ACROSS)
 def test_planes_that_objects_are_asked_in(first: int, last: int, planes: list[int], axis: int) -> None:
-    """A quarter of 64 voxels, half of 32, all of 31; of the other object, which has slice 0, none but the origin."""
-    boxes = np.array([[3, 3, 4, 9, 9, 6], [0, 0, 2, 0, 0, 2]])
-    boxes[0, [2 - axis, 5 - axis]] = first, last
-    one, origin = planes_across(boxes, axis)
+    """A quarter of 64 voxels, half of 32, all of 31, or of an object with a click; none of an object of one slice."""
+    boxes = np.array([[3, 3, 4, 9, 9, 6]] * 2 + [[3, 3, 4, 9, 9, 4]])
+    boxes[:, [2 - axis, 5 - axis]] = first, last
+    click = Click(1, (3, 3, 4), True)
+    one, clicked, flat = planes_across(volume(np.zeros((9, 64, 64), np.uint8), boxes.tolist(), clicks=(click,)), axis)
     assert [*one] == planes
-    assert [*origin] == [], "has one slice, and nothing across it"
-
-
-def test_planes_are_counted_from_the_first_that_is_reached() -> None:
-    boxes = np.array([[0, 7, 0, 9, 9, 1], [0, 9, 0, 9, 12, 1]])
-    assert [[*planes] for planes in planes_across(boxes, axis=1)] == [[0, 1, 2], [2, 3, 4, 5]]
-    assert planes_across(np.zeros((0, 6), np.int64), axis=1) == []
+    assert [*clicked] == [*range(first, last + 1)]
+    assert [*flat] == []
 
 
 def test_what_planes_show() -> None:
     image = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
     click = Click(0, (2, 1, 1), True)
     case = volume(image, [[1, 1, 0, 3, 2, 1]], clicks=(click,))
-    coronal, sagittal = (view_along(case, axis) for axis in ACROSS)
+    coronal, sagittal = view_along(case, 1, {2, 1}), view_along(case, 2, {1, 2, 3})
     np.testing.assert_array_equal(coronal.image, [image[:, 1], image[:, 2]])
     assert coronal.boxes.tolist() == [[1, 0, 0, 3, 1, 1]]
     assert coronal.clicks == (replace(click, voxel=(2, 1, 0)),)
@@ -82,7 +78,7 @@ def test_planes_have_square_pixels() -> None:
     image[1] = 200
     case = volume(image, [[0, 0, 1, 3, 2, 1]], (6.0, 3.0, 3.0), (Click(0, (3, 2, 1), False),))
     for axis, columns in ((1, 4), (2, 3)):
-        view = view_along(case, axis)
+        view = view_along(case, axis, range(3))
         assert view.image.shape[1:] == (4, columns)
         assert view.image[0, :, 0].tolist() == [0, 50, 150, 200]
         assert view.boxes[0, [1, 4]].tolist() == [2, 3], "the second slice"
@@ -92,7 +88,7 @@ def test_planes_have_square_pixels() -> None:
 
 def test_whatever_a_file_says_of_its_voxels() -> None:
     case = volume(np.zeros((2, 8, 8), np.uint8), [[0, 0, 0, 7, 7, 1]], (1e6, 1e-3, 1e-3))
-    assert view_along(case, 1).image.shape == (8, LONGEST_PX, 1)
+    assert view_along(case, 1, [3, 5]).image.shape == (3, LONGEST_PX, 1)
 
 
 @given(st.data())
@@ -106,7 +102,7 @@ def test_views_hold_what_the_box_holds(data: st.DataObject) -> None:
     image[tuple(slice(first, last + 1) for first, last in zip(low, high, strict=True))] = 255
     case = volume(image, [[*low[::-1], *high[::-1]]], spacing)
     for axis in ACROSS:
-        view = view_along(case, axis)
+        view = view_along(case, axis, range(low[axis], high[axis] + 1))
         x_min, y_min, first, x_max, y_max, last = view.boxes[0].tolist()
         assert (first, last) == (0, len(view.image) - 1)
         bright = view.image > 127
@@ -177,13 +173,15 @@ class BrightBackend(BoxBackend):
         return logits, np.ones((len(logits), 1), np.float32)
 
 
-def ellipsoid(thickness: int = 1, length: int = 40, side: int = 256) -> tuple[Case, Mask]:
+def ellipsoid(thickness: int = 1, length: int = 40, side: int = 256, away: int = 0) -> tuple[Case, Mask]:
     """30 x 40 (or another length) x 20 mm, in slices of some mm and pixels of one, with its box; and where it is."""
     z, y, x = np.ogrid[: 60 // thickness, :side, :side]
+    x, y = x - away, y - away
     inside = ((z + 0.5) * thickness - 30) ** 2 / 100 + (y - 99.5) ** 2 / (length / 2) ** 2 + (x - 49.5) ** 2 / 225 <= 1
     slices = np.flatnonzero(inside.any((1, 2)))
-    box = [35, 100 - length // 2, slices[0], 64, 99 + length // 2, slices[-1]]
-    return volume(np.where(inside, np.uint8(255), np.uint8(0)), [box], (float(thickness), 1.0, 1.0)), inside
+    low, high = [35 + away, 100 + away - length // 2], [64 + away, 99 + away + length // 2]
+    image = np.where(inside, np.uint8(255), np.uint8(0))
+    return volume(image, [[*low, slices[0], *high, slices[-1]]], (float(thickness), 1.0, 1.0)), inside
 
 
 @pytest.mark.parametrize(
@@ -197,7 +195,7 @@ def test_planes_outvote_slices_that_were_wrong(
 
     All planes of 30 are asked, every second of 40. What is twice the encoder's size is seen in a tile, pixel by pixel.
     """
-    case, inside = ellipsoid(thickness, length, side)
+    case, inside = ellipsoid(thickness, length, side, away=side - 256)
     backend, painted, clock = BrightBackend(blind=True), [], StageClock()
     rule = Protocol3D(MULTIPLANAR, starts=1, box_prior=0)
     found = segment_volume(case, backend, rule, clock, lambda: painted.append(1)) > 0
@@ -225,8 +223,8 @@ def test_what_is_empty_is_not_asked() -> None:
     found = segment_volume(case, backend, rule, on_slice=lambda: painted.append(1))
     assert sum(across for across, _ in backend.asked) == 20
     assert len(painted) == count_slices(case, rule) == 20 + 20 + 30
-    assert not found[:, 80::2].any(), "asked"
-    assert not found[:, 81:119:2].any(), "between"
+    assert not found[:, 81::2].any(), "asked"
+    assert not found[:, 82:119:2].any(), "between"
 
 
 def test_planes_are_asked_by_the_box_of_what_is_known() -> None:
@@ -245,11 +243,11 @@ def test_planes_are_asked_by_the_box_of_what_is_known() -> None:
 
 
 def test_clicks_are_heard_in_their_planes() -> None:
-    """One at x 50, y 101, z 33 lies in coronal plane 101, and in sagittal plane 50."""
+    """One at x 50, y 100, z 33 lies in coronal plane 100, which is not asked without it, and in sagittal plane 50."""
     case, _ = ellipsoid()
     backend = BrightBackend()
-    segment_volume(replace(case, clicks=(Click(0, (50, 101, 33), True),)), backend, Protocol3D(MULTIPLANAR))
-    assert [point for across, point in backend.clicked if across] == [[50, 33], [101, 33]]
+    segment_volume(replace(case, clicks=(Click(0, (50, 100, 33), True),)), backend, Protocol3D(MULTIPLANAR))
+    assert [point for across, point in backend.clicked if across] == [[50, 33], [100, 33]]
 
 
 def test_an_object_of_one_slice_has_none() -> None:
@@ -268,15 +266,17 @@ def test_a_volume_without_objects() -> None:
     assert not segment_volume(case, BoxBackend(), Protocol3D(MULTIPLANAR)).any()
 
 
-@pytest.mark.parametrize("options", [{}, {"z_range": "exclusive"}, {"mask_prompts": False}, {"propagate": False}])
+@pytest.mark.parametrize("options", [{}, {"z_range": "exclusive"}, {"mask_prompts": False}])
 def test_objects_do_not_depend_on_each_other(options: dict[str, Any], light_backend: Backend) -> None:
     """Which of a slice or a plane are decoded together, and what is kept of them, changes nothing; one has a click."""
-    image = np.random.default_rng(0).integers(0, 256, (5, 300, 280), np.uint8)
-    boxes = [[100, 60, 0, 108, 66, 4], [104, 120, 1, 113, 125, 3]]
+    image = np.random.default_rng(0).integers(0, 256, (6, 300, 280), np.uint8)
+    boxes = [[100, 60, 0, 108, 66, 5], [104, 120, 1, 113, 125, 3]]
     case = volume(image, boxes, (4.0, 1.0, 1.0), (Click(1, (110, 122, 2), True),))
     rule, painted = Protocol3D(MULTIPLANAR, zoom=False, **options), []
     both = segment_volume(case, light_backend, rule, on_slice=lambda: painted.append(1), kept_embeddings=1)
     assert len(painted) == count_slices(case, rule)
+    assert both[5 if rule.z_range == "inclusive" else 4].any()
+    assert not both[5:].any() or rule.z_range == "inclusive"
     for number in range(2):
         clicks = tuple(replace(click, number=0) for click in case.clicks if click.number == number)
         alone = replace(case, boxes=case.boxes[[number]], object_labels=case.object_labels[[number]], clicks=clicks)
@@ -286,17 +286,19 @@ def test_objects_do_not_depend_on_each_other(options: dict[str, Any], light_back
         assert (walked != found).sum() > 5, "planes have their say"
 
 
-def test_masks_that_leave_their_boxes_have_no_planes() -> None:
-    with pytest.raises(InputError, match="--protocol multiplanar: found masks that may leave their boxes"):
-        Protocol3D(MULTIPLANAR, within_box=False)
+@pytest.mark.parametrize("option", ["within_box", "propagate"])
+def test_masks_end_at_their_boxes_and_prompt(option: str) -> None:
+    name = option.replace("_", "-")
+    with pytest.raises(InputError, match=f"multiplanar: found --no-{name}; expected --{name} beside it"):
+        Protocol3D(MULTIPLANAR, **{option: False})  # type: ignore[arg-type]
 
 
 def test_room_for_votes_is_not_given_to_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 512 slices of 64x64: a byte a voxel for the planes, four times as many of 4 mm, and two a voxel of the box."""
+    """Of 512 slices of 64x64: two bytes a voxel of the box, beside the four of any volume."""
     monkeypatch.setattr(psutil.Process, "memory_info", lambda self: type("Memory", (), {"rss": 0}))
     image = np.zeros((512, 64, 64), np.uint8)
     case = volume(image, [[0, 0, 0, 63, 63, 511]], (4.0, 1.0, 1.0))
     limit = WORKING_BYTES + 10 * EMBEDDING_BYTES
     assert image.size * 2 == EMBEDDING_BYTES
     assert kept_embeddings(case, limit) == 10 - 2
-    assert kept_embeddings(case, limit, multiplanar=True) == 10 - 2 - 2 - 1
+    assert kept_embeddings(case, limit, multiplanar=True) == 10 - 2 - 1

@@ -48,9 +48,8 @@ def kept_embeddings(case: Case, limit_bytes: int, *, multiplanar: bool = False) 
     resident = psutil.Process().memory_info().rss
     free = limit_bytes - resident - WORKING_BYTES - BYTES_A_VOXEL * case.image.size
     if multiplanar:
-        # The planes that one axis shows have square pixels, of the shorter side of a voxel.
-        planes = int(case.image.size * max(case.spacing_mm) / min(case.spacing_mm))
-        free -= BYTES_A_VOTE * int(box_pixels(case.boxes).sum()) + planes
+        # Planes are drawn when embeddings have gone.
+        free -= BYTES_A_VOTE * int(box_pixels(case.boxes).sum())
     return max(0, free // EMBEDDING_BYTES)
 
 

@@ -176,11 +176,12 @@ def restore_logits(logits: NDArray[np.float32], fit: Fit) -> NDArray[np.float32]
     The logits are first brought to the frame, if that is larger, then cropped to the part that the image takes up,
     then resized to the image.
     """
-    framed = logits if fit.size == LOW_RES_PX else _resize_linear(logits, (fit.size, fit.size))
+    framed = logits if fit.size == LOW_RES_PX else resize_linear(logits, (fit.size, fit.size))
     height, width = fit.new_shape
-    return _resize_linear(np.ascontiguousarray(framed[:height, :width]), fit.image_shape)
+    return resize_linear(np.ascontiguousarray(framed[:height, :width]), fit.image_shape)
 
 
-def _resize_linear(array: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+def resize_linear(array: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """An array (h, w) at another (height, width), by bilinear interpolation."""
     resized: Any = cv2.resize(array, shape[::-1], interpolation=cv2.INTER_LINEAR)
     return resized

@@ -44,5 +44,5 @@ def segment_case(
 
 
 def count_steps(case: Case, protocol: AnyProtocol) -> int:
-    """How many masks a case's segmentation takes: one a slice of each object, and one an object of an image."""
+    """How many masks a case takes: one a slice or plane of each object of a volume, and one an object of an image."""
     return count_slices(case, protocol) if isinstance(protocol, Protocol3D) else len(case.boxes)

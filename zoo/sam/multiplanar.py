@@ -6,8 +6,8 @@ other axes, each cut prompts for itself in its plane, and a voxel's logit is the
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,61 +18,61 @@ from zoo.data.case import Case
 from zoo.data.clicks import Click
 from zoo.sam.overlap import Owners
 from zoo.sam.segmenter import Mask, Where
+from zoo.transforms import resize_linear
 
 #: Axes of a volume (z, y, x) that planes across its slices are normal to: coronal and sagittal ones of an axial scan.
 ACROSS = (1, 2)
 #: Planes that an object is at least asked in along an axis, if it has so many voxels there; at most twice as many.
 LEAST_PLANES = 16
-#: A logit at most: more than any model says, and few enough for float16 to add three.
+#: A logit at most: more than any model says, and small enough for float16 to add three.
 MOST_SURE = 1e4
 #: Side of a plane at most: pixels are square, whatever a file says of its voxels.
 LONGEST_PX = 2048
 
 
-def planes_across(boxes: NDArray[np.int64], axis: int) -> list[range]:
-    """The planes of `view_along` that each object is asked in: of a grid, so that objects share them.
+def planes_across(case: Case, axis: int) -> list[range]:
+    """The planes that each object is asked in, counted along the volume's axis.
 
     Args:
-        boxes: (N, 6) of a volume, ends included.
+        case: a volume, whose boxes hold both ends.
         axis: of `ACROSS`.
 
     Returns:
-        For each object, every plane, or every second, fourth, ... of a large one; none of an object of one slice.
+        For each object, every plane; of a large one every second, fourth, ... of a grid, which is the same for all
+        objects; but all of an object with clicks, each of which is heard in its own. None of an object of one slice.
     """
-    if not len(boxes):
-        return []
-    low, high = _along(boxes, axis)
-    several = boxes[:, 2] < boxes[:, 5]
+    clicked = {click.number for click in case.clicks}
     return [
-        _grid(start, end + 1) if has_planes else range(0)
-        for start, end, has_planes in zip((low - low.min()).tolist(), (high - low.min()).tolist(), several, strict=True)
+        range(0) if box[2] == box[5] else _grid(box[2 - axis], box[5 - axis] + 1, every=number in clicked)
+        for number, box in enumerate(case.boxes.tolist())
     ]
 
 
-def view_along(case: Case, axis: int) -> Case:
-    """A volume as the planes across its slices show it, from the first that an object reaches to the last.
+def view_along(case: Case, axis: int, planes: Collection[int]) -> Case:
+    """A volume as planes across its slices show it.
 
     Args:
-        case: a volume with at least one box, ends included.
+        case: a volume, whose boxes hold both ends.
         axis: of `ACROSS`, which the planes are normal to.
+        planes: that will be looked at, one or more; what lies between them is left undrawn.
 
     Returns:
-        Planes with the original's slices as rows and square pixels, the side of a voxel or more; a click lies in the
-        plane that holds its voxel.
+        From the first plane to the last: the original's slices as rows, pixels square, of the shorter side of a voxel;
+        a box in it may begin or end within its first and last pixel. A click lies in the plane that holds its voxel.
     """
     axes = [axis, *(other for other in range(3) if other != axis)]
-    low, high = _along(case.boxes, axis)
-    first = int(low.min())
-    planes = case.image.transpose(axes)[first : int(high.max()) + 1]
-    extent_mm = np.array(planes.shape[1:]) * np.array(case.spacing_mm)[axes[1:]]
+    first, last = min(planes), max(planes)
+    whole = case.image.transpose(axes)
+    extent_mm = np.array(whole.shape[1:]) * np.array(case.spacing_mm)[axes[1:]]
     pixel_mm = max(min(np.array(case.spacing_mm)[axes[1:]]), extent_mm.max() / LONGEST_PX)
     shape = np.maximum(1, np.round(extent_mm / pixel_mm)).astype(int)
-    image = np.empty((len(planes), *shape), np.uint8)
-    for plane, enlarged in zip(planes, image, strict=True):
-        enlarged[:] = cv2.resize(np.ascontiguousarray(plane), shape[::-1].tolist(), interpolation=cv2.INTER_LINEAR)
+    image = np.empty((last - first + 1, *shape), np.uint8)
+    for plane in planes:
+        drawn = np.ascontiguousarray(whole[plane])
+        image[plane - first] = cv2.resize(drawn, shape[::-1].tolist(), interpolation=cv2.INTER_LINEAR)
     # From voxels (x, y, z) to (column, row, plane), in whole numbers.
     order = [2 - other for other in axes[::-1]]
-    voxels, pixels = np.array([*planes.shape[:0:-1], 1]), np.array([*shape[::-1], 1])
+    voxels, pixels = np.array([*whole.shape[:0:-1], 1]), np.array([*shape[::-1], 1])
     start = (case.boxes[:, :3][:, order] - [0, 0, first]) * pixels // voxels
     end = -((case.boxes[:, 3:][:, order] + [1, 1, 1 - first]) * -pixels // voxels) - 1
 
@@ -121,7 +121,7 @@ class Votes:
             step: planes to the next one: what lies between two has its share of both.
         """
         sums, weights = np.moveaxis(self._sums[number], axis, 0), self._weights[number][axis]
-        vote = _resize(np.clip(logits, -MOST_SURE, MOST_SURE), sums.shape[1:])
+        vote = resize_linear(np.clip(logits, -MOST_SURE, MOST_SURE), sums.shape[1:])
         for near in range(max(0, at - step + 1), min(len(sums), at + step)):
             share = np.float32(1 - abs(near - at) / step)
             sums[near] += share * vote
@@ -136,7 +136,7 @@ class Votes:
             at: the plane, counted from the box's first.
             shape: (h, w) of the box in the plane's pixels.
         """
-        return _resize(np.moveaxis(self._sums[number], axis, 0)[at].astype(np.float32), shape) > 0
+        return resize_linear(np.moveaxis(self._sums[number], axis, 0)[at].astype(np.float32), shape) > 0
 
     def count(self, owners: Owners) -> None:
         """Enters each object's mean logits, slice by slice."""
@@ -156,13 +156,13 @@ class PlaneVotes:
         votes: of the volume.
         axis: that the planes are normal to.
         view: the volume seen along it.
-        planes: that each object is asked in.
+        steps: of each object, from a plane that it is asked in to the next.
     """
 
     votes: Votes
     axis: int
     view: Case
-    planes: list[range]
+    steps: list[int]
 
     def known(self, number: int, plane: int) -> Mask:
         """The mask (h, w) of an object in its box that is known so far."""
@@ -172,21 +172,12 @@ class PlaneVotes:
     def enter(self, number: int, logits: Floats, where: Where) -> Mask:
         """Adds an object's logits (h, w) in a plane; returns their mask."""
         at = where[0] - int(self.view.boxes[number, 2])
-        self.votes.add(self.axis, number, logits, at, self.planes[number].step)
+        self.votes.add(self.axis, number, logits, at, self.steps[number])
         return logits > 0
 
 
-def _resize(logits: Floats, shape: tuple[int, ...]) -> Floats:
-    resized: Any = cv2.resize(logits, shape[::-1], interpolation=cv2.INTER_LINEAR)
-    return resized
-
-
-def _along(boxes: NDArray[np.int64], axis: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First and last voxel of boxes (N, 6) along an axis of (z, y, x)."""
-    return boxes[:, 2 - axis], boxes[:, 5 - axis]
-
-
-def _grid(start: int, stop: int) -> range:
-    """Every plane of an object, or those that are left of a large one: their distance is a power of two."""
-    step = 1 << max(0, ((stop - start) // LEAST_PLANES).bit_length() - 1)
-    return range(start + (step // 2 - start) % step, stop, step)
+def _grid(start: int, stop: int, *, every: bool) -> range:
+    """Every plane of an object, or those that are left of a large one: one in a power of two."""
+    step = 1 if every else 1 << max(0, ((stop - start) // LEAST_PLANES).bit_length() - 1)
+    # So counted, what is left of the largest is left of all.
+    return range(start + (step - 1 - start) % step, stop, step)

@@ -3,7 +3,8 @@
 In a volume, for each object the middle slice of its box, or the one of a few about it whose mask the model itself
 thinks best, is segmented with the box's own x and y; then every slice upwards, then every slice downwards, prompted by
 the box of its neighbour's mask, or by the object's own box where that mask is empty; weights that were trained for it
-get that mask, too, and a box between the two. All protocols follow this rule; they differ in what they compute again.
+get that mask, too, and a box between the two. All of `PROTOCOLS` follow this rule; they differ in what they compute
+again. `MULTIPLANAR` goes on from there.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ class Protocol3D(Protocol):
     Defaults are Rep-MedSAM's where nothing else is said.
 
     Attributes:
-        name: one of `PROTOCOLS`, or `MULTIPLANAR`.
+        name: one of `PROTOCOLS`, or `MULTIPLANAR`, which needs `within_box` and `propagate`.
         z_range: whether a box's z_max belongs to the object (`inclusive`) or is one past it.
         box_dilation_px: margin around a mask before it prompts its neighbour, in pixels of the prompt frame.
         starts: slices that are looked at for the one that a walk begins at, an odd number, see `starts_of`: what begins
@@ -159,8 +160,9 @@ class Protocol3D(Protocol):
             raise unknown_name("protocol", self.name, [*PROTOCOLS, MULTIPLANAR])
         if self.starts < 1 or self.starts % 2 == 0:
             raise InputError("--starts", str(self.starts), "an odd number from 1 up")
-        if self.is_multiplanar and not self.within_box:
-            raise InputError(f"--protocol {MULTIPLANAR}", "masks that may leave their boxes", "--within-box beside it")
+        for option, given in (("within-box", self.within_box), ("propagate", self.propagate)):
+            if self.is_multiplanar and not given:
+                raise InputError(f"--protocol {MULTIPLANAR}", f"--no-{option}", f"--{option} beside it")
 
     @property
     def is_multiplanar(self) -> bool:

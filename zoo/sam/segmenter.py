@@ -25,7 +25,17 @@ Enter = Callable[[int, Floats, Where], Mask]
 
 
 class Segmenter:
-    """State of one volume's segmentation, whose logits go to `enter`, slice by slice."""
+    """State of one volume's segmentation, slice by slice.
+
+    Args:
+        case: the volume, or what is seen of it.
+        backend: the model in a runtime.
+        protocol: how to walk and to prompt.
+        clock: where to add up the time of each stage.
+        on_slice: called after each slice of each object.
+        kept_embeddings: held at most.
+        enter: what takes each object's logits in its box, or in all of a slice, with the box's prior added.
+    """
 
     def __init__(
         self,

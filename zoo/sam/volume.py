@@ -1,4 +1,4 @@
-"""3D: a volume and one box an object to a label map, by the rule of `zoo.sam.rule`, in three protocols."""
+"""3D: a volume and one box an object to a label map, by the rule of `zoo.sam.rule` and its protocols."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from zoo.stages import StageClock
 from zoo.tiles import tile_of
 from zoo.windows import pixels_in
 
-#: Embeddings, 4 MiB each, that `batched` keeps for its second sweep unless told otherwise.
+#: Embeddings, 4 MiB each, that are kept for a second sweep unless told otherwise.
 KEPT_EMBEDDINGS = 128
 
 
@@ -38,9 +38,9 @@ def segment_volume(
         backend: the model in a runtime.
         protocol: how to walk; None is `batched` with the default options.
         clock: where to add up the time of each stage.
-        on_slice: called after each slice of each object; see `count_slices` for how many there will be.
-        kept_embeddings: held at most, 4 MiB each; slices beyond are encoded again. None is `KEPT_EMBEDDINGS` for
-            `batched`, and no limit for `cached`, which encodes every slice once then. `per_object` holds none.
+        on_slice: called after each slice or plane of each object; see `count_slices` for how many there will be.
+        kept_embeddings: held at most, 4 MiB each; slices beyond are encoded again. None is `KEPT_EMBEDDINGS`, but no
+            limit for `cached`, which encodes every slice once then. `per_object` holds none.
 
     Returns:
         uint16 (D, H, W): each object's label value; where objects overlap, as the protocol says.
@@ -60,15 +60,8 @@ def segment_volume(
     if protocol.is_multiplanar:
         votes = Votes(_with_ends(part, protocol).boxes)
         segmenter(part, protocol=protocol, enter=votes.enter).walk(walks)
-        for axis in ACROSS if walks else ():
-            with clock.measure("preprocess"):
-                view = view_along(_with_ends(case, protocol), axis)
-            planes = planes_across(_with_ends(case, protocol).boxes, axis)
-            across = PlaneVotes(votes, axis, view, planes)
-            # A mask of the very plane tells where its object ends: its box need not leave room for more.
-            told = replace(protocol, propagate=True, own_box_share=0.0)
-            seen, _ = _zoomed(view, backend, protocol)
-            segmenter(seen, protocol=told, enter=across.enter).ask_again(dict(enumerate(planes)), across.known)
+        for axis in ACROSS:
+            _ask_across(_with_ends(case, protocol), axis, backend, protocol, clock, votes, segmenter)
         with clock.measure("postprocess"):
             votes.count(owners)
     else:
@@ -88,14 +81,39 @@ def count_slices(case: Case, protocol: Protocol3D | None = None) -> int:
     slices = sum(len(walk) for walk in walks_of(case, protocol))
     if not protocol.is_multiplanar:
         return slices
-    boxes = _with_ends(case, protocol).boxes
-    return slices + sum(len(planes) for axis in ACROSS for planes in planes_across(boxes, axis))
+    held = _with_ends(case, protocol)
+    return slices + sum(len(planes) for axis in ACROSS for planes in planes_across(held, axis))
 
 
 def _with_ends(case: Case, protocol: Protocol3D) -> Case:
-    """The case with boxes whose z_max is their last slice, as x_max is their last column."""
+    """The case with boxes that hold both ends, in z, too."""
     past = np.array([0, 0, 0, 0, 0, protocol.z_range == "exclusive"])
     return replace(case, boxes=case.boxes.astype(np.int64) - past)
+
+
+def _ask_across(
+    case: Case,
+    axis: int,
+    backend: Backend,
+    protocol: Protocol3D,
+    clock: StageClock,
+    votes: Votes,
+    segmenter: partial[Segmenter],
+) -> None:
+    """Adds what the planes along an axis say, each asked by the mask that is known there so far."""
+    planes = planes_across(case, axis)
+    asked = {plane for own in planes for plane in own}
+    if not asked:
+        return
+    with clock.measure("preprocess"):
+        view = view_along(case, axis, asked)
+    across = PlaneVotes(votes, axis, view, [own.step for own in planes])
+    # A mask of the very plane tells where its object ends: its box need not leave room for more.
+    told = replace(protocol, own_box_share=0.0)
+    first = min(asked)
+    shown = {number: range(own.start - first, own.stop - first, own.step) for number, own in enumerate(planes)}
+    seen, _ = _zoomed(view, backend, protocol)
+    segmenter(seen, protocol=told, enter=across.enter).ask_again(shown, across.known)
 
 
 def _zoomed(case: Case, backend: Backend, protocol: Protocol3D) -> tuple[Case, NDArray[np.int64] | None]:
