@@ -309,6 +309,15 @@ def test_volumes_are_of_the_defaults_where_a_script_scored_them_too(book: Book) 
     assert "the mean over its labels, volumes by batched. " in text
 
 
+def test_volumes_are_not_of_what_goes_on_across_slices_where_others_were_scored_too(book: Book) -> None:
+    """Whichever came first: times beside them are of the default."""
+    for who in (FLOAT, INT8):
+        book.parts(who, [0.4] * 6)
+        book.scores(who, [0.9], CT_0860, protocol=protocol("multiplanar", overlap="density"))
+        book.scores(who, [0.6], CT_0860, protocol=protocol("batched", overlap="density"))
+    assert [row["DSC, volumes"] for row in rows_of(book.report(), TRADEOFF)][1:] == ["0.600", "0.600"]
+
+
 def test_a_later_run_of_the_same_candidates_does_not_split_what_one_run_measured(book: Book) -> None:
     """Encoders that are timed again, and are the latest of their key, without accuracy."""
     score_run(book, FLOAT, 0.4, 0.9, 0.8, 0.6)
