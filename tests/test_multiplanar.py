@@ -227,19 +227,28 @@ def test_what_is_empty_is_not_asked() -> None:
     assert not found[:, 82:119:2].any(), "between"
 
 
-def test_planes_are_asked_by_the_box_of_what_is_known() -> None:
+@pytest.mark.parametrize("mask_prompts", [False, True])
+def test_planes_are_asked_by_the_box_of_what_is_known(mask_prompts: bool) -> None:
     """Slices know the object, 20 px from its middle to its end.
 
     18.5 px from there half of its 30 px is 15 (1 - (18.5 / 20)²)^½ = 5.7, 19.5 px from there 3.3.
     """
     case, _ = ellipsoid()
     backend = BrightBackend()
-    segment_volume(case, backend, Protocol3D(MULTIPLANAR, box_dilation_px=0))
+    segment_volume(case, backend, Protocol3D(MULTIPLANAR, box_dilation_px=0, mask_prompts=mask_prompts))
     coronal = [box for across, box in backend.asked if across][:20]
     widths = [x1 - x0 + 1 for x0, _, x1, _ in coronal]
     assert (widths[0], max(widths), widths[-1]) == (12, 30, 6)
     tall = [y1 - y0 + 1 for _, y0, _, y1 in coronal]
     assert (tall[0], max(tall), tall[-1]) == (8, 20, 4)
+
+
+def test_a_z_max_that_is_one_past_the_object_is_not_of_it() -> None:
+    case, _ = ellipsoid()
+    past = replace(case, boxes=case.boxes + np.array([0, 0, 0, 0, 0, 1]))
+    expected = segment_volume(case, BrightBackend(blind=True), Protocol3D(MULTIPLANAR, box_prior=0))
+    rule = Protocol3D(MULTIPLANAR, box_prior=0, z_range="exclusive")
+    np.testing.assert_array_equal(segment_volume(past, BrightBackend(blind=True), rule), expected)
 
 
 def test_clicks_are_heard_in_their_planes() -> None:
