@@ -60,8 +60,9 @@ def segment_volume(
     if protocol.is_multiplanar:
         votes = Votes(_with_ends(part, protocol).boxes)
         segmenter(part, protocol=protocol, enter=votes.enter).walk(walks)
+        held = _with_ends(case, protocol)
         for axis in ACROSS:
-            _ask_across(_with_ends(case, protocol), axis, backend, protocol, clock, votes, segmenter)
+            _ask_across(held, axis, backend, protocol, clock, votes, segmenter)
         with clock.measure("postprocess"):
             votes.count(owners)
     else:
