@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from zoo.data.case import Case
 from zoo.sam.multiplanar import ACROSS, PlaneVotes, Votes, planes_across, view_along
 from zoo.sam.overlap import Owners
 from zoo.sam.rule import Protocol3D, walks_of
-from zoo.sam.segmenter import OnSlice, Segmenter
+from zoo.sam.segmenter import Enter, OnSlice, Segmenter
 from zoo.stages import StageClock
 from zoo.tiles import tile_of
 from zoo.windows import pixels_in
@@ -52,21 +51,21 @@ def segment_volume(
     walks = walks_of(case, protocol)
     # They are whole numbers, if perhaps in a float array.
     case = replace(case, boxes=case.boxes.astype(np.int64))
-    part, tile = _zoomed(case, backend, protocol)
     most_kept = len(case.image) if protocol.name == "cached" else KEPT_EMBEDDINGS
     kept = 0 if protocol.name == "per_object" else most_kept if kept_embeddings is None else kept_embeddings
-    segmenter = partial(Segmenter, backend=backend, clock=clock, on_slice=on_slice, kept_embeddings=kept)
-    owners = Owners(part.image.shape, part.boxes, protocol.overlap)
+    run = _Run(backend, protocol, clock, on_slice, kept)
+    part, tile = run.zoomed(case)
     if protocol.is_multiplanar:
         votes = Votes(_with_ends(part, protocol).boxes)
-        segmenter(part, protocol=protocol, enter=votes.enter).walk(walks)
-        held = _with_ends(case, protocol)
+        run.segmenter(part, votes.enter).walk(walks)
         for axis in ACROSS:
-            _ask_across(held, axis, backend, protocol, clock, votes, segmenter)
+            run.ask_across(_with_ends(case, protocol), axis, votes)
+        owners = Owners(part.image.shape, part.boxes, protocol.overlap)
         with clock.measure("postprocess"):
             votes.count(owners)
     else:
-        segmenter(part, protocol=protocol, enter=owners.enter).walk(walks)
+        owners = Owners(part.image.shape, part.boxes, protocol.overlap)
+        run.segmenter(part, owners.enter).walk(walks)
     with clock.measure("postprocess"):
         labels = owners.labels(case.object_labels)
         if tile is None:
@@ -92,35 +91,47 @@ def _with_ends(case: Case, protocol: Protocol3D) -> Case:
     return replace(case, boxes=case.boxes.astype(np.int64) - past)
 
 
-def _ask_across(
-    case: Case,
-    axis: int,
-    backend: Backend,
-    protocol: Protocol3D,
-    clock: StageClock,
-    votes: Votes,
-    segmenter: partial[Segmenter],
-) -> None:
-    """Adds what the planes along an axis say, each asked by the mask that is known there so far."""
-    planes = planes_across(case, axis)
-    asked = {plane for own in planes for plane in own}
-    if not asked:
-        return
-    with clock.measure("preprocess"):
-        view = view_along(case, axis, asked)
-    across = PlaneVotes(votes, axis, view, [own.step for own in planes])
-    # A mask of the very plane tells where its object ends: its box need not leave room for more.
-    told = replace(protocol, own_box_share=0.0)
-    first = min(asked)
-    shown = {number: range(own.start - first, own.stop - first, own.step) for number, own in enumerate(planes)}
-    seen, _ = _zoomed(view, backend, protocol)
-    segmenter(seen, protocol=told, enter=across.enter).ask_again(shown, across.known)
+@dataclass(frozen=True)
+class _Run:
+    """What is the same for all views of a volume, see `segment_volume`."""
 
+    backend: Backend
+    protocol: Protocol3D
+    clock: StageClock
+    on_slice: OnSlice
+    kept_embeddings: int
 
-def _zoomed(case: Case, backend: Backend, protocol: Protocol3D) -> tuple[Case, NDArray[np.int64] | None]:
-    """What the encoder is shown of a volume, and the tile (4,) that this is; None where that is all of it."""
-    tile = _tile_of(case, backend.spec.image_size) if protocol.zoom else None
-    return (case if tile is None else _part_of(case, tile)), tile
+    def segmenter(self, seen: Case, enter: Enter) -> Segmenter:
+        """What asks for the objects of `seen`, and tells `enter` the answers."""
+        return Segmenter(
+            seen,
+            backend=self.backend,
+            protocol=self.protocol,
+            clock=self.clock,
+            on_slice=self.on_slice,
+            kept_embeddings=self.kept_embeddings,
+            enter=enter,
+        )
+
+    def zoomed(self, case: Case) -> tuple[Case, NDArray[np.int64] | None]:
+        """What the encoder is shown of a volume, and the tile (4,) that this is; None where that is all of it."""
+        tile = _tile_of(case, self.backend.spec.image_size) if self.protocol.zoom else None
+        return (case if tile is None else _part_of(case, tile)), tile
+
+    def ask_across(self, case: Case, axis: int, votes: Votes) -> None:
+        """Adds what the planes along an axis say, each asked by the mask that is known there so far."""
+        planes = planes_across(case, axis)
+        asked = {plane for own in planes for plane in own}
+        if not asked:
+            return
+        with self.clock.measure("preprocess"):
+            view = view_along(case, axis, asked)
+        across = PlaneVotes(votes, axis, view, [own.step for own in planes])
+        first = min(asked)
+        shown = {number: range(own.start - first, own.stop - first, own.step) for number, own in enumerate(planes)}
+        # A mask of the very plane tells where its object ends: its box need not leave room for more.
+        told = replace(self, protocol=replace(self.protocol, own_box_share=0.0))
+        told.segmenter(self.zoomed(view)[0], across.enter).ask_again(shown, across.known)
 
 
 def _tile_of(case: Case, resolution_px: int) -> NDArray[np.int64] | None:
