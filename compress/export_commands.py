@@ -64,7 +64,7 @@ def export(encoder: str, weights: str | None, threads: int, out: Path, variant: 
     multiple=True,
     required=True,
     metavar="CASES",
-    help="To calibrate and gate with, or `synthetic`.",
+    help="Cases to calibrate with and to test on, or `synthetic`.",
 )
 @click.option(
     "--calib-images", type=click.IntRange(min=1), default=16, show_default=True, help="Images of them at most."
@@ -107,7 +107,7 @@ def export(encoder: str, weights: str | None, threads: int, out: Path, variant: 
     type=Between(0, 1),
     default=0.99,
     show_default=True,
-    help="Of the embeddings with the float ones, the mean over the images or volumes of each modality.",
+    help="Least cosine between its embeddings and the float ones, averaged over the images or volumes of a modality.",
 )
 def quantize(
     encoder: str,

@@ -41,10 +41,10 @@ class Between(click.FloatRange):
 CANDIDATE_HELP = "Folder that `export` or `quantize` wrote"
 PROTOCOLS = click.Choice(["per_object", "cached", "batched", "multiplanar", *SCRIPTS])
 PROTOCOL_HELP = (
-    "Volumes: encode slices again for every object, once, or once and decode objects together (batched), or go on from "
-    "there to the planes across the slices, for better masks in two or many times the time (multiplanar); or all as "
-    "LiteMedSAM's script does (per_object), or Rep-MedSAM's updated one (cached), but for the options below that are "
-    "given. Images: by the published rule where every --protocol is a script's."
+    "Volumes. per_object: encode a slice once for each of its objects; cached: once; batched: once, and decode its "
+    "objects together; multiplanar: batched, then planes across the slices (better masks, two to many times as long); "
+    "litemedsam, rep_medsam: per_object, cached with the published scripts' options, but for those given here. Images "
+    "use the published options only where every --protocol is a script."
 )
 
 rule_options = options(
@@ -132,14 +132,13 @@ rule_options = options(
         "--zoom/--no-zoom",
         default=True,
         show_default=True,
-        help="What is larger than the encoder's input: look at small objects in a part of it; in volumes if all are "
-        "small together.",
+        help="Segment small objects of large images in a tile of them; in volumes only where all are small together.",
     ),
     click.option(
         "--fovea/--no-fovea",
         default=True,
         show_default=True,
-        help="Within boxes: whether the decoder sees what is around a box as it is, and of the rest means of cells.",
+        help="Decode full detail around each box and 4x4 means elsewhere; only with --within-box.",
     ),
     click.option(
         "--box-margin-px",

@@ -91,9 +91,9 @@ if TYPE_CHECKING:
     default="2GiB",
     show_default=True,
     metavar="SIZE",
-    help="Of a process. Embeddings of a volume that do not fit in are encoded again; images and models are not cut.",
+    help="Of a process: a volume's embeddings beyond it are computed again; images and models are not limited.",
 )
-@click.option("--modality", metavar="NAME", help="CT, MR, ... in place of what name or header tell.")
+@click.option("--modality", metavar="NAME", help="CT, MR, ...: overrides file name and header.")
 @click.option(
     "--window",
     default="soft_tissue",

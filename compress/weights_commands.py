@@ -69,7 +69,7 @@ def pull(name: str, source: str | None) -> None:
 @weights.command()
 @click.argument("names", nargs=-1)
 def verify(names: tuple[str, ...]) -> None:
-    """Compare the downloaded files (of the cards NAMES, or of all) with their hashes; exit 1 if one differs."""
+    """Compare downloaded files (of the cards NAMES, or all) with their hashes; exit 1 if one differs or is not here."""
     from zoo.errors import InputError
     from zoo.files import sha256_of
     from zoo.weights.cards import catalog, check_sha256, expected_sha256, weight_card

@@ -144,7 +144,7 @@ def train(
     type=Between(min=0),
     default=0.0,
     show_default=True,
-    help="Of the difference of the masks that the frozen decoder makes of the two embeddings.",
+    help="Weight of the difference between the masks that the frozen decoder makes of the two embeddings.",
 )
 @click.option(
     "--mask-rounds",

@@ -178,7 +178,7 @@ with_run_options = options(
         is_flag=False,
         flag_value=100,
         metavar="[STEPS]",
-        help="Instead of training, search for --lr: a copy of the model sees it rise over so many steps (100).",
+        help="Instead of training, search for --lr: raise it over STEPS steps (100) on a copy of the model.",
     ),
     click.option(
         "-o",

@@ -53,7 +53,7 @@ OF_SCANS = (
     show_default=True,
     help="Challenge npz, a file a case; or imgs/ and gts/ with an npy a labelled slice, to train with.",
 )
-@click.option("--modality", metavar="NAME", help="CT, MR, ... in place of what name or header tell.")
+@click.option("--modality", metavar="NAME", help="CT, MR, ...: overrides file name and header.")
 @click.option(
     "--window",
     default="soft_tissue",
@@ -66,7 +66,7 @@ OF_SCANS = (
     type=(click.FloatRange(0, 100), click.FloatRange(0, 100)),
     default=(0.5, 99.5),
     show_default=True,
-    help="Of the non-zero voxels, that other modalities are scaled between.",
+    help="Of the non-zero voxels: the range that is shown of other modalities than CT.",
 )
 @click.option("--remove-labels", metavar="1,2,...", default="", help="Labels that become background.")
 @click.option("--instances", is_flag=True, help="Make every connected part of a label an object of its own.")
