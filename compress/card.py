@@ -24,7 +24,7 @@ class CandidateCard:
     Attributes:
         encoder: name in the registry.
         weights: checkpoint, as its path is from the card's folder, weight card or `random:SEED` that the graph was made
-            of; on cards of before, a path from the working directory.
+            of.
         weights_sha256: of these.
         variant: `reparam`; `int8-METHOD`; or `int8-METHOD-16float`, where so many layers were left in float.
         backend: runtime that it was made for.
@@ -36,8 +36,8 @@ class CandidateCard:
         outputs: as `inputs`.
         versions: of the packages that made it.
         checks: figures of the comparison with the model it was made of.
+        decoder_sha256: of the other graphs, by name.
         quantisation: how it was quantised and whether that was worth it; empty for float graphs.
-        decoder_sha256: of the other graphs, by name; empty on cards of before they were noted.
         schema: of this card.
     """
 
@@ -54,8 +54,8 @@ class CandidateCard:
     outputs: dict[str, list[int | str]]
     versions: dict[str, str]
     checks: dict[str, float]
+    decoder_sha256: dict[str, str]
     quantisation: dict[str, Any] = field(default_factory=dict)
-    decoder_sha256: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import json
 import os
@@ -60,6 +61,13 @@ def with_requirements_alone(command: list[str], tmp_path: Path) -> subprocess.Co
     assert (blocked / "torch.py").exists()
     environment = {**os.environ, "PYTHONPATH": f"{blocked}:{ROOT}", "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+
+
+def test_a_submission_asks_for_the_versions_that_the_package_asks_for() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    lines = (ROOT / "requirements-predict.txt").read_text().splitlines()
+    assert {line for line in lines if not line.startswith("#")} < set(setup["options"]["install_requires"].split())
 
 
 def challenge_case(folder: Path, name: str = "2DBox_US_a") -> None:

@@ -117,13 +117,13 @@ def checkpoints_folder() -> Path:
     return Path(os.environ.get(FOLDER_VARIABLE) or catalog_folder())
 
 
-def read_lock(folder: Path | None = None) -> dict[str, Pin]:
+def read_lock() -> dict[str, Pin]:
     """Pins by card name; empty before the first download.
 
     Raises:
         InputError: the lock file is not what this module wrote.
     """
-    path = (folder or checkpoints_folder()) / LOCK_FILE
+    path = checkpoints_folder() / LOCK_FILE
     try:
         return {name: Pin(**pin) for name, pin in json.loads(path.read_text(encoding="utf-8")).items()}
     except FileNotFoundError:
@@ -134,13 +134,13 @@ def read_lock(folder: Path | None = None) -> dict[str, Pin]:
         ) from error
 
 
-def write_pin(name: str, pin: Pin, folder: Path | None = None) -> None:
+def write_pin(name: str, pin: Pin) -> None:
     """Adds a pin to the lock file.
 
     Raises:
         InputError: it cannot be written.
     """
-    path = (folder or checkpoints_folder()) / LOCK_FILE
+    path = checkpoints_folder() / LOCK_FILE
     with writing(path, (OSError, portalocker.LockException)):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Another process may be pinning, too.
@@ -148,7 +148,7 @@ def write_pin(name: str, pin: Pin, folder: Path | None = None) -> None:
             portalocker.Lock(path.with_name(f".{path.name}.lock"), flags=portalocker.LOCK_EX),
             whole_file(path) as part,
         ):
-            pins = read_lock(path.parent) | {name: pin}
+            pins = read_lock() | {name: pin}
             told = {n: asdict(p) for n, p in sorted(pins.items())}
             part.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 

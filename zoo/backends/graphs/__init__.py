@@ -64,10 +64,8 @@ class GraphFolder:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all graphs are there that a model's defaults ask for."""
-        unasked = () if self.spec.mask_prompts else BESIDE_MASKS.values()
-        names = (name for name in GRAPHS if name not in unasked)
-        return all((self.folder / f"{name}.onnx").is_file() for name in names)
+        """Whether all graphs are there."""
+        return all((self.folder / f"{name}.onnx").is_file() for name in GRAPHS)
 
     def path(self, name: GraphName) -> Path:
         """The file of one graph.
