@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from bench.challenge import score_by_challenge
 from bench.machine import describe_machine, git_state, package_versions
 from bench.metrics import hd95_mm, label_boxes, score_labels
-from bench.record import Record, append_record, finite, record_key
+from bench.record import Record, append_record, finite, read_records, record_key
 from zoo.data.cases import LABEL_TOKENS, CaseSource, find_cases, is_npz
 from zoo.data.modality import modality_from_name
 from zoo.data.npz import load_label_map, load_label_names, load_label_values, load_spacing, original_labels
 from zoo.data.scan import SUFFIXES, Scan, is_drawn, object_names, read_labels, read_scan, stem
 from zoo.errors import InputError
-from zoo.files import files_below, sha256_of
+from zoo.files import files_below, sha256_of, whole_file
 from zoo.ledger import SEGMENT_LEDGER, outside_of_made
 
 Labels = NDArray[np.uint16]
@@ -325,7 +325,7 @@ def _of_shape(path: Path, labels: Labels, reference: Labels) -> Labels:
 
 
 def write_records(path: Path, folder: Path, cases: Sequence[CaseScores], rules: Rules, tolerance_mm: float) -> None:
-    """Appends an `accuracy` record for each case.
+    """Writes an `accuracy` record for each case, in place of those that the file holds of these segmentations.
 
     Args:
         path: the records' file.
@@ -342,6 +342,11 @@ def write_records(path: Path, folder: Path, cases: Sequence[CaseScores], rules: 
     }
     machine, packages, git = describe_machine(), package_versions(), git_state()
     run_id = uuid.uuid4().hex[:12]
+    records = [
+        one
+        for one in (read_records([path]) if path.is_file() else ())
+        if one.candidate != candidate or one.measurements.get("tolerance_mm") != tolerance_mm
+    ]
     for scored in cases:
         case = {
             "case_id": scored.pair.case_id,
@@ -355,7 +360,10 @@ def write_records(path: Path, folder: Path, cases: Sequence[CaseScores], rules: 
         measurements = _measurements(scored.rows, rules, tolerance_mm)
         key = record_key("accuracy", candidate, machine["id"], case, rules=rules, tolerance_mm=tolerance_mm)
         record = Record("accuracy", candidate, measurements, machine, run_id, key, case, packages=packages, git=git)
-        append_record(path, record)
+        records.append(record)
+    with whole_file(path) as part:
+        for record in records:
+            append_record(part, record)
 
 
 def _digest(parts: Sequence[str]) -> str:

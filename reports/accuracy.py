@@ -195,13 +195,18 @@ def under_one_protocol(scored: Iterable[Scored]) -> list[Scored]:
 def on_shared_labels(scored: Sequence[Scored], candidates: Collection[Candidate]) -> list[Scored]:
     """What the ellipse and trained candidates scored on the labels that all of these have, of volumes and of images.
 
+    Drawn images stand for no real ones: they count where no real one was scored.
+
     Args:
         scored: as `read_scores` reads them.
         candidates: to be compared, each under one protocol; see `_shared` for which are left out.
     """
     kept: list[Scored] = []
     for volumes in (False, True):
-        alike = under_one_protocol(one for one in scored if one.case.is_volume == volumes)
+        of_kind = [one for one in scored if one.case.is_volume == volumes]
+        real = [one for one in of_kind if not one.case.drawn]
+        has_real = any(one.candidate.trained and one.candidate in candidates and one.scores for one in real)
+        alike = under_one_protocol(real if has_real else of_kind)
         members: dict[Candidate, list[Scored]] = {}
         for one in alike:
             if one.candidate.trained and one.candidate in candidates:
@@ -213,6 +218,11 @@ def on_shared_labels(scored: Sequence[Scored], candidates: Collection[Candidate]
             if one.candidate in compared:
                 kept.append(replace(one, scores={key: pair for key, pair in one.scores.items() if key in shared}))
     return kept
+
+
+def drawn_cases(scored: Iterable[Scored]) -> set[CaseInfo]:
+    """Those of the scored cases that were drawn."""
+    return {one.case for one in scored if one.scores and one.case.drawn}
 
 
 def defined_dsc(scores: Scores) -> dict[LabelKey, float]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import TypeVar
 
 from reports.accuracy import LabelKey, defined_dsc, differences_by_case
@@ -15,13 +16,16 @@ from reports.encoders import PARTS, part_samples
 from reports.load import latencies_of_runs, load_records
 from reports.machine import MachineReport, machine_reports
 from reports.paired import NOT_SHOWN, Difference, difference, difference_cell, p_cell
+from reports.provenance import failures_of
 from reports.rules import label_protocols
 from reports.statistics import MIN_SAMPLES, Ratio, Samples, ratio_of_medians, run_samples, spread_of
 from reports.tables import markdown_table, milliseconds, ratio_cell, significant
 
-ONE_RUN = (
-    "One run a side: a process may be slow from its start to its end, which looks like a change. Measure both sides in "
-    "turns, several runs each, into a folder a side."
+#: Fewer runs a side are told of: of two that do not differ, chance alone makes three comparisons of ten a change.
+ENOUGH_RUNS = 3
+FEW_RUNS = (
+    f"Fewer than {ENOUGH_RUNS} runs a side: a process may be slow from start to end, which looks like a change. "
+    "Measure both sides in turns, several runs each, into a folder a side."
 )
 #: Measurements of one side alone that are named; the others are counted.
 MAX_NAMED = 3
@@ -65,17 +69,23 @@ class Accuracy:
         before: mean DSC over labels, 0 to 1.
         after: mean DSC.
         difference: after minus before.
+        worst_set: modality and dimensions of the cases that lost most, or won least.
+        worst_difference: after minus before over these cases, of each the mean over its labels.
+        worst_cases: how many they are.
     """
 
     what: str
     before: float
     after: float
     difference: Difference
+    worst_set: str
+    worst_difference: float
+    worst_cases: int
 
     @property
     def drop_points(self) -> float:
-        """Points of DSC lost, 0 to 100."""
-        return 100 * (self.before - self.after)
+        """Points of DSC lost, 0 to 100: over all labels, or in the worst set, whose loss the others may hide."""
+        return 100 * max(self.before - self.after, -self.worst_difference)
 
     @property
     def verdict(self) -> str:
@@ -91,14 +101,16 @@ class Comparison:
         latencies: that both sides measured.
         accuracies: likewise.
         unmatched: what one side measured alone, a sentence each.
+        failed: what failed after, and was not measured there since, a sentence each.
     """
 
     latencies: tuple[Latency, ...]
     accuracies: tuple[Accuracy, ...]
     unmatched: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
 
     def failures(self, max_slower: float | None, max_dsc_drop: float | None) -> list[str]:
-        """What is beyond the limits, and limits that nothing could be held against, a sentence each.
+        """What is beyond the limits, and what no limit could be held against, a sentence each.
 
         Args:
             max_slower: part by which a latency may grow (0.05 is 5 %); only growth that was shown counts.
@@ -116,17 +128,18 @@ class Comparison:
             if max_slower is not None and row.verdict == "slower" and row.ratio.value > 1 + max_slower
         ]
         worse = [
-            f"{row.what}: {significant(row.drop_points)} points of DSC lost"
+            f"{row.what}: {significant(row.drop_points)} points of DSC lost (worst set: {row.worst_set})"
             for row in self.accuracies
             if max_dsc_drop is not None and row.drop_points > max_dsc_drop
         ]
-        return undecided + slower + worse
+        is_limited = max_slower is not None or max_dsc_drop is not None
+        return [*undecided, *slower, *worse, *(self.failed if is_limited else ())]
 
     def to_markdown(self) -> str:
         """Both tables, and what was not compared."""
         tables = ([_latency_row(row) for row in self.latencies], [_accuracy_row(row) for row in self.accuracies])
-        told = [ONE_RUN] if any(row.runs == 1 for row in self.latencies) else []
-        notes = "\n".join(f"- {sentence}" for sentence in [*told, *self.unmatched])
+        told = [FEW_RUNS] if any(row.runs < ENOUGH_RUNS for row in self.latencies) else []
+        notes = "\n".join(f"- {sentence}" for sentence in [*told, *self.unmatched, *self.failed])
         return "\n\n".join([*(markdown_table(rows) for rows in tables if rows), *filter(None, [notes])])
 
 
@@ -137,12 +150,16 @@ def compare(before: Sequence[Path], after: Sequence[Path], *, across_machines: b
         ValueError: no records, other machines, or nothing in common.
     """
     one, other = (machine_reports(load_records(paths)) for paths in (before, after))
-    pairs = [(a, b) for a in one for b in other if across_machines or a.machine == b.machine]
+    pairs = [(a, b) for a in one for b in other if a.machine == b.machine]
+    if across_machines:
+        paired = {a.machine for a, _ in pairs}
+        pairs += [(a, b) for a in one for b in other if paired.isdisjoint((a.machine, b.machine))]
     if not pairs:
         found = f"{', '.join(r.machine for r in one)} and {', '.join(r.machine for r in other)}"
         raise ValueError(f"found records of the machines {found}; expected one machine, or --across-machines")
     latencies: list[Latency] = []
     accuracies: list[Accuracy] = []
+    failed: list[str] = []
     unmatched = [f"Machine {name}, not compared: on one side only." for name in _machines_alone(pairs, one, other)]
     for a, b in pairs:
         timed, scored = _timed(a, b), _scores(a, b)
@@ -155,9 +172,10 @@ def compare(before: Sequence[Path], after: Sequence[Path], *, across_machines: b
         ]
         told = [*_alone("latencies", *timed), *_alone("DSCs", *scored), *_labels_alone(*scored)]
         unmatched += [where + sentence for sentence in told]
+        failed += [where + sentence for sentence in _failed(a, b)]
     if not latencies and not accuracies:
         raise ValueError("found no candidate and case that both sides measured; expected the same bench command")
-    return Comparison(tuple(latencies), tuple(accuracies), tuple(unmatched))
+    return Comparison(tuple(latencies), tuple(accuracies), tuple(unmatched), tuple(failed))
 
 
 def _machines_alone(
@@ -202,21 +220,25 @@ def _labels_alone(old: Mapping[_Key, _LabelScores], new: Mapping[_Key, _LabelSco
             yield _told(sum(alone.values()), f"labels only {side}", named)
 
 
+def _failed(before: MachineReport, after: MachineReport) -> Iterable[str]:
+    """What failed after, was not measured there since, and had not failed before."""
+    known = {(failure.candidate, failure.case, failure.protocol) for failure in failures_of(before.records)}
+    left = [one for one in failures_of(after.records) if not one.is_measured_since]
+    if new := [one for one in left if (one.candidate, one.case, one.protocol) not in known]:
+        named = [f"{' '.join(filter(None, (one.candidate, one.protocol, one.case)))} ({one.message})" for one in new]
+        yield _told(len(new), "measurements that failed after", named)
+
+
 def _told(count: int, what: str, named: Sequence[str]) -> str:
     more = f" and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else ""
     return f"{count} {what}, not compared: {'; '.join(named[:MAX_NAMED])}{more}."
 
 
 def _timed(*reports: MachineReport) -> list[dict[_Key, Samples]]:
-    """Samples of each side, of all its runs; cold ones of what was not timed warm on both."""
+    """Samples of each side, of all its runs."""
     sides = [latencies_of_runs(report.history) for report in reports]
     names = lasting_names([record.who for record in side] for side in sides)
-    samples = [_samples(side, names) for side in sides]
-    warm = set.intersection(*(set(side) for side in samples))
-    return [
-        {key: found for key, found in side.items() if not (key.is_cold and replace(key, is_cold=False) in warm)}
-        for side in samples
-    ]
+    return [_samples(side, names) for side in sides]
 
 
 def _samples(records: Sequence[Reading], names: Mapping[Candidate, str]) -> dict[_Key, Samples]:
@@ -276,7 +298,12 @@ def _scores(*reports: MachineReport) -> list[dict[_Key, _LabelScores]]:
 def _accuracy(what: str, old: _LabelScores, new: _LabelScores) -> Accuracy:
     labels = [label for label in new if label in old]
     before, after = (math.fsum(side[label] for label in labels) / len(labels) for side in (old, new))
-    return Accuracy(what, before, after, difference(differences_by_case(new, old)))
+    by_case = differences_by_case(new, old)
+    sets: dict[str, list[float]] = {}
+    for case, found in by_case.items():
+        sets.setdefault(f"{case.kind} {'3D' if case.is_volume else '2D'}", []).append(fmean(found))
+    worst = min(sets, key=lambda name: fmean(sets[name]))
+    return Accuracy(what, before, after, difference(by_case), worst, fmean(sets[worst]), len(sets[worst]))
 
 
 def _latency_row(row: Latency) -> dict[str, str]:
@@ -298,6 +325,7 @@ def _accuracy_row(row: Accuracy) -> dict[str, str]:
         "before": significant(row.before),
         "after": significant(row.after),
         "after - before [95 % CI]": difference_cell(row.difference),
+        "worst set (points)": f"{100 * row.worst_difference:+.2f} {row.worst_set} ({row.worst_cases})",
         "p (Wilcoxon over cases)": p_cell(row.difference.p_value),
         "verdict": row.verdict,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from reports.candidates import Candidate, Reading, label_candidates, lasting_name
@@ -93,28 +94,65 @@ def weights_tables(records: Iterable[Reading]) -> list[Table]:
     return [Table("weights", "Weights", rows, rows)] if rows else []
 
 
-def error_tables(records: Sequence[Reading]) -> list[Table]:
-    """What failed on one machine, the latest last; nothing where nothing did."""
+@dataclass(frozen=True)
+class Failure:
+    """What could not be measured, in words.
+
+    Attributes:
+        time_utc: of the failure.
+        candidate: what was to be measured.
+        case: on which case, if on one.
+        protocol: how that was to be segmented.
+        error: type of the exception.
+        message: of the exception.
+        is_measured_since: whether a later record has it all the same.
+    """
+
+    time_utc: str
+    candidate: str
+    case: str
+    protocol: str
+    error: str
+    message: str
+    is_measured_since: bool
+
+
+def failures_of(records: Sequence[Reading]) -> list[Failure]:
+    """What failed on one machine, the latest last."""
     failed = [record for record in records if record.kind == "error"]
-    if not failed:
-        return []
     labels, _ = label_candidates(record.who for record in failed)
     protocols, _ = label_protocols(failed)
     measured = [record for record in records if record.kind != "error"]
     since = {subject: record.time_utc for record in measured for subject in _subjects(record)}
-    rows = [
-        {
-            "time (UTC)": record.time_utc[:19],
-            "candidate": labels[record.who],
-            "case": record.case_info.case_id,
-            "protocol": protocols[record.protocol_id],
-            "error": str(mapped(record.error).get("type", "")),
-            "message": str(mapped(record.error).get("message", "")),
-            "measured since": "yes" if since.get(_subject(record), "") > record.time_utc else "no",
-        }
+    return [
+        Failure(
+            time_utc=record.time_utc,
+            candidate=labels[record.who],
+            case=record.case_info.case_id,
+            protocol=protocols[record.protocol_id],
+            error=str(mapped(record.error).get("type", "")),
+            message=str(mapped(record.error).get("message", "")),
+            is_measured_since=since.get(_subject(record), "") > record.time_utc,
+        )
         for record in failed
     ]
-    return [Table("errors", "Failures", rows, rows)]
+
+
+def error_tables(records: Sequence[Reading]) -> list[Table]:
+    """What failed on one machine; nothing where nothing did."""
+    rows = [
+        {
+            "time (UTC)": failure.time_utc[:19],
+            "candidate": failure.candidate,
+            "case": failure.case,
+            "protocol": failure.protocol,
+            "error": failure.error,
+            "message": failure.message,
+            "measured since": "yes" if failure.is_measured_since else "no",
+        }
+        for failure in failures_of(records)
+    ]
+    return [Table("errors", "Failures", rows, rows)] if rows else []
 
 
 def file_table(loaded: Loaded) -> Table:
@@ -140,15 +178,19 @@ def _subject(record: Reading) -> tuple[object, ...]:
     """What a record is about, whatever became of it. What could not be made knows no hash and no version."""
     who = record.who
     if who.sha256:
-        kind = str(record.measurements.get("kind", "")) if record.kind == "error" else record.kind
-        return who, record.case_info, record.protocol_id, kind, record.is_cold
+        told = record.measurements
+        kind = str(told.get("kind", "")) if record.kind == "error" else record.kind
+        # Cold passes are one each; errors of before do not say which they are of.
+        index = told.get("pass_index") if kind == "latency" and not record.is_cold else None
+        tolerance_mm = told.get("tolerance_mm") if kind == "accuracy" else None
+        return who, record.case_info, record.protocol_id, kind, record.is_cold, index, tolerance_mm
     return lasting_name(who), who.weights, record.case_info
 
 
 def _subjects(record: Reading) -> Iterator[tuple[object, ...]]:
     """Of a measurement: itself, that its case was read, and its candidate made, of these weights or by default."""
     yield _subject(record)
-    yield record.who, record.case_info, record.protocol_id, "", False  # errors of before say no kind
+    yield record.who, record.case_info, record.protocol_id, "", False, None, None  # errors of before say no kind
     yield lasting_name(Candidate("")), "", CaseInfo(name := record.case_info.case_id, content=name)
     for weights in (record.who.weights, ""):
         yield lasting_name(record.who), weights, CaseInfo("")

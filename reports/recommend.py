@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reports.accuracy import AccuracyRow, Mean
+from reports.accuracy import AccuracyRow, Mean, drawn_cases
 from reports.candidates import Candidate
 from reports.encoders import timed
 from reports.load import load_records
@@ -82,6 +82,8 @@ def recommend(paths: Sequence[Path], machine: str, max_latency_s: float, min_dsc
     if machine not in reports:
         raise ValueError(f"found records of {', '.join(reports)}; expected some of this machine, {machine}: run bench")
     among = choices(reports[machine])
+    if not among:
+        raise ValueError("found no timed encoder; expected records of bench with --rounds above 0")
     best = best_choice(among, max_latency_s, min_dsc)
     looks = [_look(choice.candidate) for choice in among]
     alike = len(set(looks)) < len(looks)
@@ -126,7 +128,10 @@ def _averaged_over(report: MachineReport) -> str:
     cases = sum({row.dims: row.dsc_by_case.n for row in shared}.values())
     labels = sum({row.dims: row.dsc.n for row in shared}.values())
     counted = f"{cases} case{'s' * (cases != 1)} of {labels} label{'s' * (labels != 1)}"
-    return f"DSC: mean over {counted}, which all that have one were scored on; of each case the mean over its labels."
+    kinds = {row.dims == "3D" for row in shared}
+    drawn = sum(case.is_volume in kinds for case in drawn_cases(report.shared))
+    were = f" ({drawn} of them drawn, no real ones)" if drawn else ""
+    return f"DSC: mean over {counted}{were}, which all rows with a DSC share; of each case the mean over its labels."
 
 
 def _joined(means: Sequence[Mean]) -> float:

@@ -15,6 +15,7 @@ from reports.accuracy import (
     accuracy_rows,
     defined_dsc,
     differences_by_case,
+    drawn_cases,
     on_shared_labels,
     read_scores,
 )
@@ -57,6 +58,7 @@ class TradeoffRow:
         worst_cases: how many they are.
         unlike: of a reference those before it whose DSC differs, as far as the cases show it.
         protocol: that volumes were segmented by.
+        drawn: `images`, `volumes` or both, where these were drawn.
         scored_in: the runs that its scores are of, in a row.
         run_id: the run that timed it.
     """
@@ -77,6 +79,7 @@ class TradeoffRow:
     worst_cases: int = 0
     unlike: str = ""
     protocol: str = ""
+    drawn: str = ""
     scored_in: str = ""
     run_id: str = ""
 
@@ -116,10 +119,11 @@ def tradeoff_tables(rows: Sequence[TradeoffRow]) -> list[Table]:
 
 
 def _scored_how(row: TradeoffRow, own: Sequence[Scored]) -> TradeoffRow:
-    """With the protocol and the runs of its scores."""
+    """With the protocol and the runs of its scores, and whether these are of drawn cases."""
     protocols = dict.fromkeys(one.protocol for one in own if one.case.is_volume and one.scores)
     runs = dict.fromkeys(one.run_id for one in own if one.scores)
-    return replace(row, protocol="; ".join(protocols), scored_in=", ".join(runs))
+    kinds = {"volumes" if case.is_volume else "images" for case in drawn_cases(own)}
+    return replace(row, protocol="; ".join(protocols), drawn=", ".join(sorted(kinds)), scored_in=", ".join(runs))
 
 
 def _compared(rows: Sequence[TradeoffRow], shared: Sequence[Scored]) -> list[TradeoffRow]:
@@ -225,8 +229,9 @@ def _notes(rows: Sequence[TradeoffRow]) -> tuple[str, ...]:
         "image": (max(row.images.n for row in measured), max(row.image_labels for row in measured)),
         "volume": (max(row.volumes.n for row in measured), max(row.volume_labels for row in measured)),
     }
+    drawn = measured[0].drawn
     cases = " and ".join(
-        f"{n} {what}{'s' * (n != 1)} of {labels} label{'s' * (labels != 1)}"
+        f"{n} {'drawn ' * (what in drawn)}{what}{'s' * (n != 1)} of {labels} label{'s' * (labels != 1)}"
         for what, (n, labels) in numbers.items()
         if n
     )

@@ -73,12 +73,13 @@ def test_a_process_that_is_slow_from_start_to_end_is_no_change(tmp_path: Path) -
     }
     alone = compare(runs["before"][:1], runs["after"][:1])
     assert (alone.latencies[0].verdict, alone.latencies[0].runs) == ("slower", 1)
-    assert "One run a side" in alone.to_markdown()
+    assert "Fewer than 3 runs a side" in alone.to_markdown()
+    assert "Fewer than 3 runs a side" in compare(runs["before"][:2], runs["after"]).to_markdown()
     together = compare(runs["before"], runs["after"])
     assert (together.latencies[0].verdict, together.latencies[0].runs) == (NOT_SHOWN, 3)
     assert together.latencies[0].ratio.n == 3 * len(STEADY), "records of equal keys do not replace each other"
     assert together.failures(0.05, 0.5) == []
-    assert "One run a side" not in together.to_markdown()
+    assert "Fewer than" not in together.to_markdown()
 
 
 def test_a_change_that_all_runs_show(tmp_path: Path) -> None:
@@ -101,18 +102,16 @@ def test_a_file_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     assert (row.ratio.n, row.runs) == (len(STEADY), 1)
 
 
-def test_cold_passes_are_compared_where_there_are_no_warm_ones(tmp_path: Path) -> None:
+def test_cold_passes_are_compared_beside_warm_ones(tmp_path: Path) -> None:
     passes = {"before": {"cold": 9.0, "warm": 1.0}, "after": {"cold": 99.0, "warm": 2.0}}
     books = {name: Book(tmp_path / f"{name}.jsonl") for name in passes}
     for name, seconds in passes.items():
         for temperature in ("cold", "warm"):
             books[name].one_pass(WHO, seconds[temperature], protocol("cached"), temperature=temperature, run_id=name)
-            if temperature == "cold":
-                (tmp_path / f"{name}_cold.jsonl").write_bytes(books[name].path.read_bytes())
-    (warm,) = compare([books["before"].path], [books["after"].path]).latencies
+    cold, warm = compare([books["before"].path], [books["after"].path]).latencies
     assert (warm.before_s, warm.after_s) == (1.0, 2.0)
-    (cold,) = compare([tmp_path / "before_cold.jsonl"], [tmp_path / "after_cold.jsonl"]).latencies
     assert (cold.before_s, cold.after_s) == (9.0, 99.0)
+    assert [row.what.endswith(", cold") for row in (cold, warm)] == [True, False]
 
 
 def test_noise_is_no_difference(tmp_path: Path) -> None:
@@ -139,7 +138,8 @@ def test_dsc_is_compared_label_by_label(tmp_path: Path) -> None:
     assert row.drop_points == pytest.approx(4.5)
     assert row.difference.p_value == pytest.approx(float(wilcoxon(DSC, worse).pvalue))
     assert row.verdict == "worse"
-    assert result.failures(None, 0.5) == ["repvit (reparam, torch fp32, 2 threads): 4.50 points of DSC lost"]
+    told = "4.50 points of DSC lost (worst set: Dermoscopy 2D)"
+    assert result.failures(None, 0.5) == [f"repvit (reparam, torch fp32, 2 threads): {told}"]
     assert compare([before], [before]).accuracies[0].verdict == NOT_SHOWN
 
 
@@ -270,7 +270,7 @@ def test_of_several_machines_each_is_named(tmp_path: Path) -> None:
     everything = compare(*paths, across_machines=True)
     assert everything.unmatched == ()
     encoders = [row.what.partition(": ")[0] for row in everything.latencies if "encoder of" in row.what]
-    assert sorted(encoders) == ["a", "a and b", "c and a", "c and b"]
+    assert sorted(encoders) == ["a", "c and b"], "a machine that both sides have is compared with itself alone"
     assert sorted(row.what.partition(": ")[0] for row in everything.accuracies) == sorted(encoders)
 
 
@@ -337,3 +337,35 @@ def test_warm_passes_are_not_compared_with_cold_ones(tmp_path: Path) -> None:
         True,
         False,
     ]
+
+
+def test_a_set_that_collapses_is_not_hidden_by_the_labels_of_others(tmp_path: Path) -> None:
+    """Six volumes lose 20 points; two pictures of 200 labels each stay as they are."""
+    paths = []
+    for name, dsc in (("before", 0.8), ("after", 0.6)):
+        book = Book(tmp_path / f"{name}.jsonl")
+        for number in range(6):
+            book.scores(WHO, [dsc], {**CT_0860, "case_id": f"scan{number}", "sha256": f"scan{number}"})
+        for number in range(2):
+            book.scores(WHO, [0.9] * 200, numbered(number))
+        paths.append(book.path)
+    result = compare(paths[:1], paths[1:])
+    (row,) = result.accuracies
+    assert 100 * (row.before - row.after) == pytest.approx(100 * 6 * 0.2 / 406)
+    assert (row.worst_set, row.worst_difference, row.worst_cases) == ("CT 3D", pytest.approx(-0.2), 6)
+    assert result.failures(None, 0.5) == [f"{row.what}: 20.0 points of DSC lost (worst set: CT 3D)"]
+    assert "-20.00 CT 3D (6)" in result.to_markdown()
+
+
+def test_what_failed_after_does_not_pass_a_limit(tmp_path: Path) -> None:
+    before, after = (Book(side(tmp_path, name, STEADY, DSC)) for name in ("before", "after"))
+    told = {"type": "RuntimeError", "message": "crash"}
+    for book in (before, after):
+        book.add("error", WHO, {"kind": "latency"}, case=numbered(0), error=told)
+    assert compare([before.path], [after.path]).failures(0.05, 0.5) == [], "it had failed before"
+    after.add("error", WHO, {"kind": "latency"}, case=numbered(1), error=told)
+    result = compare([before.path], [after.path])
+    expected = "1 measurements that failed after, not compared: repvit skin1 (crash)."
+    assert (result.failures(0.05, None), result.failures(None, 0.5)) == ([expected], [expected])
+    assert result.failures(None, None) == []
+    assert f"- {expected}" in result.to_markdown()

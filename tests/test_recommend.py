@@ -67,7 +67,27 @@ def test_what_was_not_timed_is_not_on_the_front(book: Book) -> None:
 def test_the_table_says_what_its_means_go_over(book: Book) -> None:
     book.scores(WORSE, [1.0] * 20, CT_0860, protocol=protocol("batched"))
     _, table = recommend([book.path], "m1", float("inf"), 0.0)
-    assert "DSC: mean over 1 case of 2 labels, which all that have one were scored on; of each case" in table
+    assert "DSC: mean over 1 case of 2 labels, which all rows with a DSC share; of each case" in table
+
+
+def test_drawn_cases_count_where_no_real_one_was_scored(book: Book) -> None:
+    for who, dsc in ((SLOW, 0.1), (FAST, 0.2), (WORSE, 1.0)):
+        for number in range(4):
+            drawn = {**SKIN, "case_id": f"skin_synthetic_{number}", "sha256": f"{number}"}
+            book.scores(who, [dsc, dsc], drawn)
+    assert chosen(book) == "slow"
+    for who in (SLOW, FAST):
+        book.scores(who, [0.5] * 20, CT_0860, protocol=protocol("batched"))
+    book.scores(WORSE, [0.5] * 20, CT_0860, protocol=protocol("batched"))
+    _, table = recommend([book.path], "m1", float("inf"), 0.0)
+    assert "DSC: mean over 2 cases of 22 labels (1 of them drawn, no real ones)" in table
+
+
+def test_records_without_a_timed_encoder(tmp_path: Path) -> None:
+    book = Book(tmp_path / "records.jsonl")
+    book.scores(SLOW, [0.9])
+    with pytest.raises(ValueError, match="found no timed encoder; expected records of bench with --rounds above 0"):
+        recommend([book.path], "m1", float("inf"), 0.0)
 
 
 def test_candidates_that_look_alike_are_told_apart(book: Book) -> None:

@@ -127,6 +127,16 @@ def test_every_mask_of_a_case_is_part_of_what_it_is(tmp_path: Path) -> None:
     assert len(hashes) == 2
 
 
+def test_scores_by_labels_of_before_are_replaced(tmp_path: Path) -> None:
+    save_png(tmp_path / "s" / "x.png", SQUARE)
+    save_png(tmp_path / "g" / "x.png", np.roll(SQUARE, 4, 0))
+    scored(tmp_path, "s", rules="cvpr24")
+    scored(tmp_path, "s")
+    save_png(tmp_path / "g" / "x.png", SQUARE)
+    records = scored(tmp_path, "s")
+    assert [record.measurements["dsc"][0] for record in records] == [0.75, 1.0], "by other rules it stays"
+
+
 def test_folders_of_one_name_and_other_rules_are_rows_of_their_own(tmp_path: Path) -> None:
     save_png(tmp_path / "g" / "x.png", SQUARE)
     for model, shift in (("a", 0), ("b", 4)):

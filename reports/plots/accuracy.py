@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports.accuracy import AccuracyRow, Scored
+from reports.accuracy import AccuracyRow, Scored, drawn_cases
 from reports.candidates import FLOOR, Candidate
 from reports.encoders import EncoderRow, timed
 from reports.machine import MachineReport
@@ -69,7 +69,8 @@ def accuracy_figure(report: MachineReport) -> Figure | None:
         legend.append(Entry("Pareto front", {"color": INK, "linestyle": "-", "alpha": 0.4}))
     calls = counts(encoder.encode_s.n for _, encoder in points)
     cases = counts(row.dsc_by_case.n for row, _ in points)
-    n = f"DSC: n = {cases} cases; latency: median of n = {calls} calls, bar: quartiles"
+    drawn = " (drawn ones among them)" if drawn_cases(report.shared) else ""
+    n = f"DSC: n = {cases} cases{drawn}; latency: median of n = {calls} calls, bar: quartiles"
     encoders = [encoder for _, encoder in points]
     runs = {run for encoder in encoders for run in encoder.run_ids}
     runs |= {one.run_id for one in report.shared if one.scores}
