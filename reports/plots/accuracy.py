@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from reports.accuracy import AccuracyRow, Scored, drawn_cases
 from reports.candidates import FLOOR, Candidate
-from reports.encoders import EncoderRow, timed
+from reports.encoders import EncoderRow, is_common, timed
 from reports.machine import MachineReport
 from reports.plots.style import (
     INK,
@@ -79,11 +79,11 @@ def accuracy_figure(report: MachineReport) -> Figure | None:
 
 
 def distribution_figure(report: MachineReport) -> Figure | None:
-    """The DSC of every label by modality: that of the best trained candidates beside the ellipse's.
+    """The DSC of every label by modality: that of each trained weights beside the ellipse's.
 
     All strips of a modality hold the same labels, those that candidates are compared on, see `on_shared_labels`.
     """
-    chosen = _best(report)
+    chosen = _chosen(report)
     if not chosen:
         return None
     shown = [one for one in report.shared if one.candidate in (Candidate(FLOOR), *chosen)]
@@ -111,20 +111,25 @@ def distribution_figure(report: MachineReport) -> Figure | None:
     return figure
 
 
-def _best(report: MachineReport) -> list[Candidate]:
-    """Of each weights and precision the candidate of the highest mean DSC, as runtimes hardly differ.
+def _chosen(report: MachineReport) -> list[Candidate]:
+    """One candidate of each weights, in fp32 and torch where there is one; of one weights alone one of each precision.
 
-    First the best of each weights, the highest before the others, then the second best of each, and so on.
+    Not the best of each: the highest of many means on these labels would be too high. Runtimes hardly differ.
     """
-    best: dict[tuple[str, str, str], AccuracyRow] = {}
-    for row in report.compared:
-        if not row.is_floor and row.dsc.n:
-            key = row.candidate.encoder, row.candidate.sha256, row.candidate.precision
-            best[key] = max(best.get(key, row), row, key=lambda one: (one.dsc_by_case.n, one.dsc_by_case.mean))
-    ordered = sorted(best.values(), key=lambda row: -row.dsc_by_case.mean)
-    unique = list(dict.fromkeys(row.candidate for row in ordered))
-    turns = {who: sum(_model(better) == _model(who) for better in unique[:i]) for i, who in enumerate(unique)}
-    return sorted(unique, key=turns.__getitem__)[: MAX_STRIPS - 1]
+    rows = [row for row in report.compared if not row.is_floor and row.dsc.n]
+    weights = {_model(row.candidate) for row in rows}
+    first: dict[tuple[str, ...], AccuracyRow] = {}
+    for row in rows:
+        who = row.candidate
+        key = _model(who) if len(weights) > 1 else (who.precision,)
+        first[key] = max(first.get(key, row), row, key=_as_trained)
+    ordered = sorted(first.values(), key=lambda row: -row.dsc_by_case.mean)
+    return list(dict.fromkeys(row.candidate for row in ordered))[: MAX_STRIPS - 1]
+
+
+def _as_trained(row: AccuracyRow) -> tuple[int, bool, bool]:
+    """How near a row's candidate is to what was trained, of equal numbers of cases."""
+    return row.dsc_by_case.n, row.candidate.precision == "fp32", is_common(row.candidate)
 
 
 def _strips(scored: Sequence[Scored], chosen: Sequence[Candidate]) -> dict[str, dict[str, list[float]]]:
