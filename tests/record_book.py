@@ -93,6 +93,7 @@ class Book:
         index: int = 0,
         temperature: str = "warm",
         process_s: float | None = None,
+        encoded_slices: int = 246,
         **fields: Any,
     ) -> None:
         measurements = {
@@ -104,7 +105,7 @@ class Book:
             "decode_s": 2.0,
             "postprocess_s": 1.0,
             "total_s": total_s,
-            "encoded_slices": 246,
+            "encoded_slices": encoded_slices,
             "decoded_prompts": 246,
             "startup_s": 4.0 if temperature == "cold" else None,
             "process_s": process_s,

@@ -126,6 +126,18 @@ def test_seconds_against_slices_are_of_cases_with_as_many_objects(book: Book) ->
     assert slices_axes.lines[0].get_xdata().tolist() == [4, 6]  # type: ignore[union-attr]
 
 
+def test_slices_outside_all_boxes_are_not_counted(book: Book) -> None:
+    for depth, encoded in ((40, 4), (50, 10)):
+        book.one_pass(REPVIT, 0.2 * encoded, protocol("cached"), sized(1, depth), encoded_slices=encoded)
+    book.one_pass(REPVIT, 1.0, protocol("cached"), sized(2, 40), encoded_slices=5)
+    (report,) = machine_reports(load_records([book.path]))
+    figure = scaling_figure(report)
+    assert figure is not None
+    objects, slices = figure.axes
+    assert [tuple(point) for point in slices.lines[0].get_xydata()] == [(4, 0.8), (10, 2.0)]  # type: ignore[union-attr]
+    assert objects.lines[0].get_ydata().tolist() == pytest.approx([0.2, 0.2])  # type: ignore[union-attr]
+
+
 def test_encoders_are_compared_in_the_runtime_that_most_were_timed_in(book: Book) -> None:
     """Of two of three encoders another runtime has more cases."""
     for encoder in ("one", "two", "three"):
