@@ -176,10 +176,7 @@ def score(
         names = (name, against.resolve().name)
         if name == names[1]:
             names = (str(segs), str(against))
-        try:
-            tables["Compared"] = paired(scores, score_table(row for case in others for row in case.rows), names)
-        except ValueError as error:
-            raise click.ClickException(str(error)) from error
+        tables["Compared"] = paired(scores, score_table(row for case in others for row in case.rows), names)
     notes = _notes(cases, lacking)
     click.echo("\n\n".join([f"{title}:\n\n{shortened(table)}" for title, table in tables.items()] + notes))
     if out:
@@ -255,10 +252,7 @@ def recommend(records: tuple[Path, ...], max_latency: float | None, min_dsc: flo
 
     paths = [file for path in records or (DEFAULT_RECORDS,) for file in record_files(path)]
     limit_s = float("inf") if max_latency is None else max_latency / 1000
-    try:
-        best, table = choose(paths, describe_machine()["id"], limit_s, min_dsc)
-    except ValueError as error:
-        raise click.ClickException(str(error)) from error
+    best, table = choose(paths, describe_machine()["id"], limit_s, min_dsc)
     click.echo(table)
     if best is None:
         raise click.ClickException("no candidate is within the limits")

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from zoo.errors import InputError
 from zoo.files import append_json
 
 #: What `bench` writes to, and what other commands read, by default.
@@ -125,7 +126,7 @@ class Record:
     schema: int = SCHEMA_VERSION
 
 
-class RecordError(ValueError):
+class RecordError(InputError):
     """A line that is no record, named by file and line number."""
 
 
@@ -179,9 +180,9 @@ def read_records(paths: Iterable[Path], *, strict: bool = False) -> Iterator[Rec
                 yield _parse_record(line)
             except (TypeError, KeyError, json.JSONDecodeError) as error:
                 if strict and number < len(lines):
-                    raise RecordError(f"{path}:{number}: found {line[:60]!r}; expected a record ({error})") from error
+                    raise RecordError(f"{path}:{number}", f"{line[:60]!r}", f"a record ({error})") from error
             except RecordError as error:
-                raise RecordError(f"{path}:{number}: {error}") from error
+                raise RecordError(f"{path}:{number}", error.found, error.expected) from error
 
 
 #: What a line must hold to be a record at all.
@@ -199,7 +200,8 @@ def _parse_record(line: str) -> Record:
         fields = json.loads(json.dumps(fields, ensure_ascii=False).encode(errors="replace"))
     schema = fields["schema"]
     if isinstance(schema, int) and schema > SCHEMA_VERSION:
-        raise RecordError(f"found schema {schema}; this version reads up to {SCHEMA_VERSION}: update it")
+        expected = f"at most {SCHEMA_VERSION}, as this version reads: update it"
+        raise RecordError("a record", f"schema {schema}", expected)
     if not isinstance(schema, int):
         raise TypeError(f"schema: found {schema!r:.40}")
     for name, kinds in _TYPES.items():

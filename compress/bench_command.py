@@ -219,7 +219,6 @@ def bench(
     from bench.cold import cold_request, spawn_cold_pass
     from bench.machine import busy_share, pin
     from bench.progress import TerminalProgress
-    from bench.record import RecordError
     from bench.runner import Settings, Sweep
     from compress.build import build_candidate
     from compress.card import read_card
@@ -271,8 +270,6 @@ def bench(
         try:
             run = Sweep(recipes, build_candidate, cold_run, settings, out, progress)
             run.run(_on_file(sources, Path(drawn), progress))
-        except RecordError as error:
-            raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:
             progress.message(f"stopped; what was measured is in {out}, the same command goes on from there")
             raise SystemExit(130) from None

@@ -20,6 +20,7 @@ from reports.provenance import failures_of
 from reports.rules import label_protocols
 from reports.statistics import MIN_SAMPLES, Ratio, Samples, ratio_of_medians, run_samples, spread_of
 from reports.tables import markdown_table, milliseconds, ratio_cell, significant
+from zoo.errors import InputError, first_of
 
 #: Fewer runs a side are told of: of two that do not differ, chance alone makes three comparisons of ten a change.
 ENOUGH_RUNS = 3
@@ -27,6 +28,7 @@ FEW_RUNS = (
     f"Fewer than {ENOUGH_RUNS} runs a side: a process may be slow from start to end, which looks like a change. "
     "Measure both sides in turns, several runs each, into a folder a side."
 )
+
 #: Measurements of one side alone that are named; the others are counted.
 MAX_NAMED = 3
 
@@ -147,7 +149,7 @@ def compare(before: Sequence[Path], after: Sequence[Path], *, across_machines: b
     """Compares what both record sets measured of the same candidates, cases and protocols.
 
     Raises:
-        ValueError: no records, other machines, or nothing in common.
+        InputError: no records, other machines, or nothing in common.
     """
     one, other = (machine_reports(load_records(paths)) for paths in (before, after))
     pairs = [(a, b) for a in one for b in other if a.machine == b.machine]
@@ -156,7 +158,7 @@ def compare(before: Sequence[Path], after: Sequence[Path], *, across_machines: b
         pairs += [(a, b) for a in one for b in other if paired.isdisjoint((a.machine, b.machine))]
     if not pairs:
         found = f"{', '.join(r.machine for r in one)} and {', '.join(r.machine for r in other)}"
-        raise ValueError(f"found records of the machines {found}; expected one machine, or --across-machines")
+        raise InputError("records", f"those of the machines {found}", "one machine, or --across-machines")
     latencies: list[Latency] = []
     accuracies: list[Accuracy] = []
     failed: list[str] = []
@@ -174,7 +176,7 @@ def compare(before: Sequence[Path], after: Sequence[Path], *, across_machines: b
         unmatched += [where + sentence for sentence in told]
         failed += [where + sentence for sentence in _failed(a, b)]
     if not latencies and not accuracies:
-        raise ValueError("found no candidate and case that both sides measured; expected the same bench command")
+        raise InputError("records", "no candidate and case that both sides measured", "the same bench command")
     return Comparison(tuple(latencies), tuple(accuracies), tuple(unmatched), tuple(failed))
 
 
@@ -230,8 +232,7 @@ def _failed(before: MachineReport, after: MachineReport) -> Iterable[str]:
 
 
 def _told(count: int, what: str, named: Sequence[str]) -> str:
-    more = f" and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else ""
-    return f"{count} {what}, not compared: {'; '.join(named[:MAX_NAMED])}{more}."
+    return f"{count} {what}, not compared: {first_of(named, MAX_NAMED, '; ')}."
 
 
 def _timed(*reports: MachineReport) -> list[dict[_Key, Samples]]:

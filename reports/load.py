@@ -9,6 +9,10 @@ from pathlib import Path
 from bench.record import read_records
 from reports.candidates import Reading
 from reports.case_info import names_apart
+from zoo.errors import InputError
+
+#: What records are.
+WRITTEN = "records, as `bench` and `score` write them"
 
 
 @dataclass(frozen=True)
@@ -63,15 +67,15 @@ def load_records(paths: Sequence[Path]) -> Loaded:
     """The records of JSON-lines files.
 
     Raises:
-        ValueError: a file is missing, or the files hold no record at all; the message names them.
-        bench.record.RecordError: a record is of a newer schema than this version reads.
+        InputError: a file is missing, the files hold no record at all, or one is of a newer schema than this version
+            reads; the message names them.
     """
     if missing := [str(path) for path in paths if not path.is_file()]:
-        raise ValueError(f"no records: no such file: {', '.join(missing)} (`bench` writes records)")
+        raise InputError(", ".join(missing), "no such file", WRITTEN)
     contents = {path: [Reading(**vars(record)) for record in read_records([path])] for path in dict.fromkeys(paths)}
     records = _named_alike([record for content in contents.values() for record in content])
     if not records:
-        raise ValueError(f"no records in: {', '.join(map(str, paths)) or 'no files at all'} (`bench` writes records)")
+        raise InputError(", ".join(map(str, paths)) or "no files at all", "no records", WRITTEN)
     files = tuple(_record_file(path, content) for path, content in contents.items())
     latest = keep_latest(records)
     return Loaded(tuple(latest), files, tuple(records))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +20,7 @@ from reports.sweep import best_sweep
 from reports.tables import Table
 from reports.tradeoff import tradeoff_rows, tradeoff_tables
 from reports.zoo import zoo_tables
+from zoo.errors import first_of, unknown_name
 
 #: A figure names so many runs; the table of runs has all.
 MAX_RUNS = 3
@@ -62,8 +62,7 @@ class MachineReport:
         """`encoders.jsonl, real.jsonl (run 5e7a, 91cc)`: where the records of some runs are."""
         runs = sorted(set(run_ids))
         files = dict.fromkeys(file for run_id in runs for file in self.sources.get(run_id, ()))
-        more = f" and {len(runs) - MAX_RUNS} more" if len(runs) > MAX_RUNS else ""
-        return f"{', '.join(files)} (run {', '.join(runs[:MAX_RUNS])}{more})"
+        return f"{', '.join(files)} (run {first_of(runs, MAX_RUNS)})"
 
     @cached_property
     def shared(self) -> list[Scored]:
@@ -101,13 +100,11 @@ def machine_reports(loaded: Loaded, baseline: str | None = None) -> list[Machine
         baseline: encoder that ratios are taken to; by default `tinyvit`, or the slowest where there is none.
 
     Raises:
-        ValueError: there is no record of `baseline`.
+        InputError: there is no record of `baseline`.
     """
     encoders = sorted({record.who.encoder for record in loaded.records} - {FLOOR, ""})
     if baseline is not None and baseline not in encoders:
-        near = difflib.get_close_matches(baseline, encoders, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(f"baseline: found no record of {baseline!r}; {hint}there are: {', '.join(encoders) or 'none'}")
+        raise unknown_name("baseline", baseline, encoders)
     machines, history = by_machine(loaded.records), by_machine(loaded.history)
     return [
         _machine_report(machine, found, history[machine], baseline, loaded.sources)

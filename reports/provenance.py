@@ -180,17 +180,17 @@ def _subject(record: Reading) -> tuple[object, ...]:
     if who.sha256:
         told = record.measurements
         kind = str(told.get("kind", "")) if record.kind == "error" else record.kind
-        # Cold passes are one each; errors of before do not say which they are of.
-        index = told.get("pass_index") if kind == "latency" and not record.is_cold else None
-        tolerance_mm = told.get("tolerance_mm") if kind == "accuracy" else None
-        return who, record.case_info, record.protocol_id, kind, record.is_cold, index, tolerance_mm
+        # A cold pass is one alone.
+        of_kind = {"accuracy": "tolerance_mm", "latency": "" if record.is_cold else "pass_index"}
+        which = str(told.get(of_kind.get(kind, "")))
+        return who, record.case_info, record.protocol_id, kind, record.is_cold, which
     return lasting_name(who), who.weights, record.case_info
 
 
 def _subjects(record: Reading) -> Iterator[tuple[object, ...]]:
     """Of a measurement: itself, that its case was read, and its candidate made, of these weights or by default."""
     yield _subject(record)
-    yield record.who, record.case_info, record.protocol_id, "", False, None, None  # errors of before say no kind
+    yield record.who, record.case_info, record.protocol_id, "", False, "None"  # errors of before say no kind
     yield lasting_name(Candidate("")), "", CaseInfo(name := record.case_info.case_id, content=name)
     for weights in (record.who.weights, ""):
         yield lasting_name(record.who), weights, CaseInfo("")

@@ -13,6 +13,7 @@ from reports.encoders import timed
 from reports.load import load_records
 from reports.machine import MachineReport, machine_reports
 from reports.tables import NOTHING, markdown_table, significant
+from zoo.errors import InputError
 
 #: How a box was timed, as `EncoderRow` has it, in words.
 BOX = {"foveated_s": "a box with a fovea", "box_s": "a box among others", "decode_s": "one box"}
@@ -76,14 +77,15 @@ def recommend(paths: Sequence[Path], machine: str, max_latency_s: float, min_dsc
     """The best candidate of the records of one machine, and all of them as a markdown table.
 
     Raises:
-        ValueError: no record of this machine.
+        InputError: no record of this machine, or none that timed an encoder.
     """
     reports = {report.machine: report for report in machine_reports(load_records(paths))}
     if machine not in reports:
-        raise ValueError(f"found records of {', '.join(reports)}; expected some of this machine, {machine}: run bench")
+        expected = f"some of this machine, {machine}: run bench"
+        raise InputError("records", f"those of {', '.join(reports)}", expected)
     among = choices(reports[machine])
     if not among:
-        raise ValueError("found no timed encoder; expected records of bench with --rounds above 0")
+        raise InputError("records", "no timed encoder", "those of bench with --rounds above 0")
     best = best_choice(among, max_latency_s, min_dsc)
     looks = [_look(choice.candidate) for choice in among]
     alike = len(set(looks)) < len(looks)

@@ -22,6 +22,7 @@ from reports.published import HEADING, quoted_tables
 from reports.statistics import MIN_SAMPLES
 from reports.tables import UNPAIRED, Table, csv_text, markdown_table
 from reports.zoo import RUNTIME_COLUMNS, short_runtime_rows, short_zoo_rows
+from zoo.errors import InputError
 from zoo.files import whole_file
 
 TITLE = "Benchmark report"
@@ -146,7 +147,7 @@ def renew_page(path: Path, record_paths: Sequence[Path], *, baseline: str | None
         chosen = [own for own in record_paths if any(fnmatch(own.name, pattern) for pattern in patterns)]
         if files and not chosen:
             there = ", ".join(own.name for own in record_paths)
-            raise ValueError(f"{path}: found no records of {files!r}; expected some of {there}")
+            raise InputError(path, f"no records of {files!r}", f"some of {there}")
         return machine_reports(load_records(chosen), baseline)
 
     def renewed(block: re.Match[str]) -> str:
@@ -157,13 +158,13 @@ def renew_page(path: Path, record_paths: Sequence[Path], *, baseline: str | None
         tables = {"measured_on": lambda: _measured_on(reports[0])}
         tables |= {table.name: table.to_markdown for table in reports[0].tables}
         if unknown := [name for name in names if name not in tables]:
-            raise ValueError(f"{path}: found table {unknown[0]!r}; expected some of {', '.join(tables)}")
+            raise InputError(path, f"table {unknown[0]!r}", f"some of {', '.join(tables)}")
         named = "\n\n".join(tables[name]() for name in names) + "\n"
         return f"{block['begin']}\n{named}\n{block['end']}"
 
     page, blocks = _MARKED.subn(renewed, text)
     if not blocks:
-        raise ValueError(f"{path}: found no marks; expected lines that begin with <!-- generated and <!-- end")
+        raise InputError(path, "no marks", "lines that begin with <!-- generated and <!-- end")
     _write(path, page)
 
 

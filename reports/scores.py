@@ -12,6 +12,7 @@ import pandas as pd
 
 from reports.paired import difference, difference_cell, p_cell
 from reports.tables import NOTHING, markdown_table, significant
+from zoo.errors import InputError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -138,11 +139,11 @@ def paired(scores: pd.DataFrame, others: pd.DataFrame, names: Sequence[str]) -> 
         names: of both.
 
     Raises:
-        ValueError: no label in common.
+        InputError: no label in common.
     """
     either = scores.merge(others, "outer", ["case_id", "label"], suffixes=("", "_other"), indicator="side")
     if not (either["side"] == "both").any():
-        raise ValueError("found no case and label that both were scored on; expected segmentations of the same cases")
+        raise InputError("scores", "no case and label that both were scored on", "segmentations of the same cases")
     return markdown_table([row for metric in METRICS for row in _paired_rows(either, metric, names)])
 
 

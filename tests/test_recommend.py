@@ -86,7 +86,7 @@ def test_drawn_cases_count_where_no_real_one_was_scored(book: Book) -> None:
 def test_records_without_a_timed_encoder(tmp_path: Path) -> None:
     book = Book(tmp_path / "records.jsonl")
     book.scores(SLOW, [0.9])
-    with pytest.raises(ValueError, match="found no timed encoder; expected records of bench with --rounds above 0"):
+    with pytest.raises(ValueError, match="found no timed encoder; expected those of bench with --rounds above 0"):
         recommend([book.path], "m1", float("inf"), 0.0)
 
 
@@ -142,7 +142,7 @@ def test_nothing_is_compared_where_only_one_shares_with_two_others(tmp_path: Pat
 
 
 def test_records_of_another_machine_are_no_advice(book: Book) -> None:
-    with pytest.raises(ValueError, match="found records of m1; expected some of this machine, m2"):
+    with pytest.raises(ValueError, match="found those of m1; expected some of this machine, m2"):
         recommend([book.path], "m2", float("inf"), 0.0)
 
 

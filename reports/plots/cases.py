@@ -49,7 +49,7 @@ class Size:
 
     label: str
     title: str
-    of: Callable[[CaseRow], int]
+    of: Callable[[CaseRow], float]
     seconds: Callable[[CaseRow], float]
     alike: Callable[[CaseRow], int]
 
