@@ -106,12 +106,14 @@ def find_pairs(segmentations: Path, references: str) -> list[Pair]:
 
     Args:
         segmentations: npz (`segs`), NIfTI, PNG, ... as `segment` writes them.
-        references: a file or folder of label maps of the same names (label tokens such as `_seg` do not count), or of
-            images with their labels, as `zoo.data.cases.find_cases` finds them. Of two files, or a file and a DICOM
-            series, names do not count. What `segment` wrote into a folder below is passed over.
+        references: a file or folder of label maps of the same names, or of images with their labels, as
+            `zoo.data.cases.find_cases` finds them. Label tokens such as `_seg` do not count in a name that is no
+            image's. Of two files, or a file and a DICOM series, names do not count. What `segment` wrote into a folder
+            below is passed over.
 
     Raises:
-        InputError: no segmentation, no reference at all, two segmentations of one name, or two references of it.
+        InputError: no segmentation, no reference at all, two segmentations of one name or of one reference, or two
+            references of one name.
     """
     files = sorted(segmentations.iterdir()) if segmentations.is_dir() else [segmentations]
     files = [file for file in files if _is_label_map(file)]
@@ -131,25 +133,33 @@ def find_pairs(segmentations: Path, references: str) -> list[Pair]:
     is_one = not Path(references).is_dir() or images.get(labels) == Path(references)
     if len(known) == 1 and is_one and not segmentations.is_dir():
         return [Pair(stem(segmentations), segmentations, labels, images.get(labels))]
+    pairs, owners = [], dict[str, Path]()
     for file in files:
-        if several := found_there.rivals.get(_plain(file)):
+        name = stem(file) if stem(file) in found_there.scans else _plain(file)
+        if several := found_there.rivals.get(name):
             found = f"{' and '.join(map(str, several))} for {file.name}"
             raise InputError(references, found, "one label map a case, or a folder with the right one alone")
-    own = [known.get(_plain(file), ()) for file in files]
-    return [Pair(stem(file), file, labels, images.get(labels)) for file, labels in zip(files, own, strict=True)]
+        labels = known.get(name, ())
+        if labels and (first := owners.setdefault(name, file)) != file:
+            found = f"{first.name} and {file.name} for the labels of {name}, {labels[0]}"
+            raise InputError(segmentations, found, "one segmentation a case")
+        pairs.append(Pair(stem(file), file, labels, images.get(labels)))
+    return pairs
 
 
 @dataclass(frozen=True)
 class _References:
-    """Labels by the plain name of their case.
+    """Labels by the name of their case, plain where they are files by themselves.
 
     Attributes:
+        scans: images by the names of their cases, with labels or without.
         labelled: of images that have labels.
         alone: files that may be label maps by themselves.
         rivals: where several files may hold the labels of a case, those.
         images: of labels the image.
     """
 
+    scans: dict[str, Path]
     labelled: dict[str, tuple[Path, ...]]
     alone: dict[str, tuple[Path, ...]]
     rivals: dict[str, tuple[Path, ...]]
@@ -172,13 +182,19 @@ def _references(references: str) -> _References:
     several = {name: files for name, files in alone.items() if len(files) > 1 and name not in labelled}
     rivals = several | {one.case_id: one.rivals for one in sources if one.rivals}
     images = {source.labels_paths: source.image_path for source in with_labels if source.image_path}
-    return _References(labelled, alone, rivals, images)
+    return _References(_scans(sources), labelled, alone, rivals, images)
+
+
+def _scans(sources: Sequence[CaseSource]) -> dict[str, Path]:
+    """Images by the names of their cases, if there are any for sure: label maps by themselves look like images, too."""
+    are_images = any(source.labels_paths or source.rivals for source in sources)
+    scans = [source for source in sources if are_images and not source.npz]
+    return {source.case_id: source.image_path for source in scans if source.image_path}
 
 
 def _label_maps(root: Path, sources: Sequence[CaseSource]) -> dict[str, tuple[Path, ...]]:
     """Files that may be label maps by themselves, by the plain name of their case: no image beside others' labels."""
-    are_images = any(source.labels_paths or source.rivals for source in sources)
-    images = {source.image_path for source in sources if are_images and not source.npz}
+    images = set(_scans(sources).values())
     named: dict[str, tuple[Path, ...]] = {}
     for file in outside_of_made(files_below(root), [root], SEGMENT_LEDGER):
         if _is_label_map(file) and file not in images:

@@ -77,3 +77,35 @@ def test_linked_folders_hold_references_too(tmp_path: Path) -> None:
     (tmp_path / "g" / "linked").symlink_to(tmp_path / "far")
     (found,) = find_pairs(tmp_path / "s", str(tmp_path / "g"))
     assert found.references == (tmp_path / "g" / "linked" / "a.npz",)
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_a_patient_whose_name_has_a_label_token_gets_its_own_labels(tmp_path: Path) -> None:
+    """And none of another patient's where it has none itself."""
+    patients = ("p1", "seg_p1", "p2_mask")
+    for name in patients:
+        touch(tmp_path / "g" / name / "ct.nii.gz", tmp_path / "g" / name / "seg.nii.gz")
+        touch(tmp_path / "s" / f"{name}_ct.nii.gz")
+    found = {pair.case_id: pair.references for pair in find_pairs(tmp_path / "s", str(tmp_path / "g"))}
+    assert found == {f"{name}_ct": (tmp_path / "g" / name / "seg.nii.gz",) for name in patients}
+    (tmp_path / "g" / "seg_p1" / "seg.nii.gz").unlink()
+    found = {pair.case_id: pair.references for pair in find_pairs(tmp_path / "s", str(tmp_path / "g"))}
+    assert found["seg_p1_ct"] == ()
+
+
+def test_two_segmentations_for_the_labels_of_one_case_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path / "s" / "p1.nii.gz", tmp_path / "s" / "p1_mask.nii.gz", tmp_path / "g" / "p1_seg.nii.gz")
+    with pytest.raises(InputError, match=r"p1\.nii\.gz and p1_mask\.nii\.gz for the labels of p1, .*p1_seg\.nii\.gz"):
+        find_pairs(tmp_path / "s", str(tmp_path / "g"))
+
+
+def test_sequences_of_one_patient_share_its_labels(tmp_path: Path) -> None:
+    names = ("p_flair.nii.gz", "p_t1.nii.gz")
+    touch(tmp_path / "g" / "p_seg.nii.gz", *(tmp_path / folder / name for folder in "gs" for name in names))
+    found = find_pairs(tmp_path / "s", str(tmp_path / "g"))
+    assert [pair.references for pair in found] == [(tmp_path / "g" / "p_seg.nii.gz",)] * 2
