@@ -82,6 +82,8 @@ def test_boxes_under_a_files_own_name_are_found_too(tmp_path: Path) -> None:
         ("b.json", '[{"box":[1,2,3,4],"lable":5}]'),
         ("b.json", '[{"bbox":[1,2,3,4]}]'),
         ("b.json", '{"label": 5}'),
+        ("b.json", '{"x":[[1,2,3,4]],"x":[[5,6,7,8]]}'),
+        ("b.json", '[{"box":[1,2,3,4],"box":[5,6,7,8]}]'),
         ("b.csv", "x_min,y_min,x_max,y_max\n1,2,three,4\n"),
         ("b.csv", "x_min,y_min,x_max,y_max\n1,2\n"),
     ],
@@ -172,7 +174,7 @@ def test_a_suffix_tells_two_images_apart(tmp_path: Path) -> None:
 
 
 def dry_run(scans: Path, boxes: Path) -> Result:
-    words = ["segment", "-i", str(scans), "--boxes", str(boxes), "-o", str(scans / "out"), "--dry-run"]
+    words = ["segment", "-i", str(scans), "--boxes", str(boxes), "-o", str(boxes.parent / "out"), "--dry-run"]
     return CliRunner().invoke(main, words)
 
 
@@ -198,6 +200,30 @@ def test_a_name_that_is_one_image_exactly_is_its_alone(tmp_path: Path) -> None:
     assert dry_run(tmp_path / "scans", boxes).exit_code == 0
     write(boxes, f"{CSV}p1,1,2,3,4\n")
     assert "found p1, which may be" in dry_run(tmp_path / "scans", boxes).output
+
+
+@pytest.mark.parametrize("names", ["p1_ct p1_ct.png", "p1_ct p1/ct.png", "p1/ct p1\\ct.png", "ct p1_ct"])
+def test_boxes_of_one_image_under_two_names_are_refused(tmp_path: Path, names: str) -> None:
+    """Those of one of them would be lost."""
+    one, other = names.split()
+    image = tmp_path / "p1" / "ct.png"
+    image.parent.mkdir()
+    Image.fromarray(np.zeros((20, 20), np.uint8)).save(image)
+    boxes = write(tmp_path / "b.csv", f"{CSV}{one},1,2,3,4\n{other},5,6,7,8\n")
+    result = dry_run(tmp_path, boxes)
+    assert result.exit_code == 1
+    assert f"boxes of {' and '.join(sorted((one, other)))} for {image}; expected one name a case" in result.output
+
+
+def test_names_that_are_two_images_are_each_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "p1").mkdir()
+    for name in ("ct.png", "p1/ct.png", "a.png", "a.jpg"):
+        Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / name)
+    boxes = write(tmp_path / "b.csv", f"{CSV}{tmp_path.name}/ct.png,1,2,3,4\np1/ct.png,5,6,7,8\n")
+    assert dry_run(tmp_path, boxes).exit_code == 0
+    write(boxes, f"{CSV}a.png,1,2,3,4\na.jpg,5,6,7,8\n")
+    for image in (tmp_path, tmp_path / "a.png"):
+        assert dry_run(image, boxes).exit_code == 0
 
 
 def test_a_dry_run_tells_who_has_no_boxes(tmp_path: Path) -> None:

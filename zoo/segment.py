@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zoo.data.boxes import boxes_in_slices, clicks_in_slices, is_exactly, name_in, read_boxes, read_clicks
+from zoo.data.boxes import boxes_in_slices, clicks_in_slices, is_exactly, name_in, read_boxes, read_clicks, spellings
 from zoo.data.built_in import load_built_in
 from zoo.data.case import Case, validate_boxes
 from zoo.data.cases import CaseSource
@@ -119,10 +119,11 @@ def clicks_of_file(path: Path, source: CaseSource) -> tuple[Click, ...]:
 
 
 def check_names(path: Path, sources: Sequence[CaseSource]) -> None:
-    """Refuses a file of boxes that calls several cases by one name; other faults are told of with their case.
+    """Refuses a file of boxes that calls several cases by one name, or one case by several; other faults are told of
+    with their case.
 
     Raises:
-        InputError: such a name, unless it is one case's exactly.
+        InputError: a name of several cases, unless it is one's exactly; names of one, unless others are called so.
     """
     called: dict[str, list[CaseSource]] = {}
     for source in sources:
@@ -134,6 +135,11 @@ def check_names(path: Path, sources: Sequence[CaseSource]) -> None:
             one, other, *_ = alike
             found = f"{name}, which may be {one.image_path} and {other.image_path}"
             raise InputError(path, found, f"{one.case_id} and {other.case_id}, or more of their paths")
+    for name, (source, *_) in called.items():
+        names = spellings(path, *_names_of(source), image=source.image_path)
+        if unread := names.difference(called):
+            found = f"boxes of {' and '.join(sorted({name, *unread}))} for {source.image_path or source.case_id}"
+            raise InputError(path, found, "one name a case")
 
 
 def told_boxes(path: Path, source: CaseSource) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -117,6 +118,19 @@ def name_in(path: Path, *names: str, image: Path | None = None) -> str | None:
     return _case_among(path, cases, names, image)
 
 
+def spellings(path: Path, *names: str, image: Path | None = None) -> set[str]:
+    """All names in a file that mean the case that `read_boxes` is asked for: its names, and the ends of its image's
+    path, each without the suffix or with that of the image.
+
+    Raises:
+        InputError: no boxes.
+    """
+    plain = {_without_suffix(one) for one in (*_ends(image), *names)}
+    suffix = image.name.removeprefix(stem(image)) if image else ""
+    meant = {*names, *plain, *(f"{one}{suffix}" for one in plain)}
+    return {row.case for row in _rows(path) if row.case is not None and row.case.replace("\\", "/") in meant}
+
+
 def is_exactly(name: str, case_id: str, image: Path | None) -> bool:
     """Whether a name in a file of boxes is the very id of a case, or the end of its image's path."""
     return name == case_id or name.replace("\\", "/") in _ends(image)
@@ -168,7 +182,20 @@ def _rows(path: Path) -> tuple[_Row, ...]:
 def _read(path: Path, written_ns: int) -> tuple[_Row, ...]:
     """Of a file as it was written at a time: it is asked for case by case."""
     text = path.read_text(encoding="utf-8-sig")
-    return tuple(_csv_rows(text) if path.suffix.lower() == ".csv" else _json_rows(json.loads(text)))
+    if path.suffix.lower() == ".csv":
+        return tuple(_csv_rows(text))
+    return tuple(_json_rows(json.loads(text, object_pairs_hook=_each_once)))
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON.
+
+    Raises:
+        ValueError: a name in it twice, of which Python would keep the last.
+    """
+    if twice := [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]:
+        raise ValueError(f"{first_of(twice, MAX_NAMED)} twice in one object")
+    return dict(pairs)
 
 
 def _of_case(path: Path, names: Sequence[str], image: Path | None) -> list[_Row]:
