@@ -90,6 +90,21 @@ def test_nothing_is_written_into_a_dicom_series(tmp_path: Path) -> None:
     assert "the folder of the input one; expected another folder" in " ".join(result.output.split())
 
 
+@pytest.mark.parametrize("out", ["links", "store"])
+def test_nothing_is_written_beside_an_input_that_is_a_link(tmp_path: Path, out: str) -> None:
+    """It would be taken for its own mask, or be replaced by that."""
+    for name in ("links", "store"):
+        (tmp_path / name).mkdir()
+    Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / "store" / "1f.png")
+    (tmp_path / "links" / "x.png").symlink_to(tmp_path / "store" / "1f.png")
+    words = [*SEGMENT, "-i", str(tmp_path / "links" / "x.png"), "--box", "2,3,8,9", "-o", str(tmp_path / out)]
+    for more in ((), ("--overwrite",)):
+        result = CliRunner().invoke(main, [*words, *more])
+        assert result.exit_code == 1
+        assert "the folder of the input x.png; expected another folder" in " ".join(result.output.split())
+    assert (tmp_path / "links" / "x.png").is_symlink()
+
+
 def test_what_gets_no_dicom_segmentation_is_told(tmp_path: Path) -> None:
     write_pair(tmp_path)
     folder = write_dicom(tmp_path / "series", stored_voxels())

@@ -368,7 +368,9 @@ def check_out(sources: Sequence[CaseSource], out: Path) -> None:
     """
     for source in sources:
         for path in filter(None, (source.image_path, *source.labels_paths)):
-            if out.resolve() == (path.resolve().parent if path.is_file() else path.resolve()):
+            # A linked file lies in the folder of its link, too.
+            folders = {path.resolve().parent, path.parent.resolve()} if path.is_file() else {path.resolve()}
+            if out.resolve() in folders:
                 raise InputError(f"--out {out}", f"the folder of the input {path.name}", "another folder")
 
 
