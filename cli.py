@@ -37,6 +37,8 @@ COMMANDS = {
     "train": "compress.training.commands",
     "weights": "compress.weights_commands",
 }
+#: Cases, and labels of a case, that a note names.
+MOST_TOLD = 5
 
 
 class Commands(click.Group):
@@ -192,9 +194,18 @@ def score(
 
 def _notes(cases: Sequence[CaseScores], lacking: int) -> list[str]:
     """What the tables do not say by themselves."""
+    from zoo.errors import first_of
+
     notes = []
     if lacking:
         notes.append(f"Without {lacking} case{'s' * (lacking != 1)} with labels that have no segmentation.")
+    full = [case for case in cases if case.segmented and case.expected]
+    if apart := [case for case in full if {*case.segmented}.isdisjoint(case.expected)]:
+        told = (
+            f"{case.pair.case_id} ({first_of(case.segmented, MOST_TOLD)} for {first_of(case.expected, MOST_TOLD)})"
+            for case in apart
+        )
+        notes.append(f"No label in common with the reference, so all scores are 0: {first_of(told, MOST_TOLD)}.")
     unknown = sum(row.original is None and row.reference_ml > 0 for case in cases for row in case.rows)
     if unknown:
         notes.append(

@@ -92,12 +92,16 @@ class CaseScores:
         pair: what was scored.
         shape: of both maps.
         spacing_mm: that distances and volumes were measured with.
+        segmented: labels that the segmentation has.
+        expected: labels that the reference has.
         rows: one a label.
     """
 
     pair: Pair
     shape: tuple[int, ...]
     spacing_mm: tuple[float, ...]
+    segmented: tuple[int, ...]
+    expected: tuple[int, ...]
     rows: tuple[LabelRow, ...]
 
 
@@ -240,12 +244,12 @@ def score_pair(pair: Pair, rules: Rules = "plain", tolerance_mm: float = 2.0) ->
     reference, spacing_mm, scan = _read_reference(pair)
     originals = _originals(pair)
     segmentation = _read_segmentation(pair.segmentation, reference, scan)
+    segmented, expected = _labels_in(segmentation), _labels_in(reference)
     if rules == "cvpr24":
         spacing_mm = spacing_mm if reference.ndim == 3 else (1.0, 1.0)
         scores = score_by_challenge(segmentation, reference, spacing_mm, tolerance_mm)
     else:
-        labels = [int(label) for label in np.union1d(np.unique(segmentation), np.unique(reference)) if label]
-        scores = score_labels(segmentation, reference, labels, spacing_mm, tolerance_mm)
+        scores = score_labels(segmentation, reference, sorted({*segmented, *expected}), spacing_mm, tolerance_mm)
     boxes = dict(label_boxes(segmentation, reference, [score.label for score in scores]))
     element_ml = _element_ml(spacing_mm, scan)
     dims, modality = f"{reference.ndim}D", modality_from_name(pair.case_id)
@@ -265,7 +269,11 @@ def score_pair(pair: Pair, rules: Rules = "plain", tolerance_mm: float = 2.0) ->
         )
         for score, box in ((score, boxes[score.label]) for score in scores)
     )
-    return CaseScores(pair, reference.shape, spacing_mm, rows)
+    return CaseScores(pair, reference.shape, spacing_mm, segmented, expected, rows)
+
+
+def _labels_in(labels: Labels) -> tuple[int, ...]:
+    return tuple(int(label) for label in np.unique(labels) if label)
 
 
 def _originals(pair: Pair) -> Callable[[int], int | str | None]:
