@@ -259,13 +259,17 @@ def test_masks_that_a_model_made_are_nobodys_labels_and_no_images(tmp_path: Path
     assert (source.case_id, source.labels_paths) == ("x", ())
 
 
-def test_masks_in_a_folder_without_a_ledger_are_left_alone(tmp_path: Path) -> None:
+def test_masks_in_a_folder_without_a_ledger_are_told_of_and_left_alone(tmp_path: Path) -> None:
     write_volume(tmp_path, "LPS")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "knee_mr.nii.gz").write_bytes(b"drawn by hand")
+    mask = tmp_path / "out" / "knee_mr.nii.gz"
+    mask.parent.mkdir()
+    mask.write_bytes(b"drawn by hand")
     result = run("-i", tmp_path / "knee_mr.nii.gz", "-o", tmp_path / "out")
-    assert "1 of 1 were in" in result.output
-    assert (tmp_path / "out" / "knee_mr.nii.gz").read_bytes() == b"drawn by hand"
+    assert result.exit_code == 1
+    told = f"{mask}: found a file that no segment.jsonl tells of; expected --overwrite, or another --out"
+    assert told in " ".join(result.output.split())
+    assert "were in" not in result.output
+    assert mask.read_bytes() == b"drawn by hand"
 
 
 def test_options_that_cannot_be_followed_are_refused_before_any_work(

@@ -248,7 +248,7 @@ def left_to_do(run: SegmentRun, sources: Sequence[CaseSource]) -> tuple[list[Cas
 
     A segmentation that the ledger does not tell of is made again, as a run may have been killed between the two, and
     one that lacks what is asked for beside it. Where there is no ledger at all, it is another program's or a
-    person's, and left alone.
+    person's, and stays.
     """
     ledger = Ledger(run.out / SEGMENT_LEDGER)
     is_ours = (run.out / SEGMENT_LEDGER).exists()
@@ -261,7 +261,9 @@ def left_to_do(run: SegmentRun, sources: Sequence[CaseSource]) -> tuple[list[Cas
         lacks = difference is None and run.lacks_beside(source, ledger.last[source.case_id])
         if lacks or (difference == "untold" and is_ours):
             todo.append(source)
-        elif difference is not None and difference != "untold":
+        elif difference == "untold":
+            taken.append(InputError(path, f"a file that no {SEGMENT_LEDGER} tells of", "--overwrite, or another --out"))
+        elif difference is not None:
             found = {
                 "source": f"masks of {ledger.last[source.case_id].get('source')}",
                 "settings": "masks made by other settings",
