@@ -11,7 +11,7 @@ import click
 
 from compress.options import CANDIDATE_HELP, PROTOCOL_HELP, PROTOCOLS, protocols_of, rule_options
 from zoo.cores import usable_cores
-from zoo.data.commands import WINDOW_HELP
+from zoo.data.commands import WINDOW_HELP, check_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -166,6 +166,7 @@ def segment(
         raise click.UsageError("--dicom-seg: highdicom is not installed; pip install 'rep-medsam[dicom]'")
     sources = distinct([source.absolute() for spec in inputs for source in find_cases(spec)])
     check_out(sources, out)
+    check_options(sources)
     if boxes_file and not names_cases(boxes_file) and len(sources) > 1:
         click.echo(
             f"{boxes_file.name} names no cases: all its boxes are used for each of {len(sources)} images", err=True

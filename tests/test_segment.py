@@ -20,6 +20,7 @@ from cli import main
 from zoo.data.case import Case
 from zoo.data.cases import find_cases
 from zoo.data.npz import save_challenge_npz
+from zoo.data.phantom import PhantomSpec, make_phantom
 
 ROOT = Path(__file__).parent.parent
 
@@ -288,6 +289,15 @@ def test_options_that_cannot_be_followed_are_refused_before_any_work(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     lacking = run("-i", folder, "--boxes", boxes, "--dicom-seg", "-o", tmp_path / "out")
     assert "pip install 'rep-medsam[dicom]'" in " ".join(lacking.output.split())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", [("--window", "lung"), ("--modality", "MR")])
+def test_options_that_an_npz_cannot_follow_are_refused(tmp_path: Path, option: tuple[str, str]) -> None:
+    save_challenge_npz(make_phantom(PhantomSpec("CT", (4, 32, 32), 1, (3.0, 1.0, 1.0), 0)), tmp_path / "3D_CT_p.npz")
+    result = run("-i", tmp_path, "-o", tmp_path / "out", *option)
+    assert result.exit_code == 2
+    assert f"{option[0]}: {tmp_path / '3D_CT_p.npz'} is prepared already" in " ".join(result.output.split())
     assert not (tmp_path / "out").exists()
 
 

@@ -34,6 +34,21 @@ OF_SCANS = (
 )
 
 
+def check_options(sources: Sequence[CaseSource]) -> None:
+    """Refuses options of the command that is run that change voxels, labels or boxes beside a challenge npz, whose own
+    stay as they are.
+
+    Raises:
+        click.UsageError: such an option.
+    """
+    context = click.get_current_context()
+    given = [name for name in OF_SCANS if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    npz = next((source.npz for source in sources if source.npz), None)
+    if given and npz is not None:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise click.UsageError(f"{options}: {npz} is prepared already and stays as it is; name scans and npz apart")
+
+
 @click.command(short_help="Turn labelled scans into npz, or npy to train with.")
 @click.option(
     "-i",
@@ -145,7 +160,7 @@ def prepare(
     )
     sources = distinct([source.limited(max_objects, max_slices) for spec in inputs for source in find_cases(spec)])
     check_out(sources, out)
-    _check_options(sources)
+    check_options(sources)
     if dry_run:
         click.echo("\n".join(source.told() for source in sources))
         return
@@ -168,16 +183,6 @@ def prepare(
         click.echo(f"left out: {left_out} labels of which no part is as large as {smallest} ask for; 0 keeps all")
     if failed:
         raise click.ClickException(f"{failed} could not be prepared")
-
-
-def _check_options(sources: Sequence[CaseSource]) -> None:
-    """Refuses options that change labels or boxes beside a challenge npz, whose own stay as they are."""
-    context = click.get_current_context()
-    given = [name for name in OF_SCANS if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    npz = next((source.npz for source in sources if source.npz), None)
-    if given and npz is not None:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise click.UsageError(f"{options}: {npz} is prepared already and stays as it is; name scans and npz apart")
 
 
 def _numbers(text: str) -> tuple[int, ...]:
