@@ -199,6 +199,8 @@ def _notes(cases: Sequence[CaseScores], lacking: int) -> list[str]:
     notes = []
     if lacking:
         notes.append(f"Without {lacking} case{'s' * (lacking != 1)} with labels that have no segmentation.")
+    if bare := [case.pair.case_id for case in cases if not case.rows]:
+        notes.append(f"Cases without labels, in no mean ({len(bare)}): {first_of(bare, MOST_TOLD)}.")
     full = [case for case in cases if case.segmented and case.expected]
     if apart := [case for case in full if {*case.segmented}.isdisjoint(case.expected)]:
         told = (

@@ -44,3 +44,12 @@ def test_of_many_maps_without_a_label_in_common_some_are_named(tmp_path: Path) -
         write_square(tmp_path / "g", f"case{number}", 2)
     (told,) = [note for note in notes(tmp_path) if note.startswith("No label in common")]
     assert told.endswith("case4 (1 for 2) and 3 more.")
+
+
+def test_cases_without_a_label_are_told_of(tmp_path: Path) -> None:
+    """The challenge's rules look at the labels of the reference alone, plain ones at both maps'."""
+    for name, segmented, expected in (("a", (1,), (1,)), ("b", (), ()), ("c", (2,), ())):
+        write_square(tmp_path / "s", name, *segmented)
+        write_square(tmp_path / "g", name, *expected)
+    assert "Cases without labels, in no mean (1): b." in notes(tmp_path)
+    assert "Cases without labels, in no mean (2): b, c." in notes(tmp_path, "--rules", "cvpr24")
