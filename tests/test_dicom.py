@@ -270,6 +270,21 @@ def test_a_detectors_pixel_spacing_that_itk_takes_for_none_is_refused(tmp_path: 
         read_scan(folder)
 
 
+@pytest.mark.parametrize("kind", ["1", "1.1", "1.2"])
+@pytest.mark.parametrize("is_calibrated", [True, False])
+def test_an_xrays_pixels_are_as_large_as_in_the_patient(tmp_path: Path, kind: str, is_calibrated: bool) -> None:
+    """CR, DX and MG; on the detector they are larger, which is taken where nothing else is told."""
+
+    def of_detector(image: FileDataset, place: int) -> None:
+        image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID = f"1.2.840.10008.5.1.4.1.1.{kind}"
+        image.ImagerPixelSpacing = [4.0, 3.0]
+        if not is_calibrated:
+            del image.PixelSpacing
+
+    (path,) = edit_dicom(write_dicom(tmp_path / "xray", stored_voxels()[:1]), of_detector).iterdir()
+    assert read_scan(path).spacing_mm == ((2.0, 1.0) if is_calibrated else (4.0, 3.0))
+
+
 def test_hidden_files_beside_slices_are_passed_over(tmp_path: Path) -> None:
     """macOS leaves some on drives of others, and a hidden slice is none either."""
     voxels = stored_voxels()

@@ -204,8 +204,14 @@ def read_dicom_picture(path: Path) -> tuple[NDArray[Any], tuple[float, float], s
     check_size(path, (*shape, reader.GetNumberOfComponents()))
     pixels = sitk.GetArrayFromImage(_execute(reader, path))
     pixels = pixels.reshape(shape[1], shape[0], *pixels.shape[len(shape) :])
-    x, y = reader.GetSpacing()[:2]
-    return pixels, (y, x), DICOM_MODALITIES.get(_tag(reader, _MODALITY), "unknown")
+    return pixels, _picture_spacing(reader), DICOM_MODALITIES.get(_tag(reader, _MODALITY), "unknown")
+
+
+def _picture_spacing(header: sitk.ImageFileReader) -> tuple[float, float]:
+    """Of pixels (y, x), in mm. Of an X-ray ITK takes that of the detector, also where that in the patient is told."""
+    told = (_lengths(_tag(header, key)) for key in _PIXEL_SPACINGS)
+    y, x = next(filter(None, told), header.GetSpacing()[1::-1])
+    return y, x
 
 
 def _header_fields(path: Path) -> list[tuple[bytes, bytes]]:
