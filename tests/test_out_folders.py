@@ -136,3 +136,23 @@ def test_what_was_prepared_is_no_input_of_the_next_run(tmp_path: Path, caplog: p
         find_cases(str(tmp_path / "in" / "made"))
     told = f"what `prepare` wrote is passed over: {npz.parent.parent / 'npy'}, {npz.parent}; name it itself for that"
     assert told in caplog.text
+
+
+def test_scans_in_a_folder_of_masks_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Masks and pictures that `segment` made there are not, nor anything where the folder is named."""
+    write_pair(tmp_path)
+    out = tmp_path / "p1"
+    words = [*SEGMENT, "-i", str(tmp_path / "x.png"), "-o", str(out), "--overlay"]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    assert [source.case_id for source in find_cases(str(tmp_path))] == ["x"]
+    assert "passed over" not in caplog.text
+    (out / "visit").mkdir()
+    strangers = (out / "later.png", out / "visit" / "y.png")
+    for path in strangers:
+        Image.fromarray(np.zeros((20, 20), np.uint8)).save(path)
+    assert [source.case_id for source in find_cases(str(tmp_path))] == ["x"]
+    told = f"scans where `segment` wrote are passed over: {strangers[0]}, {strangers[1]}; name them"
+    assert told in caplog.text
+    caplog.clear()
+    assert strangers[0] in [source.image_path for source in find_cases(str(out))]
+    assert "passed over" not in caplog.text

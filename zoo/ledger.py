@@ -15,6 +15,9 @@ SEGMENT_LEDGER = "segment.jsonl"
 #: Of `prepare`, in the folder of what it wrote.
 PREPARE_LEDGER = "prepare.jsonl"
 
+#: How what `segment` writes of a case ends, pictures aside.
+WRITTEN = (".npz", ".nii.gz", ".png", ".seg.dcm")
+
 #: Why what is there is not what would be made now: no line tells of it, or it was made of another source, by other
 #: settings, or of files that have changed since.
 Difference = Literal["untold", "source", "settings", "files"]
@@ -80,6 +83,19 @@ def outside_of_made(files: Sequence[Path], asked_for: Collection[Path], *ledgers
 def folders_made(files: Sequence[Path], asked_for: Collection[Path], *ledgers: str) -> set[Path]:
     """The folders that ledgers among some files tell of; see `outside_of_made`."""
     return {file.parent for file in files if file.name in ledgers}.difference(asked_for)
+
+
+def not_written(files: Sequence[Path], folders: Collection[Path]) -> list[Path]:
+    """Those of some files in or below folders that `segment` wrote into that are neither told of there nor pictures."""
+    written = {
+        folder / f"{case_id}{suffix}"
+        for folder in folders
+        for case_id in (line["case_id"] for line in Ledger(folder / SEGMENT_LEDGER).lines)
+        for suffix in WRITTEN
+    }
+    pictures = {folder / "overlays" for folder in folders}
+    below = (file for file in files if not {*folders}.isdisjoint(file.parents))
+    return [file for file in below if file not in written and file.parent not in pictures]
 
 
 def is_told_of(path: Path) -> bool:

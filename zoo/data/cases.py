@@ -20,7 +20,7 @@ from zoo.data.readers.dicom import holds_no_image
 from zoo.data.scan import SUFFIXES, are_single_images, files_of, is_dicom, is_drawn, stem
 from zoo.errors import InputError, first_of
 from zoo.files import files_below
-from zoo.ledger import PREPARE_LEDGER, SEGMENT_LEDGER, folders_made, outside_of_made
+from zoo.ledger import PREPARE_LEDGER, SEGMENT_LEDGER, folders_made, not_written, outside_of_made
 from zoo.notes import note
 
 #: Tokens of a file or folder name that mark labels.
@@ -28,7 +28,7 @@ LABEL_TOKENS = {
     *("seg", "segs", "segmentation", "segmentations", "mask", "masks"),
     *("label", "labels", "labelstr", "labelsts", "gt", "gts"),
 }
-#: A note names no more folders than this.
+#: A note names no more files or folders than this.
 MOST_TOLD = 3
 #: Names that tell nothing of a case.
 GENERIC_NAMES = {*MODALITIES, "dicom", "image", "img", "scan", "vol", "volume"}
@@ -191,6 +191,10 @@ def _paths(spec: str) -> list[Path]:
     if made := folders_made(found, asked_for, PREPARE_LEDGER):
         told = first_of(sorted(made), MOST_TOLD)
         note(f"{spec}: what `prepare` wrote is passed over: {told}; name it itself for that")
+    strangers = not_written(found, folders_made(found, asked_for, SEGMENT_LEDGER))
+    if passed_over := [path for path in strangers if _is_scan(path)]:
+        told = first_of(sorted(passed_over), MOST_TOLD)
+        note(f"{spec}: scans where `segment` wrote are passed over: {told}; name them themselves, or move them")
     others = outside_of_made(found, asked_for, SEGMENT_LEDGER, PREPARE_LEDGER)
     files = {path for path in others if _is_scan(path)}
     slices: dict[Path, list[Path]] = {}
