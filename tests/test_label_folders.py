@@ -6,15 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from box_backend import BoxBackend
 from test_cli import invoke
 from test_dicom import write_dicom
 from test_nifti import pairs, save, touch
 
+import compress.deploy
 from zoo.data.cases import find_cases
 from zoo.data.npz import load_challenge_npz, load_label_map, load_label_names, save_segmentation
 from zoo.data.prepare import Preparation
 from zoo.data.scan import object_names
 from zoo.errors import InputError
+from zoo.files import read_json
 
 
 @pytest.mark.parametrize(
@@ -121,6 +124,21 @@ def test_names_of_masks_go_through_npz_to_the_scores(tmp_path: Path) -> None:
         {1: "kidney", 2: "liver"},
         {1: "liver", 2: "spleen"},
     ]
+
+
+def test_segment_tells_the_names_of_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each case in the ledger, as a label is another organ where a mask is missing; of the first at once."""
+    monkeypatch.setattr(compress.deploy, "open_backend", lambda _: BoxBackend(shrink_px=0))
+    write_masks(tmp_path / "scans" / "s1", kidney=cube(0), liver=cube(4))
+    write_masks(tmp_path / "scans" / "s2", liver=cube(1), spleen=cube(5, 3))
+    model = ("--encoder", "repvit", "--weights", "random:0", "--jobs", "1")
+    done = invoke("segment", "-i", tmp_path / "scans", "-o", tmp_path / "out", *model)
+    assert done.exit_code == 0, done.output
+    told = {line["case_id"]: line.get("label_names") for line in read_json(tmp_path / "out" / "segment.jsonl")}
+    assert told == {"s1_mri": {"1": "kidney", "2": "liver"}, "s2_mri": {"1": "liver", "2": "spleen"}}
+    said = "s1_mri: labels are 1 kidney, 2 liver; see label_names in segment.jsonl"
+    assert said in " ".join(done.output.split())
+    assert "s2_mri: labels" not in done.output
 
 
 def test_names_follow_their_objects(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from gzip import GzipFile
@@ -86,18 +86,22 @@ def load_prompted(
         values = load_label_values(source.npz) if given is None else None
         return Prompted(replace(case, case_id=source.case_id, clicks=clicks), label_values=values)
     scan = read_scan(source.image_path)
+    names: Mapping[int, str] = {}
     if given is not None:
         in_file, labels = given
         in_slices = boxes_in_slices(where, in_file, scan)
         clicks = clicks_in_slices(where, clicks, in_file, scan)
     elif source.labels_paths:
-        in_slices, labels = read_objects(source.labels_paths, scan).boxes()
+        objects = read_objects(source.labels_paths, scan)
+        in_slices, labels = objects.boxes()
+        names = objects.names
         if not len(labels):
             raise InputError(source.labels_paths[0], "no label", f"labelled objects of {source.image_path.name}")
     else:
         raise source.lacks("no boxes", "--boxes FILE, --box, or a label file beside the image")
     case = case_of_boxes(scan, in_slices, labels, preparation, source.case_id)
-    return Prompted(replace(case, clicks=clicks), ".nii.gz" if scan.grid else ".png", scan.grid)
+    case = replace(case, clicks=clicks, label_names=names)
+    return Prompted(case, ".nii.gz" if scan.grid else ".png", scan.grid)
 
 
 def boxes_of_file(path: Path, source: CaseSource) -> tuple[NDArray[np.int64], Labels]:

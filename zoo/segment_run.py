@@ -18,7 +18,7 @@ from zoo.data.cases import CaseSource
 from zoo.data.clicks import Click
 from zoo.data.modality import calibration_doubt
 from zoo.data.prepare import Preparation
-from zoo.errors import InputError
+from zoo.errors import InputError, first_of
 from zoo.executors import AbortError, Executor
 from zoo.files import append_json, check_writable, writing
 from zoo.ledger import SEGMENT_LEDGER, Difference, Ledger, fingerprint
@@ -37,6 +37,8 @@ from zoo.segment import (
     write_segmentation,
 )
 
+#: A message names no more objects than this.
+MOST_TOLD = 5
 #: A runtime serves one case at a time, also where a cluster's worker has several threads.
 _ONE_CASE = threading.Lock()
 
@@ -63,12 +65,14 @@ class Segmented:
         made_of: the fingerprint of its files, from before they were read.
         lacking: why there is no DICOM segmentation of nothing, or None.
         failed: why what was asked for beside the masks could not be written.
+        label_names: what its labels stand for, where that is known and the file of masks cannot say.
     """
 
     modality: str
     made_of: dict[str, str]
     lacking: str | None = None
     failed: tuple[str, ...] = ()
+    label_names: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,8 @@ class SegmentRun:
             self._make_way(source, prompted)
             failed = self._write_beside(segmentation, prompted)
             self._write(segmentation, prompted)
-            return Segmented(case.modality, made_of, lacking, failed)
+            names = {} if prompted.suffix == ".npz" else case.label_names
+            return Segmented(case.modality, made_of, lacking, failed, names)
 
     def _backend(self) -> Backend:
         try:
@@ -284,8 +289,8 @@ def segment_all(run: SegmentRun, sources: Sequence[CaseSource], executor: Execut
         run: how.
         sources: with distinct case ids.
         executor: where.
-        progress: shows slices where a single case is worked on at a time, else cases; what went wrong, and once each
-            modality that the model was not calibrated with.
+        progress: shows slices where a single case is worked on at a time, else cases; what went wrong, of the first
+            case with named objects their names, and once each modality that the model was not calibrated with.
 
     Returns:
         How many could not be segmented, or lack what was asked for beside their masks; each is told of.
@@ -298,6 +303,7 @@ def segment_all(run: SegmentRun, sources: Sequence[CaseSource], executor: Execut
     advance = _unseen("", 0) if alone else progress.start(f"segmenting {len(sources)} cases", len(sources))
     failures = 0
     warned: set[str] = set()
+    names_told = False
     try:
         for source, result in executor.map(work, sources):
             if isinstance(result, Exception):
@@ -306,10 +312,15 @@ def segment_all(run: SegmentRun, sources: Sequence[CaseSource], executor: Execut
             else:
                 line = {"case_id": source.case_id, "source": _origin(source), "settings": run.settings_of(source)}
                 lacks = {"lacks": result.failed} if result.failed else {"empty": True} if result.lacking else {}
-                append_json(run.out / SEGMENT_LEDGER, {**line, "made_of": result.made_of, **lacks})
+                names = {"label_names": result.label_names} if result.label_names else {}
+                append_json(run.out / SEGMENT_LEDGER, {**line, "made_of": result.made_of, **lacks, **names})
                 failures += bool(result.failed)
                 for text in (*([result.lacking] if result.lacking else []), *result.failed):
                     progress.message(text)
+                if result.label_names and not names_told:
+                    names_told = True
+                    told = first_of((f"{label} {name}" for label, name in result.label_names.items()), MOST_TOLD)
+                    progress.message(f"{source.case_id}: labels are {told}; see label_names in {SEGMENT_LEDGER}")
                 if (doubt := calibration_doubt(result.modality, run.calibrated_with)) and doubt not in warned:
                     warned.add(doubt)
                     progress.message(doubt)
