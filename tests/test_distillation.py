@@ -221,6 +221,20 @@ def test_a_store_of_before_has_its_files_again(tmp_path: Path) -> None:
         write_store(teacher, sources, 0, 0, 4, tmp_path / "store")
 
 
+def test_a_store_goes_on_with_the_files_that_it_began_with(tmp_path: Path) -> None:
+    """Where one is gone, the others come in another order, and files of the store would be of other images."""
+    teacher, files = create_sam(ENCODER, "random:1"), labelled_folder(tmp_path / "files", 5)
+    for count in (4, 1000):
+        embed_them = partial(write_store, teacher, [str(files)], 0, 0, count, tmp_path / str(count), shard_size=2)
+        shard_paths(tmp_path / str(count), embed_them())[1].unlink()
+    for part in ("imgs", "gts"):
+        (files / part / "3.npy").unlink()
+    for count in (4, 1000):
+        with pytest.raises(InputError, match="a store of files of which some have since been added, removed or ren"):
+            write_store(teacher, [str(files)], 0, 0, count, tmp_path / str(count), shard_size=2)
+        assert not (tmp_path / str(count) / "embeddings-00001.safetensors").exists()
+
+
 def test_the_size_of_synthetic_images_is_nothing_to_files(tmp_path: Path) -> None:
     teacher, files = create_sam(ENCODER, "random:1"), [str(labelled_folder(tmp_path / "files", 1))]
     cards = [write_store(teacher, files, size, 0, 1, tmp_path / "store") for size in (64, 96)]

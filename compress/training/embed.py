@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from compress.training.batches import load_batches
-from zoo.data.dataset import ImageSource, LabelledImage, indices_once, open_source
+from zoo.data.dataset import ImageSource, LabelledImage, indices_once, names_digest, open_source
 from zoo.errors import InputError
 from zoo.files import whole_file
 from zoo.registry import EncoderSpec
@@ -44,6 +44,8 @@ class StoreCard:
         shard_size: embeddings a file.
         once: whether sources that have no more images are passed over, as `indices_once` does; or the images are those
             with indices 0 to count - 1.
+        files: digest of the sources' files, as `names_digest` gives it, on which the order of images depends; None on
+            cards of before, too.
     """
 
     teacher: str
@@ -55,6 +57,7 @@ class StoreCard:
     count: int
     shard_size: int
     once: bool = False
+    files: str | None = None
 
 
 class EmbeddingStore:
@@ -213,11 +216,10 @@ def write_store(
         count,
         shard_size,
         once=indices != list(range(count)),
+        files=names_digest(source),
     )
-    if (folder / CARD).exists() and read_card(folder) != card:
-        raise InputError(
-            folder, "a store of another teacher, count or version, or of other images", "the same, or another --out"
-        )
+    if (folder / CARD).exists():
+        _check_same(folder, read_card(folder), card)
     with whole_file(folder / CARD) as part:
         part.write_text(json.dumps(asdict(card), indent=2) + "\n")
     shards = [indices[first : first + shard_size] for first in range(0, count, shard_size)]
@@ -236,6 +238,21 @@ def write_store(
             with whole_file(path, SAVE_FAILURES) as part_file:
                 save_file({key: torch.cat([part[key] for part in embedded]) for key in embedded[0]}, part_file)
     return card
+
+
+def _check_same(folder: Path, found: StoreCard, wanted: StoreCard) -> None:
+    """Refuses to go on with a store of another card.
+
+    Raises:
+        InputError: another teacher, count or version, or other images.
+    """
+    if found == wanted:
+        return
+    if found.files not in (None, wanted.files) and found == replace(wanted, files=found.files, count=found.count):
+        told = "a store of files of which some have since been added, removed or renamed"
+        raise InputError(folder, told, "the files as they were; or embed those there are now to another --out")
+    told = "a store of another teacher, count or version, or of other images"
+    raise InputError(folder, told, "the same, or another --out")
 
 
 class _ForTeacher(Dataset[dict[str, Tensor]]):
