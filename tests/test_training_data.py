@@ -131,6 +131,8 @@ def test_npy_folders(tmp_path: Path) -> None:
     (lambda root: (root / "imgs" / "0.npy").write_bytes(b"\x93NUMPY"), "no readable array"),
     (lambda root: np.save(root / "imgs" / "0.npy", np.full((64, 64), np.nan)), r"floats in \[0, 1\]"),
     (lambda root: np.save(root / "imgs" / "0.npy", np.zeros((64, 64), np.int32)), "uint8 or float"),
+    (lambda root: np.save(root / "imgs" / "0.npy", np.zeros((0, 64))), r"found float64 \(0, 64\)"),
+    (lambda root: np.save(root / "imgs" / "0.npy", np.zeros(64)), r"found float64 \(64,\)"),
     (lambda root: np.save(root / "gts" / "0.npy", np.zeros((32, 64), np.uint8)), "labels uint8"),
     (lambda root: np.save(root / "gts" / "0.npy", np.zeros((64, 64), np.uint8)),
      "0.npy: found 100 images in a row without an object of 10 pixels at 256 px; expected larger"),
@@ -142,6 +144,34 @@ def test_bad_training_images(tmp_path: Path, change: object, message: str) -> No
     change(tmp_path)  # type: ignore[operator]
     with pytest.raises(InputError, match=message):
         PromptedImages(source, Prompting(encoder_spec("repvit")))[0]
+
+
+def shorten(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda root: (root / "imgs" / "1.npy").write_bytes(b"\x93NUMPY"), r"\(imgs/1.npy: no readable array"),
+    (lambda root: (root / "gts" / "1.npy").write_bytes(b"text"), r"\(gts/1.npy: no readable array"),
+    (lambda root: shorten(root / "gts" / "1.npy"), r"\(gts/1.npy: an array that lacks 5 bytes\)"),
+    (lambda root: np.save(root / "imgs" / "1.npy", np.zeros((64, 64), np.int32)), r"\(imgs/1.npy: int32 \(64, 64\)\)"),
+    (lambda root: np.save(root / "imgs" / "1.npy", np.array([None])), r"\(imgs/1.npy: object \(1,\)\)"),
+    (lambda root: np.save(root / "imgs" / "1.npy", np.zeros((0, 5), np.uint8)), r"\(imgs/1.npy: uint8 \(0, 5\)\)"),
+    (lambda root: np.save(root / "gts" / "1.npy", np.zeros((32, 64), np.uint8)), r"\(imgs/1.npy: labels uint8 \(32"),
+    (lambda root: np.save(root / "gts" / "1.npy", np.zeros((64, 64))), r"\(imgs/1.npy: labels float64 \(64, 64\)\)"),
+])  # fmt: skip
+def test_headers_are_read_before_a_run_begins(tmp_path: Path, change: object, message: str) -> None:
+    """Otherwise the run would end at the file's turn, and be another without it."""
+    change(npy_folder(tmp_path))  # type: ignore[operator]
+    with pytest.raises(InputError, match=f"found 1 of 3 images that cannot be used {message}"):
+        open_source([str(tmp_path)], 64)
+
+
+def test_bad_files_are_told_of_together(tmp_path: Path) -> None:
+    for number in range(1, len(list((npy_folder(tmp_path, 6) / "imgs").iterdir()))):
+        shorten(tmp_path / "imgs" / f"{number}.npy")
+    with pytest.raises(InputError, match=r"5 of 6 images .*imgs/1\.npy.*2\.npy.*imgs/3\.npy.* bytes and 2 more\); exp"):
+        open_source([str(tmp_path)], 64)
 
 
 def test_one_usable_image_of_many_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

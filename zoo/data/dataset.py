@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import math
+import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,8 +25,14 @@ from zoo.data.intensity import is_unit, unit_to_uint8
 from zoo.data.npz import labelled_slices, load_challenge_npz
 from zoo.data.scan import whole_labels
 from zoo.data.synthetic import sample
-from zoo.errors import InputError
+from zoo.errors import InputError, first_of
 from zoo.files import files_below
+
+#: An error names no more bad files of a folder than this.
+MOST_BAD = 3
+
+#: Type and shape of an array.
+Layout = tuple[np.dtype[Any], tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -148,6 +155,7 @@ def _open_files(spec: str, seed: int) -> FileImages:
     if (root / "imgs").is_dir():
         items = [(path, None) for path in sorted((root / "imgs").glob("*.npy"))]
         check_complete(root / "gts", [path.name for path, _ in items], "labels")
+        _check_headers(root, [path for path, _ in items])
     else:
         items = [item for path in _npz_files(root) for item in _npz_items(path)]
     if not items:
@@ -197,17 +205,63 @@ def _read_npz(path: Path, z: int | None) -> LabelledImage:
     return LabelledImage(np.repeat(case.image[z][..., None], 3, axis=2), case.labels[z], f"{path} slice {z}")
 
 
+def _check_headers(root: Path, images: Sequence[Path]) -> None:
+    """Refuses a folder with images or labels that are no pair by their headers, before a run ends at one of them.
+
+    Raises:
+        InputError: there are some; it names the first.
+    """
+    bad: list[str] = []
+    for path in images:
+        try:
+            _check_pair(path, *map(_read_header, (path, _labels_of(path))))
+        except InputError as error:
+            bad.append(f"{Path(error.where).relative_to(root)}: {error.found}")
+    if bad:
+        found = f"{len(bad)} of {len(images)} images that cannot be used ({first_of(bad, MOST_BAD, '; ')})"
+        raise InputError(root, found, "uint8 or float (H, W) or (H, W, 3) in imgs/, integers (H, W) in gts/")
+
+
+def _read_header(path: Path) -> Layout:
+    """Type and shape of an npy file that has as many bytes as they ask for; no number is read.
+
+    Raises:
+        InputError: no such file.
+    """
+    try:
+        with path.open("rb") as stream:
+            version, _ = np.lib.format.read_magic(stream)
+            read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version]
+            shape, _, dtype = read(stream)
+            missing = stream.tell() + math.prod(shape) * dtype.itemsize - os.fstat(stream.fileno()).st_size
+    except Exception as error:  # numpy evaluates the header's text, which fails in a dozen ways.
+        raise InputError(path, f"no readable array ({error})", "a whole .npy file without pickles") from error
+    if missing > 0:
+        raise InputError(path, f"an array that lacks {missing} bytes", "a whole .npy file without pickles")
+    return dtype, shape
+
+
+def _check_pair(path: Path, image: Layout, labels: Layout) -> None:
+    """Refuses an image and labels that are no pair by their types and shapes.
+
+    Raises:
+        InputError: another type or shape, or no pixel.
+    """
+    (dtype, shape), (labels_dtype, labels_shape) = image, labels
+    if not (dtype == np.uint8 or dtype.kind == "f") or len(shape) < 2 or shape[2:] not in ((), (3,)) or 0 in shape:
+        raise InputError(path, f"{dtype} {shape}", "uint8 or float (H, W) or (H, W, 3)")
+    if labels_shape != shape[:2] or labels_dtype.kind not in "biu":
+        raise InputError(path, f"labels {labels_dtype} {labels_shape}", f"integers {shape[:2]}")
+
+
 def _read_npy_pair(path: Path) -> LabelledImage:
     """An image of the `imgs/ gts/` layout: uint8, or floats in [0, 1], (H, W) or (H, W, 3)."""
     image, labels = (read_npy(file) for file in (path, _labels_of(path)))
+    _check_pair(path, (image.dtype, image.shape), (labels.dtype, labels.shape))
     if image.dtype.kind == "f":
         if not is_unit(image):
             raise InputError(path, f"floats from {image.min()} to {image.max()}", "floats in [0, 1], or uint8")
         image = unit_to_uint8(image)
-    if image.dtype != np.uint8 or image.shape[2:] not in ((), (3,)):
-        raise InputError(path, f"{image.dtype} {image.shape}", "uint8 or float (H, W) or (H, W, 3)")
-    if labels.shape != image.shape[:2] or labels.dtype.kind not in "biu":
-        raise InputError(path, f"labels {labels.dtype} {labels.shape}", f"integers {image.shape[:2]}")
     rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
     return LabelledImage(rgb, whole_labels(_labels_of(path), labels), str(path))
 
