@@ -299,7 +299,8 @@ def npy_folder(root: Path, count: int = 2) -> Path:
 
 def test_embeddings_beside_images_are_used_by_name(tmp_path: Path) -> None:
     teacher, other = (create_sam("light_repvit_m0_9", f"random:{seed}") for seed in (1, 2))
-    embeddings = open_embeddings(npy_folder(tmp_path))
+    (npy_folder(tmp_path) / "imgs" / "._0.npy").write_bytes(b"as macOS leaves it")
+    embeddings = open_embeddings(tmp_path)
     assert (embeddings.count, embeddings.data) == (2, [str(tmp_path)])
     embeddings.check_teacher(teacher)
     with pytest.raises(InputError, match="an embedding whose cosine to that of light_repvit_m0_9 is"):

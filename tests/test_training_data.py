@@ -243,6 +243,10 @@ def test_files_that_a_system_left_are_no_images(tmp_path: Path) -> None:
     source = open_source([str(tmp_path)], 64)
     assert images_of(source) == 1
     assert source.image(0).image.ndim == 3
+    npy_folder(tmp_path / "npy", 2)
+    for part in ("imgs", "gts"):
+        (tmp_path / "npy" / part / "._0.npy").write_bytes(b"resource fork")
+    assert images_of(open_source([str(tmp_path / "npy")], 64)) == 2
 
 
 def test_of_npz_nothing_but_labels_is_read_before_an_image_is_asked_for(tmp_path: Path) -> None:

@@ -12,7 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from compress.training.embed import EmbeddingStore, embed_image
-from zoo.data.dataset import ImageSource, LabelledImage, check_complete, epoch_order, open_source, read_npy
+from zoo.data.dataset import (
+    ImageSource,
+    LabelledImage,
+    check_complete,
+    epoch_order,
+    npy_files,
+    open_source,
+    read_npy,
+)
 from zoo.data.prompting import PromptedImages, Prompting, content_of
 from zoo.errors import InputError
 from zoo.registry import EMBEDDING_CHANNELS, EMBEDDING_SIZE, EncoderSpec
@@ -78,7 +86,7 @@ class NpyEmbeddings:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.data = folder, [str(folder)]
-        names = [path.name for path in sorted((folder / "imgs").glob("*.npy"))]
+        names = [path.name for path in npy_files(folder / "imgs")]
         if not names:
             raise InputError(folder / "imgs", "no images", "npy files, as in embeddings/")
         check_complete(folder / "embeddings", names, "embeddings")

@@ -153,7 +153,7 @@ def _open_files(spec: str, seed: int) -> FileImages:
     root = Path(spec)
     items: list[tuple[Path, int | None]]
     if (root / "imgs").is_dir():
-        items = [(path, None) for path in sorted((root / "imgs").glob("*.npy"))]
+        items = [(path, None) for path in npy_files(root / "imgs")]
         check_complete(root / "gts", [path.name for path, _ in items], "labels")
         _check_headers(root, [path for path, _ in items])
     else:
@@ -162,6 +162,11 @@ def _open_files(spec: str, seed: int) -> FileImages:
         expected = "synthetic, npy files in imgs/ and gts/, as `prepare --to npy` writes them, or challenge npz files"
         raise InputError(root, "no training images", expected)
     return FileImages(items, seed)
+
+
+def npy_files(folder: Path) -> list[Path]:
+    """The npy files of a folder, sorted, but for hidden ones, as macOS leaves `._a.npy` beside `a.npy`."""
+    return sorted(path for path in folder.glob("*.npy") if not path.name.startswith("."))
 
 
 def check_complete(folder: Path, names: Sequence[str], of_images: str) -> None:
