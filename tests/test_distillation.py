@@ -184,7 +184,7 @@ def test_files_of_several_sources_are_embedded_once_each(tmp_path: Path) -> None
     sources = [str(labelled_folder(tmp_path / f"of{count}", count)) for count in (1, 3)]
     for data, most, names in (
         (sources, 1000, ["0.npy", "0.npy", "1.npy", "2.npy"]),
-        ([sources[0], "synthetic"], 3, ["0.npy", "seed 0", "seed 1"]),
+        ([sources[0], "synthetic"], 3, ["0.npy", f"seed {1 << 72}", f"seed {(1 << 72) + 1}"]),
     ):
         folder = tmp_path / str(most)
         card = write_store(teacher, data, 64, 0, most, folder, shard_size=2)

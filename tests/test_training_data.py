@@ -12,7 +12,15 @@ import torch
 
 from compress.training.config import TrainConfig
 from compress.training.finetune import Finetuning, training_geometry
-from zoo.data.dataset import FileImages, LabelledImage, SyntheticImages, images_of, open_source
+from zoo.data.dataset import (
+    FileImages,
+    LabelledImage,
+    SyntheticImages,
+    epoch_order,
+    images_of,
+    indices_once,
+    open_source,
+)
 from zoo.data.npz import save_challenge_npz
 from zoo.data.phantom import load_phantom
 from zoo.data.prompting import PairedImages, PromptedImages, Prompting, augment
@@ -124,6 +132,28 @@ def test_npy_folders(tmp_path: Path) -> None:
     assert source.image(0).image.max() == 200
     mixed = open_source([str(tmp_path), "synthetic"], 64)
     assert [mixed.image(i).name.startswith("seed") for i in range(4)] == [False, True, False, True]
+
+
+def test_equal_sources_do_not_go_in_step(tmp_path: Path) -> None:
+    """One source alone goes in the order that it always had."""
+    one, other = (str(npy_folder(tmp_path / name, 12)) for name in ("one", "other"))
+    alone = [open_source([one], 64, 6).image(i).name for i in range(12)]
+    assert alone == [f"{one}/imgs/{sorted(range(12), key=str)[place]}.npy" for place in epoch_order(6, 0, 12)]
+    assert open_source(["synthetic"], 64, 6).image(3).name == f"seed {(6 << 32) + 3}"
+    for specs in ([one, one], [one, other], ["synthetic", "synthetic"]):
+        source = open_source(specs, 64, 6)
+        first, second = ([Path(source.image(i).name).name for i in range(start, 24, 2)] for start in (0, 1))
+        assert first != second
+        assert specs[0] == "synthetic" or (first == [Path(name).name for name in alone] and set(first) == set(second))
+
+
+def test_no_file_is_taken_once_by_two_sources(tmp_path: Path) -> None:
+    one, other = (str(npy_folder(tmp_path / name, 2)) for name in ("one", "other"))
+    (tmp_path / "link").symlink_to(one)
+    assert indices_once(open_source([one, other], 64), 9) == [0, 1, 2, 3]
+    for again in (one, str(tmp_path / "link")):
+        with pytest.raises(InputError, match=r"one/imgs/0.npy: found a file that two sources have; expected each once"):
+            indices_once(open_source([one, other, again], 64), 9)
 
 
 @pytest.mark.parametrize(("change", "message"), [

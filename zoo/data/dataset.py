@@ -120,13 +120,19 @@ def open_source(specs: Sequence[str], size: int, seed: int = 0) -> ImageSource:
     Args:
         specs: `synthetic`, a folder with `imgs/` and `gts/` of npy files, or a file or folder of challenge npz.
         size: side in pixels of synthetic images.
-        seed: of the order of files, and of the synthetic images' first seed.
+        seed: of the order of files, and of the synthetic images' first seed; each source after the first has another
+            of its own, so that equal ones do not go in step.
 
     Raises:
         InputError: nothing is found, or a file cannot be used.
     """
-    sources = [SyntheticImages(size, seed << 32) if spec == "synthetic" else _open_files(spec, seed) for spec in specs]
+    # Far beyond what anybody gives as a seed; odd ones stay odd.
+    sources = [_open_source(spec, size, seed + (place << 40)) for place, spec in enumerate(specs)]
     return sources[0] if len(sources) == 1 else Mixture(sources)
+
+
+def _open_source(spec: str, size: int, seed: int) -> ImageSource:
+    return SyntheticImages(size, seed << 32) if spec == "synthetic" else _open_files(spec, seed)
 
 
 def images_of(source: ImageSource) -> float:
@@ -142,11 +148,24 @@ def _parts_of(source: ImageSource) -> Sequence[ImageSource]:
 
 
 def indices_once(source: ImageSource, most: int) -> list[int]:
-    """Indices of at most so many images of a source, none of which is another's again."""
+    """Indices of at most so many images of a source, none of which is another's again.
+
+    Raises:
+        InputError: two of its sources have the same file.
+    """
     parts = _parts_of(source)
+    _check_distinct(parts)
     counts = [images_of(part) for part in parts]
     indices = (i for i in itertools.count() if i // len(parts) < counts[i % len(parts)])
     return list(itertools.islice(indices, int(min(most, sum(counts)))))
+
+
+def _check_distinct(parts: Sequence[ImageSource]) -> None:
+    """Refuses sources that share a file, under whatever path."""
+    files = [{path.resolve() for path, _ in part.items} for part in parts if isinstance(part, FileImages)]
+    for one, other in itertools.combinations(files, 2):
+        if both := one & other:
+            raise InputError(min(both), "a file that two sources have", "each once, as images are not taken again here")
 
 
 def _open_files(spec: str, seed: int) -> FileImages:
