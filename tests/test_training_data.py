@@ -19,6 +19,7 @@ from zoo.data.dataset import (
     epoch_order,
     images_of,
     indices_once,
+    names_digest,
     open_source,
 )
 from zoo.data.npz import save_challenge_npz
@@ -291,3 +292,29 @@ def test_of_npz_nothing_but_labels_is_read_before_an_image_is_asked_for(tmp_path
     np.savez(tmp_path / "3DBox_CT_a.npz", imgs=np.zeros((4, 8, 8), np.uint8))
     with pytest.raises(InputError, match="no gts; expected labels to train with"):
         open_source([str(tmp_path)], 64)
+
+
+@pytest.mark.parametrize("part", ["imgs", "gts"])
+def test_files_of_other_names_or_sizes_are_others(tmp_path: Path, part: str) -> None:
+    def digest() -> str | None:
+        return names_digest(open_source([str(tmp_path)], 64))
+
+    file = npy_folder(tmp_path, 3) / part / "1.npy"
+    before, array = digest(), np.load(file)
+    np.save(file, array[::-1])
+    assert digest() == before, "contents of the same size are not looked at"
+    np.save(file, array.astype(np.float64 if part == "imgs" else np.uint8))
+    larger = digest()
+    for folder in ("imgs", "gts"):
+        (tmp_path / folder / "0.npy").rename(tmp_path / folder / "9.npy")
+    assert len({before, larger, digest()}) == 3
+
+
+def test_a_case_of_another_size_is_another(tmp_path: Path) -> None:
+    def digest(noise: int) -> str | None:
+        imgs, gts = np.zeros((2, 16, 16), np.uint8), np.ones((2, 16, 16), np.uint8)
+        imgs[0, :noise] = np.random.default_rng(0).integers(0, 255, (noise, 16))
+        np.savez_compressed(tmp_path / "3DBox_CT_a.npz", imgs=imgs, gts=gts)
+        return names_digest(open_source([str(tmp_path)], 64))
+
+    assert digest(2) == digest(2) != digest(9)

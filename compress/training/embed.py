@@ -249,7 +249,7 @@ def _check_same(folder: Path, found: StoreCard, wanted: StoreCard) -> None:
     if found == wanted:
         return
     if found.files not in (None, wanted.files) and found == replace(wanted, files=found.files, count=found.count):
-        told = "a store of files of which some have since been added, removed or renamed"
+        told = "a store of files of which some have since got another name or size, or are new or gone"
         raise InputError(folder, told, "the files as they were; or embed those there are now to another --out")
     told = "a store of another teacher, count or version, or of other images"
     raise InputError(folder, told, "the same, or another --out")

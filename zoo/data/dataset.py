@@ -205,10 +205,24 @@ def check_complete(folder: Path, names: Sequence[str], of_images: str) -> None:
 
 
 def names_digest(source: ImageSource) -> str | None:
-    """Tells files from others by their paths, slices and order, not by what is in them; None where there are none."""
+    """Tells files from others by their paths, sizes in bytes, slices and order; None where there are none.
+
+    Files that have other contents of the same size are not told from each other.
+    """
     parts = _parts_of(source)
-    names = [[[str(path), z] for path, z in one.items] if isinstance(one, FileImages) else None for one in parts]
+    names = [_names_of(one) if isinstance(one, FileImages) else None for one in parts]
     return hashlib.sha256(json.dumps(names).encode()).hexdigest() if any(names) else None
+
+
+def _names_of(images: FileImages) -> list[list[str | int | None]]:
+    """Path, slice, and bytes of the file or files of each image."""
+    sizes = {path: [file.stat().st_size for file in _files_of(path)] for path in dict(images.items)}
+    return [[str(path), z, *sizes[path]] for path, z in images.items]
+
+
+def _files_of(path: Path) -> tuple[Path, ...]:
+    """An image's file, with that of its labels if they have their own."""
+    return (path, _labels_of(path)) if path.suffix == ".npy" else (path,)
 
 
 def _npz_files(root: Path) -> list[Path]:
@@ -238,7 +252,7 @@ def _check_headers(root: Path, images: Sequence[Path]) -> None:
     bad: list[str] = []
     for path in images:
         try:
-            _check_pair(path, *map(_read_header, (path, _labels_of(path))))
+            _check_pair(path, *map(_read_header, _files_of(path)))
         except InputError as error:
             bad.append(f"{Path(error.where).relative_to(root)}: {error.found}")
     if bad:
