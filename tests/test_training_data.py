@@ -218,6 +218,19 @@ def test_one_usable_image_of_many_is_found(tmp_path: Path, caplog: pytest.LogCap
     assert "100 images in a row without an object of 10 pixels at 64 px; looking on" in caplog.messages
 
 
+def test_images_to_validate_on_are_used_once_or_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A neighbour's object is no stand-in: it would count as often as images beside it have none."""
+    source = open_source([str(npy_folder(tmp_path, 6))], 64)
+    for number in (0, 2, 3):
+        np.save(tmp_path / "gts" / f"{number}.npy", np.zeros((64, 64), np.uint8))
+    data = PromptedImages(source, Prompting(encoder_spec("repvit"), mask_size=64, augment=False))
+    usable = [i for i in range(6) if source.image(i).labels.any()]
+    assert [int(sample["index"]) for sample in data.usable(range(6))] == usable
+    assert "validation leaves out 3 of 6 images without an object of 10 pixels at 64 px" in caplog.messages
+    with pytest.raises(InputError, match=r"npy: found 3 of 3 images without an object .*expected larger labelled"):
+        data.usable([i for i in range(6) if i not in usable])
+
+
 class Listed:
     """Some images, again and again."""
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -189,17 +190,18 @@ def test_what_the_first_process_cannot_do_ends_the_others() -> None:
 
 
 def test_few_images_are_validated_on_once_each(tmp_path: Path) -> None:
-    """Not again and again up to `--validation-count`, which would weigh them unequally."""
+    """Not again and again up to `--validation-count`, nor in place of a neighbour without an object."""
     drawn: list[int] = []
 
     class Counted(PromptedImages):
-        def __getitem__(self, index: int) -> dict[str, Tensor]:
+        def _prompted(self, index: int) -> dict[str, Tensor] | None:
             drawn.append(index)
-            return super().__getitem__(index)
+            return super()._prompted(index)
 
     config = replace(SMALL, steps=1)
     task, synthetic = small_task(config)
     unseen = tuple(str(npy_folder(tmp_path / name, count)) for name, count in (("some", 3), ("more", 5)))
+    np.save(tmp_path / "more" / "gts" / "1.npy", np.zeros((64, 64), np.uint16))
     options = RunOptions(unseen, 64, 1, tmp_path / "run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("compress.training.run.PromptedImages", Counted)

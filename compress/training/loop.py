@@ -260,11 +260,11 @@ def _plain(settings: dict[str, Any]) -> dict[str, Any]:
 def validation_on(
     dataset: PromptedImages, indices: Sequence[int], batch_size: int, device: torch.device, picture: Path | None = None
 ) -> Validation:
-    """Mean Dice of the objects of some samples, drawn once and kept; the first of them are drawn into `picture`.
+    """Mean Dice of the objects of some images, prompted once and kept; the first of them are drawn into `picture`.
 
     Of each way in which the task prompts, boxes alone or with masks, it is the same random prompts every time.
     """
-    samples = [dataset[i] for i in indices]
+    samples = dataset.usable(indices)
 
     @torch.no_grad()
     def validate(task: Task) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -157,13 +158,30 @@ class PromptedImages(torch.utils.data.Dataset[dict[str, Tensor]]):
         Raises:
             InputError: no image has such an object, or one cannot be read.
         """
-        without = f"images in a row without an object of {MIN_AREA_PX} pixels at {self.prompting.mask_size} px"
+        without = f"images in a row {self._without_object()}"
         for shift in range(self.most_in_a_row):
             if shift == MANY_EMPTY:
                 note(f"{shift} {without}; looking on")
             if prompted := self._prompted(index + shift):
                 return prompted
         raise InputError(self.source.image(index).name, f"{self.most_in_a_row} {without}", "larger labelled objects")
+
+    def usable(self, indices: Sequence[int]) -> list[dict[str, Tensor]]:
+        """The samples of these images, without those that have no object to ask for; how many those are is told.
+
+        Raises:
+            InputError: none has one, or an image cannot be read.
+        """
+        samples = [sample for index in indices if (sample := self._prompted(index))]
+        left_out = f"{len(indices) - len(samples)} of {len(indices)} images {self._without_object()}"
+        if not samples:
+            raise InputError(self.source.image(indices[0]).name, left_out, "larger labelled objects")
+        if len(samples) < len(indices):
+            note(f"validation leaves out {left_out}")
+        return samples
+
+    def _without_object(self) -> str:
+        return f"without an object of {MIN_AREA_PX} pixels at {self.prompting.mask_size} px"
 
     def _prompted(self, index: int) -> dict[str, Tensor] | None:
         return self.prompting.apply(self.source.image(index), index)
