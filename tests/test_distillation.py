@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from cli import main
 from compress.training import embed
+from compress.training.batches import image_name
 from compress.training.config import TrainConfig
 from compress.training.distill import Distillation, reframe
 from compress.training.embed import EmbeddingStore, shard_paths, write_store
@@ -85,8 +86,9 @@ def test_stored_embeddings_are_the_teachers(tmp_path: Path) -> None:
     pairs = StoredPairs(store, prompting, teacher.spec)
     live = PairedImages(SyntheticImages(96, 4 << 32), prompting, teacher.spec)
     for index in (0, 3, 4, 5):
-        stored = pairs[index]
-        image = live[int(epoch_order(prompting.seed, index // 5, 5)[index % 5])]["teacher_image"]
+        stored, place = pairs[index], int(epoch_order(prompting.seed, index // 5, 5)[index % 5])
+        assert image_name(pairs, index) == f"seed {(4 << 32) + place}"
+        image = live[place]["teacher_image"]
         torch.testing.assert_close(stored["image"], image)
         with torch.inference_mode():
             expected = teacher.image_encoder(image[None])[0]

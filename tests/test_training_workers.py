@@ -12,22 +12,24 @@ from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import ENCODER
 from lightning_fabric import Fabric
 from test_training import SMALL
+from test_training_data import npy_folder
 from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from compress.training.batches import stream_batches
+from compress.training.batches import image_name, stream_batches
 from compress.training.config import TrainConfig
 from compress.training.finetune import Finetuning, training_geometry
 from compress.training.loop import fit
 from compress.training.state import LAST
-from zoo.data.dataset import SyntheticImages
-from zoo.data.prompting import PromptedImages
+from zoo.data.dataset import SyntheticImages, open_source
+from zoo.data.prompting import PromptedImages, Prompting
 from zoo.errors import InputError
 from zoo.registry import create_sam
 
@@ -35,7 +37,7 @@ CONFIG = replace(SMALL, workers=1, validate_every=100)
 
 
 class Numbers(Dataset[dict[str, Tensor]]):
-    """Index and maker of each sample; `signals` reach the maker before sample 2, and sample 4 cannot be read."""
+    """Index and maker of each sample; `signals` reach the maker before sample 2; 4 cannot be read, 6 not be made."""
 
     def __init__(self, *signals: int) -> None:
         self.signals = signals
@@ -43,6 +45,8 @@ class Numbers(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         if index == 4:
             raise InputError("scan4.npy", "half a file", "a whole one")
+        if index == 6:
+            raise TypeError("no\n  number")
         for number in self.signals if index == 2 else ():
             os.kill(os.getpid(), number)
         return {"index": torch.tensor(index), "process": torch.tensor(os.getpid())}
@@ -58,6 +62,29 @@ def test_an_image_that_cannot_be_read_is_told_of_as_without_workers(workers: int
         assert [next(stream)["index"].tolist() for _ in range(2)] == [[0, 1], [2, 3]]
         with pytest.raises(InputError, match=r"^scan4.npy: found half a file; expected a whole one$"):
             next(stream)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_of_which_no_sample_can_be_made_is_told_of_in_one_line(workers: int) -> None:
+    with (
+        stream_batches(Numbers(), replace(CONFIG, workers=workers), 3, fabric()) as stream,
+        pytest.raises(InputError, match=r"^image 6: found TypeError: no number; expected an image that a sample can"),
+    ):
+        next(stream)
+
+
+def test_an_images_name_is_that_of_the_one_that_was_asked_for(tmp_path: Path) -> None:
+    """Of a mixture, and where one without objects is passed over; one that cannot be read has no name."""
+    folder = npy_folder(tmp_path, 3)
+    mixture = open_source([str(folder), "synthetic"], 64)
+    images = PromptedImages(mixture, Prompting(create_sam(ENCODER, "random:0").spec))
+    for index in (1, 3, 4):
+        assert image_name(images, index) == mixture.image(index).name
+    empty = Path(mixture.image(0).name)
+    np.save(folder / "gts" / empty.name, np.zeros((64, 64), np.uint16))
+    assert image_name(images, 0) == "seed 0", "that of image 1"
+    empty.write_bytes(b"torn")
+    assert image_name(images, 0) == "image 0"
 
 
 def test_signals_to_all_processes_leave_the_makers_of_data_alone() -> None:

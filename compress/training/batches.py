@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from copy import copy
 from itertools import count, takewhile
 from multiprocessing.queues import Queue
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from compress.training.config import TrainConfig, batch_shares
+from zoo.data.dataset import ImageSource, LabelledImage
 from zoo.errors import InputError
 from zoo.notes import note
 
@@ -70,8 +72,8 @@ def load_batches(
 ) -> Iterator[Iterator[dict[str, Tensor]]]:
     """Batches of a dataset, made by `workers` processes, which end with the block.
 
-    The iterator raises an `InputError` for an image that cannot be used, as the dataset does, and where a process that
-    makes data has died.
+    The iterator raises an `InputError` for a sample that cannot be made, whatever the dataset raises, and where a
+    process that makes data has died.
 
     Args:
         dataset: samples by index.
@@ -128,7 +130,10 @@ class Waits:
 
 
 class _Told(Dataset[dict[str, Tensor] | InputError]):
-    """A dataset whose errors are values: torch would rebuild a worker's exception of its traceback alone."""
+    """A dataset whose errors are values: torch would rebuild a worker's exception of its traceback alone.
+
+    What is no `InputError`, of a damaged file or a defect of the program, becomes one that names the image.
+    """
 
     def __init__(self, dataset: Dataset[dict[str, Tensor]]) -> None:
         self.dataset = dataset
@@ -138,6 +143,39 @@ class _Told(Dataset[dict[str, Tensor] | InputError]):
             return self.dataset[index]
         except InputError as error:
             return error
+        except Exception as error:
+            found = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            return InputError(image_name(self.dataset, index), found, "an image that a sample can be made of")
+
+
+class _NamedImages:
+    """A source that keeps the name of the image that it was last asked for, its index where it cannot be read."""
+
+    def __init__(self, source: ImageSource) -> None:
+        self.source, self.name = source, ""
+
+    def image(self, index: int) -> LabelledImage:
+        """As the source gives it."""
+        self.name = f"image {index}"
+        drawn = self.source.image(index)
+        self.name = drawn.name
+        return drawn
+
+
+def image_name(dataset: Dataset[dict[str, Tensor]], index: int) -> str:
+    """Where the image of a sample comes from, for messages; the sample is made again to find it out.
+
+    Args:
+        dataset: samples by index, of the images of its `source`; one that has none is told of by the index alone.
+        index: of the sample.
+    """
+    if not hasattr(dataset, "source"):
+        return f"image {index}"
+    again = copy(dataset)
+    again.source = named = _NamedImages(dataset.source)
+    with suppress(Exception):
+        again[index]
+    return named.name
 
 
 def _collate(samples: list[dict[str, Tensor] | InputError]) -> dict[str, Tensor] | InputError:

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from compress.training.batches import Waits, draw_parts, stream_batches
 from compress.training.config import TrainConfig, learning_rate, time_used
 from compress.training.losses import dice
-from compress.training.optim import copied, create_optimizer, freeze, update_average
+from compress.training.optim import all_finite, copied, create_optimizer, freeze, update_average
 from compress.training.pictures import save_predictions
 from compress.training.processes import by_first, highest
 from compress.training.state import BEST, LAST, LOG, Progress, cut_log, load_state, save_best, save_state
@@ -90,9 +90,10 @@ def fit(
         variant: of the encoder's graph, for the record: `train`, or `reparam` where it is folded.
 
     Raises:
-        InputError: a checkpoint of another run, a batch that cannot be shared out, an image that cannot be used or the
-            death of a process that makes data (the steps before are saved, whichever process it was), a loss that is
-            not finite (the last good checkpoint stays), or no room to write.
+        InputError: a checkpoint of another run, a batch that cannot be shared out, an image that cannot be used, the
+            death of a process that makes data or a loss that is not finite (the steps before are saved, whichever
+            process it was, unless their weights are not finite), or no room to write. Of any other error of a step,
+            the steps before are saved, too, if it has not begun to update the weights.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the step is done and saved.
     """
     identity = {
@@ -190,15 +191,16 @@ class _Run:
             InputError: as `fit`.
         """
         rate = learning_rate(self.config, self.progress.step, self.progress.plateau_factor, self.used)
-        start = time.perf_counter()
-        # All parts first, as computing one moves BatchNorm's statistics: if one cannot be had, nothing may change.
-        parts, error = draw_parts(stream, self.config.accumulate)
-        data_s = time.perf_counter() - start
-        if highest(self.fabric, error is not None):
-            if self.progress.step:
-                self.save()
-            raise error or InputError("--data", "what another process could not use", "see its own message")
-        numbers = take_step(self.fabric, self.model, self.sam, self.optimizer, parts, self.config, self.progress, rate)
+        start, done = time.perf_counter(), self.progress.step
+        try:
+            parts = self._draw(stream)
+            data_s = time.perf_counter() - start
+            what = (self.model, self.sam, self.optimizer, parts, self.config, self.progress)
+            numbers = take_step(self.fabric, *what, rate)
+        except Exception:
+            if self.progress.step == done:
+                self._keep()
+            raise
         self.progress.trained_s = time.monotonic() - self.begun
         step_s = time.perf_counter() - start
         if self.config.minutes:
@@ -219,10 +221,30 @@ class _Run:
         if told := self.waits.after(data_s, step_s):
             self.listen("note", {"text": told})
 
+    def _draw(self, stream: Iterator[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """The batches of a step's parts."""
+        parts, error = draw_parts(stream, self.config.accumulate)
+        if highest(self.fabric, error is not None):
+            raise error or InputError("--data", "what another process could not use", "see its own message")
+        return parts
+
     def save(self) -> None:
         """Writes the checkpoint that a run goes on from."""
-        what = (self.average.sam, self.sam, self.optimizer, self.progress, self.identity)
-        by_first(self.fabric, lambda: save_state(self.out / LAST, *what))
+        by_first(self.fabric, self._write_state)
+
+    def _keep(self) -> None:
+        """Saves the steps before one that has failed, if there are any and their weights are finite.
+
+        Asks no other process, as they may wait for this one elsewhere. Why the step has failed is told before why it
+        cannot be saved.
+        """
+        if self.fabric.is_global_zero and self.progress.step:
+            with suppress(Exception):
+                if all_finite(self.sam) and all_finite(self.average.sam):
+                    self._write_state()
+
+    def _write_state(self) -> None:
+        save_state(self.out / LAST, self.average.sam, self.sam, self.optimizer, self.progress, self.identity)
 
     def _write_log(self, kind: str, numbers: dict[str, Any]) -> None:
         with writing(self.out / LOG), (self.out / LOG).open("a") as lines:

@@ -84,6 +84,11 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
     torch._foreach_lerp_(means, values, share)
 
 
+def all_finite(module: nn.Module) -> bool:
+    """Whether all parameters are; looked at on the host, as a device may have no room left."""
+    return all(bool(torch.isfinite(parameter.detach().cpu()).all()) for parameter in module.parameters())
+
+
 def copied(task: Task) -> Task:
     """A copy of a task but for its teacher, if it has one."""
     teacher = getattr(task, "teacher", None)

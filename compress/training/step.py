@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,8 @@ def take_step(
         optimizer: of the model.
         parts: the batches of `config.accumulate` parts, on the host.
         config: of the run.
-        progress: its step is counted up, its norms are added to.
+        progress: its norms are added to; its step is counted up as the update begins, so that after an error it tells
+            whether model and optimiser are still as they were before.
         rate: learning rate of this step.
 
     Returns:
@@ -64,27 +66,40 @@ def take_step(
         group["lr"] = rate
     optimizer.zero_grad()
     sums: dict[str, float] = {}
-    lost: NotFiniteError | None = None
-    for part, drawn in enumerate(parts):
-        batch = fabric.to_device(drawn)
-        if config.channels_last:
-            batch = {**batch, "image": batch["image"].contiguous(memory_format=torch.channels_last)}
-        with fabric.no_backward_sync(model, enabled=part + 1 < config.accumulate):
-            numbers = model(batch)
-            fabric.backward(numbers["loss"] / config.accumulate)
-        lost = lost or _unless_finite(numbers["loss"], drawn, progress.step)
-        for name, value in numbers.items():
-            sums[name] = sums.get(name, 0) + float(value.detach()) / config.accumulate
-    # Only now, as a process that left before would let the others wait for its gradients.
-    if highest(fabric, lost is not None):
-        found = "a loss of another process that is not finite"
-        raise lost or NotFiniteError(f"step {progress.step}", found, "see its own message")
-    norm = clip_gradients(model.parameters(), progress.norms, config.clip_percentile)
-    if not np.isfinite(norm):
-        raise NotFiniteError(_told(progress.step, *parts), f"a gradient of norm {norm}", f"finite ones; {WAY_ON}")
-    optimizer.step()
+    with _statistics_kept(sam):
+        lost: NotFiniteError | None = None
+        for part, drawn in enumerate(parts):
+            batch = fabric.to_device(drawn)
+            if config.channels_last:
+                batch = {**batch, "image": batch["image"].contiguous(memory_format=torch.channels_last)}
+            with fabric.no_backward_sync(model, enabled=part + 1 < config.accumulate):
+                numbers = model(batch)
+                fabric.backward(numbers["loss"] / config.accumulate)
+            lost = lost or _unless_finite(numbers["loss"], drawn, progress.step)
+            for name, value in numbers.items():
+                sums[name] = sums.get(name, 0) + float(value.detach()) / config.accumulate
+        # Only now, as a process that left before would let the others wait for its gradients.
+        if highest(fabric, lost is not None):
+            found = "a loss of another process that is not finite"
+            raise lost or NotFiniteError(f"step {progress.step}", found, "see its own message")
+        norm = clip_gradients(model.parameters(), progress.norms, config.clip_percentile)
+        if not np.isfinite(norm):
+            raise NotFiniteError(_told(progress.step, *parts), f"a gradient of norm {norm}", f"finite ones; {WAY_ON}")
     progress.step += 1
+    optimizer.step()
     return {**sums, "lr": rate, "gradient_norm": norm}
+
+
+@contextmanager
+def _statistics_kept(sam: Sam) -> Iterator[None]:
+    """Puts BatchNorm's statistics back where the block fails: computing a loss alone moves them."""
+    before = [buffer.clone() for buffer in sam.buffers()]
+    try:
+        yield
+    except Exception:
+        for buffer, value in zip(sam.buffers(), before, strict=True):
+            buffer.copy_(value)
+        raise
 
 
 def _unless_finite(loss: Tensor, batch: Mapping[str, Tensor], step: int) -> NotFiniteError | None:
