@@ -6,7 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from compress.training.losses import dice
 from compress.training.optim import all_finite, copied, create_optimizer, freeze, update_average
 from compress.training.pictures import save_predictions
 from compress.training.processes import by_first, highest
-from compress.training.state import BEST, LAST, LOG, Progress, cut_log, load_state, save_best, save_state
+from compress.training.state import BEST, LAST, LOG, Progress, alone_in, cut_log, load_state, save_best, save_state
 from compress.training.step import take_step
 from compress.training.task import Task
 from zoo.data.prompting import PromptedImages
@@ -90,10 +90,11 @@ def fit(
         variant: of the encoder's graph, for the record: `train`, or `reparam` where it is folded.
 
     Raises:
-        InputError: a checkpoint of another run, a batch that cannot be shared out, an image that cannot be used, the
-            death of a process that makes data or a loss that is not finite (the steps before are saved, whichever
-            process it was, unless their weights are not finite), or no room to write. Of any other error of a step,
-            the steps before are saved, too, if it has not begun to update the weights.
+        InputError: another process that trains in `out`, a checkpoint of another run, a batch that cannot be shared
+            out, an image that cannot be used, the death of a process that makes data or a loss that is not finite (the
+            steps before are saved, whichever process it was, unless their weights are not finite), or no room to
+            write. Of any other error of a step, the steps before are saved, too, if it has not begun to update the
+            weights.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the step is done and saved.
     """
     identity = {
@@ -101,8 +102,11 @@ def fit(
         **{key: value for key, value in _plain(asdict(config)).items() if key not in FREE_SETTINGS},
         **_plain(dict(origin or {})),
     }
-    run = _Run(task, config, out, fabric, listen, identity, variant)
-    with stream_batches(dataset, config, run.progress.step, fabric) as stream, Stop() as stop:
+    with ExitStack() as held:
+        by_first(fabric, lambda: held.enter_context(alone_in(out)))
+        run = _Run(task, config, out, fabric, listen, identity, variant)
+        stream = held.enter_context(stream_batches(dataset, config, run.progress.step, fabric))
+        stop = held.enter_context(Stop())
         run.begin()
         while True:
             if run.is_due():
@@ -152,8 +156,6 @@ class _Run:
             listen("note", {"text": f"going on from step {self.progress.step} of {out / LAST}"})
         self.waits, self.used = Waits(config.workers), time_used(config, self.progress.trained_s)
         self.begun = time.monotonic() - self.progress.trained_s
-        with writing(out):
-            out.mkdir(parents=True, exist_ok=True)
         by_first(fabric, lambda: cut_log(out / LOG, self.progress))
 
     def begin(self) -> None:

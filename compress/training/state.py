@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from multiprocessing.util import register_after_fork
 from pathlib import Path
 from typing import Any
 
+import portalocker
 import torch
 from torch import nn
 
 from zoo.errors import InputError
-from zoo.files import whole_file
+from zoo.files import whole_file, writing
 from zoo.registry import EncoderSpec
 from zoo.sam.model import Sam
 from zoo.weights.convert import SAVE_FAILURES, write_state_dict
 
-LAST, BEST, LOG = "last.pth", "best.safetensors", "log.jsonl"
+LAST, BEST, LOG, LOCK = "last.pth", "best.safetensors", "log.jsonl", "train.lock"
 #: What checkpoints of before do not tell of; it is taken to be the same.
 TOLD_LATER = ("embeddings_size", "embeddings_seed")
 
@@ -44,6 +48,28 @@ class Progress:
     validated: int = 0
     plateau_factor: float = 1
     trained_s: float = 0
+
+
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Keeps other runs out of a folder, which is made if it is not there, until the block or this process ends.
+
+    Raises:
+        InputError: another process trains there, or no room or no right to write or to lock.
+    """
+    path = out / LOCK
+    with ExitStack() as held:
+        with writing(path, (OSError, portalocker.LockException)):
+            out.mkdir(parents=True, exist_ok=True)
+            lock = portalocker.Lock(path, flags=portalocker.LOCK_EX | portalocker.LOCK_NB, timeout=0)
+            try:
+                file = held.enter_context(lock)
+            except portalocker.AlreadyLocked as error:
+                expected = "another --out, or the end of that one"
+                raise InputError(out, "another process that trains here", expected) from error
+        # Processes that make data would go on holding it for seconds after a kill -9 of this one.
+        register_after_fork(file, lambda copy: copy.close())
+        yield
 
 
 def save_state(
