@@ -15,8 +15,9 @@ from test_training import ROOT, SMALL, run, small_task
 from torch import nn
 
 from compress.training.loop import fit
-from compress.training.state import LOG, alone_in
+from compress.training.state import LOCK, LOG, alone_in
 from zoo.errors import InputError
+from zoo.files import whole_file
 
 ONE_STEP = replace(SMALL, steps=1)
 
@@ -73,3 +74,14 @@ def test_after_kill_9_the_folder_is_free_at_once(tmp_path: Path) -> None:
             pass
     finally:
         os.kill(maker, signal.SIGKILL)
+
+
+def test_what_a_killed_run_has_left_in_part_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    others = {LOCK, ".0123456789ab.part.lock", ".0123456789abc.part", ".0123456789AB.part", ".a.part"}
+    for name in {*others, ".0123456789ab.part"}:
+        (tmp_path / name).touch()
+    with whole_file(tmp_path / "last") as part, alone_in(tmp_path):
+        assert {path.name for path in tmp_path.iterdir()} == others
+        part.touch()
+    others.add("last")
+    assert {path.name for path in tmp_path.iterdir()} == others

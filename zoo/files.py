@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,8 @@ from zoo.errors import InputError
 
 #: What can be written to.
 WRITTEN = "a folder with space left"
+#: Names of the files that `whole_file` writes to.
+_PART = re.compile(r"\.[0-9a-f]{12}\.part")
 
 
 @contextmanager
@@ -72,6 +75,18 @@ def whole_file(
         finally:
             with contextlib.suppress(FileNotFoundError):
                 part.unlink()
+
+
+def remove_parts(folder: Path) -> None:
+    """Removes what `whole_file` has left in a folder where it was killed; nobody else may be writing there.
+
+    Raises:
+        InputError: no right to remove it.
+    """
+    with writing(folder):
+        for path in folder.iterdir():
+            if _PART.fullmatch(path.name):
+                path.unlink()
 
 
 def append_json(path: Path, record: Mapping[str, Any]) -> None:

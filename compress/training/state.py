@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from zoo.errors import InputError
-from zoo.files import whole_file, writing
+from zoo.files import remove_parts, whole_file, writing
 from zoo.registry import EncoderSpec
 from zoo.sam.model import Sam
 from zoo.weights.convert import SAVE_FAILURES, write_state_dict
@@ -54,6 +54,8 @@ class Progress:
 def alone_in(out: Path) -> Iterator[None]:
     """Keeps other runs out of a folder, which is made if it is not there, until the block or this process ends.
 
+    What killed runs have left there in part is removed.
+
     Raises:
         InputError: another process trains there, or no room or no right to write or to lock.
     """
@@ -69,6 +71,7 @@ def alone_in(out: Path) -> Iterator[None]:
                 raise InputError(out, "another process that trains here", expected) from error
         # Processes that make data would go on holding it for seconds after a kill -9 of this one.
         register_after_fork(file, lambda copy: copy.close())
+        remove_parts(out)
         yield
 
 
