@@ -137,7 +137,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_good(tmp_path: Path)
             numbers = super().forward(batch)
             return {**numbers, "loss": numbers["loss"] * (float("nan") if 7 in batch["index"] else 1)}
 
-    with pytest.raises(InputError, match=r"step 3, images 6, 7: found a loss of nan"):
+    with pytest.raises(InputError, match=r"step 3, seed 6, seed 7: found a loss of nan"):
         run(tmp_path, task_of=Poisoned)
     assert torch.load(tmp_path / LAST, weights_only=True)["progress"]["step"] == 3
 
@@ -382,7 +382,7 @@ def test_a_loss_that_one_of_two_processes_lost_ends_both(tmp_path: Path) -> None
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     done = subprocess.run(torchrun, env=env, capture_output=True, text=True, timeout=120)
-    assert "step 3, images 7: found a loss of nan" in done.stderr
+    assert "step 3, seed 7: found a loss of nan" in done.stderr
     assert "step 3: found a loss of another process" in done.stderr
     assert torch.load(tmp_path / LAST, weights_only=True)["progress"]["step"] == 3
 

@@ -19,14 +19,14 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from compress.training.batches import Waits, draw_parts, stream_batches
+from compress.training.batches import Waits, draw_parts, image_name, stream_batches
 from compress.training.config import TrainConfig, learning_rate, time_used
 from compress.training.losses import dice
 from compress.training.optim import all_finite, copied, create_optimizer, freeze, update_average
 from compress.training.pictures import save_predictions
 from compress.training.processes import by_first, highest
 from compress.training.state import BEST, LAST, LOG, Progress, alone_in, cut_log, load_state, save_best, save_state
-from compress.training.step import take_step
+from compress.training.step import NotFiniteError, take_step
 from compress.training.task import Task
 from zoo.data.prompting import PromptedImages
 from zoo.errors import InputError
@@ -36,6 +36,9 @@ from zoo.files import writing
 LEAST_GAIN = 1e-4
 #: Settings that a resumed run may change.
 FREE_SETTINGS = ("workers", "validate_every", "patience")
+
+#: An error names no more images than this.
+MOST_NAMED = 8
 
 #: Called with what happened: kind (`begun`, when nothing can be refused any more, `step`, `validation`, `note`) and its
 #: numbers or text.
@@ -104,7 +107,7 @@ def fit(
     }
     with ExitStack() as held:
         by_first(fabric, lambda: held.enter_context(alone_in(out)))
-        run = _Run(task, config, out, fabric, listen, identity, variant)
+        run = _Run(task, dataset, config, out, fabric, listen, identity, variant)
         stream = held.enter_context(stream_batches(dataset, config, run.progress.step, fabric))
         stop = held.enter_context(Stop())
         run.begin()
@@ -134,6 +137,7 @@ class _Run:
     def __init__(
         self,
         task: Task,
+        dataset: Dataset[dict[str, Tensor]],
         config: TrainConfig,
         out: Path,
         fabric: Fabric,
@@ -142,7 +146,7 @@ class _Run:
         variant: str,
     ) -> None:
         self.sam, self.config, self.out, self.fabric, self.listen = task.sam, config, out, fabric, listen
-        self.identity, self.variant = identity, variant
+        self.dataset, self.identity, self.variant = dataset, identity, variant
         freeze(self.sam, config.freeze)
         self.average = copied(task)
         self.average.requires_grad_(False).eval()
@@ -199,9 +203,11 @@ class _Run:
             data_s = time.perf_counter() - start
             what = (self.model, self.sam, self.optimizer, parts, self.config, self.progress)
             numbers = take_step(self.fabric, *what, rate)
-        except Exception:
+        except Exception as error:
             if self.progress.step == done:
                 self._keep()
+            if isinstance(error, NotFiniteError) and error.images:
+                raise self._told(error) from error
             raise
         self.progress.trained_s = time.monotonic() - self.begun
         step_s = time.perf_counter() - start
@@ -244,6 +250,15 @@ class _Run:
             with suppress(Exception):
                 if all_finite(self.sam) and all_finite(self.average.sam):
                     self._write_state()
+
+    def _told(self, error: NotFiniteError) -> NotFiniteError:
+        """An error with the names of its images, and the way on: the same command would meet the same numbers."""
+        names = [image_name(self.dataset, image) for image in error.images[:MOST_NAMED]]
+        more = f" and {len(error.images) - MOST_NAMED} more" if len(error.images) > MOST_NAMED else ""
+        last = self.out / LAST
+        way_on = f"begin another --out with --weights {last} and" if last.exists() else "try"
+        where = f"step {self.progress.step}, {', '.join(names)}{more}"
+        return NotFiniteError(where, error.found, f"{error.expected}; {way_on} a lower --lr")
 
     def _write_state(self) -> None:
         save_state(self.out / LAST, self.average.sam, self.sam, self.optimizer, self.progress, self.identity)

@@ -14,16 +14,21 @@ from torch import Tensor
 from compress.training.config import TrainConfig
 from compress.training.optim import clip_gradients, keep_statistics
 from compress.training.processes import highest
-from compress.training.state import LAST, Progress
+from compress.training.state import Progress
 from zoo.errors import InputError
 from zoo.sam.model import Sam
 
-#: The same command would meet the same images with the same numbers.
-WAY_ON = f"begin another --out with the last good --weights, {LAST}, and a lower --lr"
-
 
 class NotFiniteError(InputError):
-    """A loss or a gradient that is not finite; says in which step and of which images."""
+    """A loss or a gradient that is not finite.
+
+    Attributes:
+        images: indices of those that this process saw; none where another process lost its loss.
+    """
+
+    def __init__(self, where: str, found: str, expected: str, images: Sequence[int] = ()) -> None:
+        super().__init__(where, found, expected)
+        self.images = images
 
 
 def take_step(
@@ -84,7 +89,7 @@ def take_step(
             raise lost or NotFiniteError(f"step {progress.step}", found, "see its own message")
         norm = clip_gradients(model.parameters(), progress.norms, config.clip_percentile)
         if not np.isfinite(norm):
-            raise NotFiniteError(_told(progress.step, *parts), f"a gradient of norm {norm}", f"finite ones; {WAY_ON}")
+            raise _not_finite(progress.step, parts, f"a gradient of norm {norm}")
     progress.step += 1
     optimizer.step()
     return {**sums, "lr": rate, "gradient_norm": norm}
@@ -106,9 +111,10 @@ def _unless_finite(loss: Tensor, batch: Mapping[str, Tensor], step: int) -> NotF
     """What to raise of a loss, if anything."""
     if torch.isfinite(loss):
         return None
-    return NotFiniteError(_told(step, batch), f"a loss of {float(loss.detach())}", f"a finite one; {WAY_ON}")
+    return _not_finite(step, [batch], f"a loss of {float(loss.detach())}")
 
 
-def _told(step: int, *parts: Mapping[str, Tensor]) -> str:
-    """Which images a step saw."""
-    return f"step {step}, images {', '.join(str(int(i)) for part in parts for i in part['index'])}"
+def _not_finite(step: int, parts: Sequence[Mapping[str, Tensor]], found: str) -> NotFiniteError:
+    """The error of a step that saw some parts of a batch."""
+    images = [int(i) for part in parts for i in part["index"]]
+    return NotFiniteError(f"step {step}, images {', '.join(map(str, images))}", found, "a finite one", images)
