@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -47,6 +47,15 @@ def highest(fabric: Fabric, value: float) -> float:
         return value
     found: Any = fabric.all_reduce(torch.tensor(float(value), device=fabric.device), reduce_op="max")
     return float(found)
+
+
+def means(fabric: Fabric, numbers: Mapping[str, float]) -> dict[str, float]:
+    """Each number's mean over the processes, all of which must give the same names in the same order."""
+    if fabric.world_size == 1:
+        return dict(numbers)
+    own = torch.tensor(list(numbers.values()), dtype=torch.float64, device=fabric.device)
+    found: Any = fabric.all_reduce(own, reduce_op="mean")
+    return dict(zip(numbers, found.tolist(), strict=True))
 
 
 def by_first(fabric: Fabric, do: Callable[[], T]) -> T | None:

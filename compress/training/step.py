@@ -13,7 +13,7 @@ from torch import Tensor
 
 from compress.training.config import TrainConfig
 from compress.training.optim import clip_gradients, keep_statistics
-from compress.training.processes import highest
+from compress.training.processes import highest, means
 from compress.training.state import Progress
 from zoo.errors import InputError
 from zoo.sam.model import Sam
@@ -55,7 +55,7 @@ def take_step(
         rate: learning rate of this step.
 
     Returns:
-        The step's numbers: means over its parts and over this process's share.
+        The step's numbers: means over its parts and over the processes.
 
     Raises:
         NotFiniteError: a loss or a gradient that is not finite, in all processes if in one; the weights are still those
@@ -87,12 +87,13 @@ def take_step(
         if highest(fabric, lost is not None):
             found = "a loss of another process that is not finite"
             raise lost or NotFiniteError(f"step {progress.step}", found, "see its own message")
+        told = means(fabric, sums)
         norm = clip_gradients(model.parameters(), progress.norms, config.clip_percentile)
         if not np.isfinite(norm):
             raise _not_finite(progress.step, parts, f"a gradient of norm {norm}")
     progress.step += 1
     optimizer.step()
-    return {**sums, "lr": rate, "gradient_norm": norm}
+    return {**told, "lr": rate, "gradient_norm": norm}
 
 
 @contextmanager
