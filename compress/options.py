@@ -28,13 +28,13 @@ def options(*group: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 class Between(click.FloatRange):
-    """A number within two limits, as `click.FloatRange` takes it; not NaN, which is on no side of a limit."""
+    """A number within two limits, as `click.FloatRange` takes it; a finite one, whatever the limits."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The number."""
         number: float = super().convert(value, param, ctx)
-        if math.isnan(number):
-            self.fail(f"{value} is not a number", param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number", param, ctx)
         return number
 
 

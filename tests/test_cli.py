@@ -255,3 +255,12 @@ def test_a_segmentation_of_the_phantom_is_deterministic(tmp_path: Path) -> None:
         assert invoke("bench", *QUICK, "--cases", tmp_path, "--out", out).exit_code == 0
         scores.append([r.measurements for r in read_records([out]) if r.kind == "accuracy"])
     np.testing.assert_equal(scores[0], scores[1])
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+@pytest.mark.parametrize("option", ["--box-jitter-px", "--minutes", "--lr", "--clip-percentile"])
+def test_a_number_without_end_is_refused(option: str, value: str) -> None:
+    result = CliRunner().invoke(main, ["train", option, value, "-o", "unused"])
+    assert result.exit_code == 2
+    assert option in result.output
+    assert "is no finite number" in result.output or f"{value} is not in the range" in result.output
