@@ -32,8 +32,6 @@ from zoo.data.prompting import PromptedImages
 from zoo.errors import InputError
 from zoo.files import writing
 
-#: A score must rise by this much to count as better.
-LEAST_GAIN = 1e-4
 #: Settings that a resumed run may change.
 FREE_SETTINGS = ("workers", "validate_every", "patience")
 
@@ -184,7 +182,7 @@ class _Run:
         scores: dict[str, float] = self.fabric.broadcast(by_first(self.fabric, lambda: scores_of(self.average)) or {})
         by_first(self.fabric, lambda: self._write_log("validation", scores))
         self.progress.validated = self.progress.step
-        if _is_better(self.progress, next(iter(scores.values())), self.config):
+        if self.progress.note_score(next(iter(scores.values())), self.config):
             training = {**self.identity, "step": self.progress.step, **scores}
             what = partial(save_best, self.out / BEST, self.average.sam, self.sam.spec, self.variant, training)
             by_first(self.fabric, what)
@@ -278,17 +276,6 @@ class _Run:
             of = f" of {config.steps}" if config.steps else ""
             return f"ended: {config.minutes:g} minutes are over, {progress.step}{of} steps are done"
         return f"stopped early: no gain in {progress.stale} validations"
-
-
-def _is_better(progress: Progress, score: float, config: TrainConfig) -> bool:
-    """Takes note of a validation's score."""
-    if score > progress.best + LEAST_GAIN:
-        progress.best, progress.best_step, progress.stale = score, progress.step, 0
-        return True
-    progress.stale += 1
-    if config.schedule == "plateau":
-        progress.plateau_factor /= 2
-    return False
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import portalocker
 import torch
 from torch import nn
 
+from compress.training.config import TrainConfig
 from zoo.errors import InputError
 from zoo.files import remove_parts, whole_file, writing
 from zoo.registry import EncoderSpec
@@ -21,6 +22,8 @@ from zoo.sam.model import Sam
 from zoo.weights.convert import SAVE_FAILURES, write_state_dict
 
 LAST, BEST, LOG, LOCK = "last.pth", "best.safetensors", "log.jsonl", "train.lock"
+#: A score must rise by this much to count as better.
+LEAST_GAIN = 1e-4
 #: What checkpoints of before do not tell of; it is taken to be the same.
 TOLD_LATER = ("embeddings_size", "embeddings_seed")
 
@@ -48,6 +51,16 @@ class Progress:
     validated: int = 0
     plateau_factor: float = 1
     trained_s: float = 0
+
+    def note_score(self, score: float, config: TrainConfig) -> bool:
+        """Takes note of a validation's score; whether it is the best so far."""
+        if score > self.best + LEAST_GAIN:
+            self.best, self.best_step, self.stale = score, self.step, 0
+            return True
+        self.stale += 1
+        if config.schedule == "plateau":
+            self.plateau_factor /= 2
+        return False
 
 
 @contextmanager
