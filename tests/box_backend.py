@@ -23,6 +23,7 @@ class BoxBackend:
     precision: str = "fp32"
     threads: int = 1
     spec: EncoderSpec = field(default_factory=lambda: replace(encoder_spec("repvit"), normalisation="imagenet"))
+    weights: str = "none"
     prompts: list[list[float]] = field(default_factory=list)
     means: list[float] = field(default_factory=list)
     beside: list[Floats | None] = field(default_factory=list)

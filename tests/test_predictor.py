@@ -6,10 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ENCODER
+from torch import nn
 
-from zoo.backends import Floats, Prompts, create_backend
+from zoo.backends import Backend, Floats, Prompts, create_backend
+from zoo.data.phantom import load_phantom
 from zoo.errors import InputError
 from zoo.registry import create_sam
+from zoo.sam.case import segment_case
 from zoo.sam.predictor import SamPredictor
 
 
@@ -18,6 +22,30 @@ def predictor() -> SamPredictor:
     predictor = SamPredictor(create_backend("torch", create_sam("light_repvit_m0_9", "random:0")))
     predictor.set_image(np.random.default_rng(0).integers(0, 256, (120, 90, 3), np.uint8))
     return predictor
+
+
+@pytest.fixture(scope="module", params=["torch", "onnxruntime"])
+def diverged(request: pytest.FixtureRequest) -> Backend:
+    """A model whose weights are finite, but no embedding is: one variance is negative."""
+    sam = create_sam(ENCODER)
+    norm = next(module for module in sam.image_encoder.modules() if isinstance(module, nn.BatchNorm2d))
+    assert norm.running_var is not None
+    norm.running_var[0] = -1
+    return create_backend(request.param, sam)
+
+
+NOT_FINITE = f"encoder {ENCODER} with random:0: found NaN or infinity"
+
+
+@pytest.mark.parametrize("name", ["mr2d", "mr3d"])
+def test_a_case_is_not_segmented_by_what_computes_no_numbers(diverged: Backend, name: str) -> None:
+    with pytest.raises(InputError, match=NOT_FINITE):
+        segment_case(load_phantom(name), diverged)
+
+
+def test_an_image_is_not_set_by_what_computes_no_numbers(diverged: Backend) -> None:
+    with pytest.raises(InputError, match=NOT_FINITE):
+        SamPredictor(diverged).set_image(load_phantom("mr2d").image)
 
 
 POINTS, LABELS = [[[40, 40], [50, 60]]], [[1, 0]]

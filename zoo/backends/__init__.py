@@ -73,6 +73,7 @@ class Backend(Protocol):
         precision: `fp32`, `bf16`, `fp16`, `int8`, or `int8+bf16`: what is not in integers in bfloat16.
         threads: that one operator may use.
         spec: of the image encoder.
+        weights: name of the model's weights, or the folder of its graphs.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Backend(Protocol):
     precision: str
     threads: int
     spec: EncoderSpec
+    weights: str
 
     def encode(self, images: Floats) -> Floats:
         """Normalised images (B, 3, S, S) to embeddings (B, 256, 64, 64)."""
@@ -103,6 +105,19 @@ class Backend(Protocol):
     ) -> tuple[Floats, Floats]:
         """As `decode_boxes`, by a decoder that sees little of the embedding but what is around windows: `zoo.fovea`."""
         ...
+
+
+def encode_finite(backend: Backend, images: Floats) -> Floats:
+    """As `Backend.encode`, of a model that computes numbers: the masks of others would be empty.
+
+    Raises:
+        InputError: NaN or infinity in an embedding.
+    """
+    embedding = backend.encode(images)
+    if not np.isfinite(embedding).all():
+        where = f"encoder {backend.spec.name} with {backend.weights}"
+        raise InputError(where, "NaN or infinity in an image's embedding", "weights that give finite numbers")
+    return embedding
 
 
 #: Makes a backend of a model, or of its graphs: (sam or files, precision, threads).

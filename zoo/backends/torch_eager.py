@@ -35,7 +35,7 @@ class TorchBackend:
     def __init__(self, sam: Sam, precision: str, threads: int) -> None:
         self.version: str = str(torch.__version__)
         self.precision, self.threads = precision, threads
-        self.spec = sam.spec
+        self.spec, self.weights = sam.spec, sam.weights_name
         self._sam, self._device = sam, sam.prompt_encoder.no_mask_embed.weight.device.type
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)

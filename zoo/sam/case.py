@@ -35,7 +35,7 @@ def segment_case(
         kept_embeddings: as in `segment_volume`.
 
     Raises:
-        InputError: a volume with an image's protocol, or the other way round.
+        InputError: a volume with an image's protocol, or the other way round; weights that give NaN.
     """
     protocol = protocol or (Protocol3D() if case.is_volume else Protocol2D())
     if isinstance(protocol, Protocol3D):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.backends import Backend
+from zoo.backends import Backend, encode_finite
 from zoo.data.case import Case, validate_boxes
 from zoo.errors import InputError
 from zoo.sam.best_dice import lift_to_best_dice
@@ -42,7 +42,7 @@ def segment_image(
         uint16 (H, W): each object's label value; where objects overlap, as the protocol says.
 
     Raises:
-        InputError: a volume, or a box that reaches past the image or is not of whole numbers.
+        InputError: a volume, a box that reaches past the image or is not of whole numbers, or weights that give NaN.
     """
     if case.is_volume:
         raise InputError(case.source, f"a volume of shape {case.image.shape}", "a 2D case (H, W, 3)")
@@ -57,7 +57,7 @@ def segment_image(
         with clock.measure("preprocess"):
             inputs = preprocess_image(case.image[rows, columns], spec)
         with clock.measure("encode"):
-            embedding = backend.encode(inputs)
+            embedding = encode_finite(backend, inputs)
         clock.counts["encoded_slices"] += 1
         fit = fit_image((rows.stop - rows.start, columns.stop - columns.start), spec.prompt_frame, spec.fit)
         boxes = case.boxes[numbers] - np.tile(tile[:2], 2)

@@ -33,3 +33,8 @@ class Sam(nn.Module):
         for norm in (module for module in transformer.modules() if isinstance(module, nn.LayerNorm)):
             norm.eps = spec.decoder_norm_eps
         self.mask_decoder = MaskDecoder(transformer, EMBEDDING_CHANNELS)
+
+    @property
+    def weights_name(self) -> str:
+        """Of the weights that it holds, for messages."""
+        return self.weights.name if self.weights else "unnamed weights"

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from zoo.backends import Backend, Floats, Prompts
+from zoo.backends import Backend, Floats, Prompts, encode_finite
 from zoo.errors import InputError
 from zoo.transforms import (
     LOW_RES_PX,
@@ -66,12 +66,12 @@ class SamPredictor:
         """Preprocesses and encodes an image: uint8 (H, W, 3), or (H, W) in greys.
 
         Raises:
-            InputError: another dtype or shape.
+            InputError: another dtype or shape, or weights that give NaN.
         """
         grey_or_rgb = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
         if image.dtype != np.uint8 or not grey_or_rgb or 0 in image.shape:
             raise InputError("image", f"{image.dtype} {image.shape}", "uint8 (H, W, 3) or (H, W)")
-        self._embedding = self.backend.encode(preprocess_image(image, self.backend.spec))
+        self._embedding = encode_finite(self.backend, preprocess_image(image, self.backend.spec))
         self._fit = fit_image((image.shape[0], image.shape[1]), self.backend.spec.prompt_frame, self.backend.spec.fit)
 
     def predict(

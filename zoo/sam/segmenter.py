@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.backends import Backend, Floats
+from zoo.backends import Backend, Floats, encode_finite
 from zoo.data.case import Case
 from zoo.sam.box_prior import add_box_prior
 from zoo.sam.decode import decode_objects, decode_one
@@ -191,7 +191,7 @@ class Segmenter:
             with self.clock.measure("preprocess"):
                 inputs = preprocess_image(self.case.image[z], self._spec)
             with self.clock.measure("encode"):
-                embedding = self.backend.encode(inputs)
+                embedding = encode_finite(self.backend, inputs)
             self.clock.counts["encoded_slices"] += 1
         if again and len(self._kept) < self._most_kept:
             self._kept[z] = embedding

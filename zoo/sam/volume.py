@@ -45,7 +45,7 @@ def segment_volume(
         uint16 (D, H, W): each object's label value; where objects overlap, as the protocol says.
 
     Raises:
-        InputError: as `walks_of`.
+        InputError: as `walks_of`, or weights that give NaN.
     """
     protocol, clock = protocol or Protocol3D(), clock or StageClock()
     walks = walks_of(case, protocol)

@@ -45,6 +45,11 @@ class GraphFiles(Protocol):
         """What surrounds the encoder."""
         ...
 
+    @property
+    def weights(self) -> str:
+        """As in `Backend`."""
+        ...
+
     def path(self, name: GraphName) -> Path:
         """The file of one graph."""
         ...
@@ -61,6 +66,11 @@ class GraphFolder:
 
     folder: Path
     spec: EncoderSpec
+
+    @property
+    def weights(self) -> str:
+        """As in `Backend`."""
+        return str(self.folder)
 
     @property
     def is_whole(self) -> bool:
@@ -96,6 +106,11 @@ class ExportedOnDemand:
         """What surrounds the encoder."""
         return self.sam.spec
 
+    @property
+    def weights(self) -> str:
+        """As in `Backend`."""
+        return self.sam.weights_name
+
     def path(self, name: GraphName) -> Path:
         """The file of one graph, in the cache folder."""
         from zoo.onnx_export import onnx_file
@@ -120,7 +135,7 @@ class GraphBackend:
         self, files: GraphFiles, precision: str, threads: int, version: str, load: Callable[[Path], Run]
     ) -> None:
         self.version, self.precision, self.threads = version, precision, threads
-        self.spec = files.spec
+        self.spec, self.weights = files.spec, files.weights
         cv2.setNumThreads(threads)
 
         @cache
