@@ -18,7 +18,7 @@ from zoo.backends import Backend, Floats, Prompts
 from zoo.backends.graphs import GRAPHS, GraphName, Run, prompt_inputs
 from zoo.backends.graphs.onnx_runtime import load_session
 from zoo.errors import InputError
-from zoo.files import sha256_of, whole_file
+from zoo.files import check_folder, sha256_of, whole_file
 from zoo.fovea import fovea_of
 from zoo.layout import by_position
 from zoo.onnx_export import OPSET, onnx_file
@@ -54,10 +54,12 @@ def export_candidate(candidate: Candidate, folder: Path, images: Sequence[Floats
     Raises:
         InputError: the graphs do not compute what the model does; no room or no right to write.
     """
-    graphs = export_graphs(candidate.sam)  # which may fail, and touches nothing that the folder holds
+    graphs = export_graphs(candidate.sam)
+    check_folder(folder)
+    checks = check_graphs(candidate, graphs, images)
+    # Only now: what the folder holds may be a good candidate.
     withdraw_card(folder)
     copy_graphs(graphs, folder)
-    checks = check_graphs(candidate, folder, images)
     card = describe(candidate, folder, candidate.recipe.variant, "onnxruntime", "fp32", checks)
     write_card(card, folder)
     return card
@@ -117,17 +119,17 @@ def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
     return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
 
 
-def check_graphs(candidate: Candidate, folder: Path, images: Sequence[Floats]) -> dict[str, float]:
-    """Largest relative error of each graph in `folder`, on random and on real images, against torch.
+def check_graphs(candidate: Candidate, graphs: Mapping[GraphName, Path], images: Sequence[Floats]) -> dict[str, float]:
+    """Largest relative error of each graph, on random and on real images, against torch.
 
     Raises:
         InputError: one is above `TOLERANCE`.
     """
     backend, spec = candidate.backend, candidate.sam.spec
     run: dict[GraphName, Run] = {
-        name: load_session(folder / f"{name}.onnx", backend.threads) for name in GRAPHS if name != "encoder"
+        name: load_session(path, backend.threads) for name, path in graphs.items() if name != "encoder"
     }
-    errors = check_encoder(candidate, folder / GRAPH_FILE, images)
+    errors = check_encoder(candidate, graphs["encoder"], images)
     embedding = backend.encode(_random_image(spec))
     boxes = np.array([[0.2, 0.3, 0.6, 0.7], [0.1, 0.1, 0.9, 0.5]], np.float32) * spec.prompt_frame
     for count in (1, 2):
@@ -150,7 +152,7 @@ def check_graphs(candidate: Candidate, folder: Path, images: Sequence[Floats]) -
         pixels = run["masks"](inputs | {"masks": masks})[0]
         errors[f"masks_{count}"] = relative_error(logits_of(pixels, everywhere, count), beside)
         errors |= _check_fovea(backend, run, embedding, boxes[:count], masks)
-    _check(errors, folder)
+    _check(errors, graphs["encoder"].parent)
     return errors
 
 

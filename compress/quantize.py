@@ -34,7 +34,7 @@ from compress.export import cosine
 from compress.placement import OPERATORS, gates, place, pool_means
 from compress.ranges import write_histogram_ranges, write_ranges
 from zoo.backends import Floats
-from zoo.backends.graphs.onnx_runtime import REFUSALS, load_session
+from zoo.backends.graphs.onnx_runtime import UNREADABLE, load_session
 from zoo.errors import InputError
 from zoo.files import writing
 
@@ -50,7 +50,7 @@ CALIBRATIONS: Mapping[str, Any] = {
 }
 
 #: What the quantisers raise of a full disk: some find only half of what they wrote.
-FULL: tuple[type[Exception], ...] = (OSError, ProtobufError, *REFUSALS)
+FULL: tuple[type[Exception], ...] = (OSError, ProtobufError, *UNREADABLE)
 
 OnStep = Callable[[str], None]
 

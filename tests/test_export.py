@@ -23,6 +23,7 @@ from compress.card import CARD_FILE, GRAPH_FILE, read_card
 from compress.deploy import open_backend, recipe_of
 from compress.export import check_encoder, check_graphs, export_candidate, relative_error
 from compress.quantize_run import Options, quantise_candidate
+from zoo.backends.graphs import GRAPHS
 from zoo.data.cases import find_cases
 from zoo.errors import InputError
 
@@ -48,7 +49,7 @@ def test_a_graph_that_differs_is_refused(candidate: Candidate, graphs: Path, mon
     encode = candidate.backend.encode
     monkeypatch.setattr(candidate.backend, "encode", lambda images: 1.001 * encode(images))
     with pytest.raises(InputError, match="graphs that differ from the model"):
-        check_graphs(candidate, graphs, [])
+        check_graphs(candidate, {name: graphs / f"{name}.onnx" for name in GRAPHS}, [])
 
 
 def test_stock_onnx_runtime_runs_the_example_of_the_docs(graphs: Path, candidate: Candidate, tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ def test_a_folder_that_was_not_written_to_its_end_is_no_candidate(
         raise KeyboardInterrupt
 
     folder = shutil.copytree(graphs, tmp_path / "cut")
-    monkeypatch.setattr("compress.export.check_graphs", interrupt)
+    monkeypatch.setattr("compress.export.describe", interrupt)
     monkeypatch.setattr("compress.quantize_run._latency", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write(candidate, folder)
@@ -135,11 +136,12 @@ def test_a_folder_that_was_not_written_to_its_end_is_no_candidate(
     ("write", "failing"),
     [
         (export_again, "compress.export.onnx_file"),
+        (export_again, "compress.export.check_graphs"),
         (quantise_again, "compress.export.onnx_file"),
         (quantise_again, "compress.quantize_run.quantise_within"),
     ],
 )
-def test_a_candidate_stays_one_where_no_graph_could_be_made(
+def test_a_candidate_stays_one_where_no_right_graph_could_be_made(
     candidate: Candidate,
     graphs: Path,
     tmp_path: Path,
@@ -147,7 +149,7 @@ def test_a_candidate_stays_one_where_no_graph_could_be_made(
     failing: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With a full disk none of its files has been touched."""
+    """With a full disk or a damaged graph none of its files has been touched."""
 
     def full(*arguments: object) -> Path:
         raise InputError("cache", "no room or no right to write", "a folder with space left")

@@ -74,7 +74,29 @@ def test_files_are_made_once_for_what_they_are_made_of(tmp_path: Path, monkeypat
     of_other_weights = cache.cached_file("encoder.onnx", nn.Linear(2, 2), make, 20)
     of_another_fact = cache.cached_file("encoder.onnx", module, make, 21)
     assert len({first, of_other_weights, of_another_fact}) == 3
-    assert set(tmp_path.iterdir()) == {first, of_other_weights, of_another_fact}, "no part is left"
+    files = {first, of_other_weights, of_another_fact}
+    assert set(tmp_path.iterdir()) == files | {Path(f"{path}.sha256") for path in files}, "no part is left"
+
+
+@pytest.mark.parametrize("damage", [b"", b"whole", b"\xff" * 9, None])
+@pytest.mark.parametrize("kept", ["", ".sha256"])
+def test_a_damaged_file_is_made_anew(
+    damage: bytes | None, kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(tmp_path))
+    module = nn.Linear(2, 2)
+
+    def make(path: Path) -> None:
+        path.write_bytes(b"the whole")
+
+    path = cache.cached_file("encoder.onnx", module, make)
+    damaged = Path(f"{path}{kept}")
+    if damage is None:
+        damaged.unlink()
+    else:
+        damaged.write_bytes(damage)
+    assert cache.cached_file("encoder.onnx", module, make).read_bytes() == b"the whole"
+    assert cache.cached_file("encoder.onnx", module, Path.unlink) == path, "it is intact again"
 
 
 def test_equal_weights_for_another_size_have_graphs_of_their_own(

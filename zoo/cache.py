@@ -83,6 +83,8 @@ def cached_folder(name: str) -> Path:
 def cached_file(name: str, module: nn.Module, make: Callable[[Path], None], *facts: object) -> Path:
     """The file that `make` writes for `module`, made once for its weights, structure, code and `facts`.
 
+    Its sha256 is kept beside it; a damaged file is made anew.
+
     Args:
         name: what the file is called; its suffix stays.
         module: what it is made of.
@@ -97,12 +99,27 @@ def cached_file(name: str, module: nn.Module, make: Callable[[Path], None], *fac
         digest.update(key.encode())
         digest.update(value.detach().contiguous().numpy().tobytes())
     path = cache_folder() / f"{Path(name).stem}-{digest.hexdigest()[:20]}{Path(name).suffix}"
-    if not os.path.isfile(path):  # noqa: PTH113  (pathlib raises where a folder may not be looked into)
+    if not _is_intact(path):
         path = _to_write_to() / path.name
-    if not path.is_file():
+    if not _is_intact(path):
         with whole_file(path, expected=EXPECTED) as part:
             make(part)
+            made_sha256 = sha256_of(part)
+        with whole_file(_sha256_file(path), expected=EXPECTED) as part:
+            part.write_text(made_sha256, encoding="ascii")
     return path
+
+
+def _sha256_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _is_intact(path: Path) -> bool:
+    """Whether a file is there and has the hash that it was made with."""
+    try:
+        return _sha256_file(path).read_bytes() == sha256_of(path).encode()
+    except OSError:  # or its folder may not be looked into
+        return False
 
 
 @cache

@@ -14,8 +14,17 @@ from zoo.backends import Floats, register_backend
 from zoo.backends.graphs import GraphBackend, GraphFiles, Run, refusal
 from zoo.errors import InputError
 
-#: What ONNX Runtime raises of a graph that it cannot run.
-REFUSALS = (errors.Fail, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented)
+#: What ONNX Runtime raises of a file that is not there or damaged, or of a graph that it does not know.
+UNREADABLE = (
+    errors.Fail,
+    errors.InvalidArgument,
+    errors.InvalidGraph,
+    errors.InvalidProtobuf,
+    errors.NoSuchFile,
+    errors.NotImplemented,
+)
+#: What it raises of a graph that it cannot run.
+REFUSALS = (*UNREADABLE, errors.RuntimeException)
 
 
 @register_backend("onnxruntime", precisions=("fp32", "int8"), runs_graphs=True)
