@@ -49,7 +49,8 @@ def recipe_of(
         raise InputError(
             weights, "other weights than the candidate was made of", f"those, or an export anew to {folder}"
         )
-    name, decoder = f"{card.variant}-{card.file_sha256[:8]}", weights or weights_of(folder, card)
+    name = f"{card.variant}-{card.file_sha256[:8]}"
+    decoder = weights_of(folder, card) if weights is None else weights
     return Recipe(
         card.encoder,
         decoder,

@@ -175,7 +175,7 @@ def _candidate(encoder: str, weights: str | None, threads: int, variant: str) ->
     from zoo.registry import encoder_spec
     from zoo.weights import RANDOM, default_weights
 
-    chosen = weights or default_weights(encoder_spec(encoder).name)
+    chosen = default_weights(encoder_spec(encoder).name) if weights is None else weights
     if weights is None and chosen == RANDOM:
         click.echo(f"no weights ship for {encoder}: random ones are taken, good for timing only (--weights)", err=True)
     recipe = Recipe(encoder, chosen, variant, "torch", "fp32", threads)

@@ -65,6 +65,8 @@ def encoder_recipes(
 def _split_weights(item: str, names: Sequence[str]) -> tuple[str, str]:
     """(NAME, weights) of NAME=PATH, or the only encoder's, or ("", random:SEED) for all."""
     is_file = Path(item).is_file()  # whose path may have any sign
+    if (not item or item.endswith("=")) and not is_file:
+        raise InputError("--weights", f"{item!r}, which names none", "[NAME=] and a checkpoint, card or random:SEED")
     name, separator, path = item.partition("=")
     if separator and not is_file:
         return name, path

@@ -273,7 +273,8 @@ def _recipe(
         raise click.UsageError(
             f"--weights: none ship for {encoder}; name trained ones, or {RANDOM} for a dry run of the pipeline"
         )
-    return Recipe(encoder, weights or own, "reparam", backend or "torch", precision or "fp32", threads)
+    chosen = own if weights is None else weights
+    return Recipe(encoder, chosen, "reparam", backend or "torch", precision or "fp32", threads)
 
 
 def _known_weights(recipe: Recipe) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from conftest import ENCODER
 from safetensors.torch import save_file
 
 from bench.candidate import Candidate
+from cli import main
 from compress import export_commands
 from compress.build import build_candidate
 from compress.card import CARD_FILE, is_made_of, path_from, read_card, weights_of, write_card
@@ -110,6 +113,25 @@ def test_random_weights_that_nobody_asked_for_are_told_of(
 ) -> None:
     assert export_commands._candidate(ENCODER, weights, 2, "reparam").recipe.weights == "random:0"
     assert (f"no weights ship for {ENCODER}: random ones" in capsys.readouterr().err) is told
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["segment", "-i", "phantom:mr2d", "-o", "out"],
+        ["segment", "-i", "phantom:mr2d", "-o", "out", "--candidate", "made"],
+        ["export", "--encoder", "light_repvit_m0_9", "-o", "out"],
+        ["quantize", "--encoder", "light_repvit_m0_9", "--calib", "phantom:mr2d", "-o", "out"],
+        ["bench", "--encoder", "light_repvit_m0_9", "--cases", "phantom:mr2d"],
+        ["bench", "--encoder", "light_repvit_m0_9", "--cases", "phantom:mr2d", "--weights", "light_repvit_m0_9="],
+    ],
+)
+def test_an_empty_name_of_weights_is_not_that_of_what_ships(made: Path, command: list[str]) -> None:
+    """As a shell's variable is that nobody has set."""
+    words = [str(made) if word == "made" else word for word in command]
+    result = CliRunner().invoke(main, [*words, "--weights", ""])
+    assert result.exit_code == 1
+    assert re.search("weights: found .*(an empty name|names none); expected", " ".join(result.output.split()))
 
 
 def test_a_checkpoint_that_was_trained_on_since_is_not_the_one_of_the_graphs(made: Path) -> None:

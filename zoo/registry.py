@@ -195,7 +195,7 @@ def create_sam(name: str, weights: str | Path | None = None) -> Sam:
     from zoo.sam.model import Sam
     from zoo.weights import default_weights, identify, load_card_or_file, random_seed_of, seeded
 
-    weights = weights or default_weights(encoder_spec(name).name)
+    weights = default_weights(encoder_spec(name).name) if weights is None else weights
     seed = random_seed_of(weights)
     # Encoder and decoder are seeded apart, so that equal seeds give equal decoders behind different encoders.
     with seeded(seed or 0):

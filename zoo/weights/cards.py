@@ -177,8 +177,10 @@ def locate(weights: str | Path) -> tuple[Path, WeightCard | None]:
     """The checkpoint's path, and its card where `weights` is a card's name.
 
     Raises:
-        InputError: a card that was not downloaded, or a name that is a card and a file at once.
+        InputError: a card that was not downloaded, a name that is a card and a file at once, or no name.
     """
+    if not str(weights):
+        raise InputError("weights", "an empty name", "a checkpoint, a weight card or random:SEED")
     card = catalog().get(str(weights))
     if card is None:
         return Path(weights), None
