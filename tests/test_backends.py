@@ -21,8 +21,8 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from zoo import cache
-from zoo.backends import Backend, Prompts, alike_here, check_backend, create_backend, runnable_here
-from zoo.backends.graphs import openvino_runtime
+from zoo.backends import Backend, Prompts, alike_here, check_backend, create_backend, open_graphs, runnable_here
+from zoo.backends.graphs import GraphFolder, openvino_runtime
 from zoo.errors import InputError
 from zoo.layout import by_position, channels_first, channels_last
 from zoo.onnx_export import Graph, onnx_file, write_onnx
@@ -332,6 +332,16 @@ def test_unknown_names(sam: Sam) -> None:
         create_backend("onnx", sam)
     with pytest.raises(InputError, match="precision of backend torch"):
         create_backend("torch", sam, "int4")
+
+
+@pytest.mark.parametrize("runtime", ["torch", "onnxruntime", "openvino"])
+@pytest.mark.parametrize("threads", [0, -1])
+def test_a_thread_or_more(sam: Sam, tmp_path: Path, runtime: str, threads: int) -> None:
+    with pytest.raises(InputError, match=f"threads: found {threads}; expected 1 or more"):
+        create_backend(runtime, sam, threads=threads)
+    if runtime != "torch":
+        with pytest.raises(InputError, match=f"threads: found {threads}; expected 1 or more"):
+            open_graphs(runtime, GraphFolder(tmp_path, sam.spec), threads=threads)
 
 
 SIGNALLED = """

@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from box_backend import BoxBackend
 from conftest import ENCODER
+from PIL import Image
 from torch import nn
 
 from zoo.backends import Backend, Floats, Prompts, create_backend
@@ -61,6 +64,8 @@ POINTS, LABELS = [[[40, 40], [50, 60]]], [[1, 0]]
         ({"points": POINTS, "point_labels": [[1, 0.9]]}, r"point_labels: .*0\.9"),
         ({"points": POINTS, "point_labels": [[1]]}, r"points: found \(1, 2, 2\) with labels \(1, 1\)"),
         ({"points": POINTS}, "points without labels"),
+        ({"boxes": [[1, 2, 30, 40], [1, 2, 30]]}, "boxes: found list that is no array .*; expected an array"),
+        ({"boxes": torch.zeros(1, 4, requires_grad=True)}, "boxes: found Tensor that is no array .*requires grad"),
         ({"masks": np.zeros((1, 3, 256, 256), np.float32)}, r"masks: .*\(1, 3, 256, 256\).*low_res_logits\[:, :1\]"),
         ({"masks": np.full((1, 1, 256, 256), np.inf, np.float32)}, "masks: .*finite logits"),
         ({"masks": np.zeros((1, 1, 256, 256)), "boxes": [[1, 2, 30, 40]] * 2}, "2 boxes, 1 masks; expected as many"),
@@ -69,6 +74,23 @@ POINTS, LABELS = [[[40, 40], [50, 60]]], [[1, 0]]
 def test_what_is_no_prompt_is_named(predictor: SamPredictor, prompts: dict[str, Any], told: str) -> None:
     with pytest.raises(InputError, match=told):
         predictor.predict(**prompts)
+
+
+def test_an_image_of_pillow_is_that_of_an_array(predictor: SamPredictor) -> None:
+    image, boxes = np.random.default_rng(0).integers(0, 256, (120, 90, 3), np.uint8), [[9, 7, 39, 47]]
+    expected = predictor.predict(boxes=boxes).low_res_logits
+    predictor.set_image(Image.fromarray(image))
+    np.testing.assert_array_equal(predictor.predict(boxes=boxes).low_res_logits, expected)
+
+
+@pytest.mark.parametrize("image", [[[0, 1], [2]], [[0, 1]], None, np.zeros((9, 9), np.float32)])
+def test_an_image_that_could_not_be_set_is_not_answered_for(image: Any) -> None:
+    predictor = SamPredictor(BoxBackend())
+    predictor.set_image(np.zeros((90, 90), np.uint8))
+    with pytest.raises(InputError, match=r"image: found .*; expected"):
+        predictor.set_image(image)
+    with pytest.raises(InputError, match="predictor: found no image"):
+        predictor.predict(boxes=[[9, 7, 39, 47]])
 
 
 def test_a_mask_is_fed_back(predictor: SamPredictor) -> None:

@@ -227,12 +227,13 @@ def create_backend(
         encoder_graph: ONNX file that takes the encoder's place, for runtimes of exported graphs.
 
     Raises:
-        InputError: unknown runtime, a precision that it does not offer or that this machine lacks.
+        InputError: unknown runtime, a precision that it does not offer or that this machine lacks, no thread.
     """
     from zoo.backends.graphs import ExportedOnDemand
 
     _import_backends()
     entry = _entry(name, precision)
+    _check_threads(threads)
     if entry.runs_graphs:
         if is_quantised(precision) and encoder_graph is None:
             way_on = "a candidate that `repmedsam quantize` wrote, with --candidate"
@@ -264,7 +265,14 @@ def open_graphs(name: str, files: GraphFiles, precision: str = "fp32", threads: 
             _import_backends()
     if name in _BACKENDS and not _BACKENDS[name].runs_graphs:
         raise InputError(f"backend {name}", "an exported graph", "onnxruntime or openvino, which run graphs")
-    return _entry(name, precision).factory(files, precision, threads)
+    entry = _entry(name, precision)
+    _check_threads(threads)
+    return entry.factory(files, precision, threads)
+
+
+def _check_threads(threads: int) -> None:
+    if threads < 1:
+        raise InputError("threads", f"{threads}", "1 or more")
 
 
 def _entry(name: str, precision: str) -> _Entry:

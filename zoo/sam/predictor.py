@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -62,24 +63,28 @@ class SamPredictor:
         self._embedding: Floats | None = None
         self._fit: Fit | None = None
 
-    def set_image(self, image: NDArray[np.uint8]) -> None:
-        """Preprocesses and encodes an image: uint8 (H, W, 3), or (H, W) in greys.
+    def set_image(self, image: ArrayLike) -> None:
+        """Preprocesses and encodes an image: uint8 (H, W, 3), or (H, W) in greys, as an array or of Pillow.
+
+        The image before is forgotten, whatever comes of this one.
 
         Raises:
             InputError: another dtype or shape, or weights that give NaN.
         """
-        grey_or_rgb = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
-        if image.dtype != np.uint8 or not grey_or_rgb or 0 in image.shape:
-            raise InputError("image", f"{image.dtype} {image.shape}", "uint8 (H, W, 3) or (H, W)")
-        self._embedding = encode_finite(self.backend, preprocess_image(image, self.backend.spec))
-        self._fit = fit_image((image.shape[0], image.shape[1]), self.backend.spec.prompt_frame, self.backend.spec.fit)
+        self._embedding = self._fit = None
+        pixels, spec = _as_array("image", image), self.backend.spec
+        grey_or_rgb = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+        if pixels.dtype != np.uint8 or not grey_or_rgb or 0 in pixels.shape:
+            raise InputError("image", f"{pixels.dtype} {pixels.shape}", "uint8 (H, W, 3) or (H, W)")
+        self._embedding = encode_finite(self.backend, preprocess_image(pixels, spec))
+        self._fit = fit_image((pixels.shape[0], pixels.shape[1]), spec.prompt_frame, spec.fit)
 
     def predict(
         self,
         boxes: ArrayLike | None = None,
         points: ArrayLike | None = None,
         point_labels: ArrayLike | None = None,
-        masks: Floats | None = None,
+        masks: ArrayLike | None = None,
         multimask: bool = False,
     ) -> Prediction:
         """Masks of B prompts on the image that was set.
@@ -121,9 +126,22 @@ class SamPredictor:
         return np.concatenate(logits), np.concatenate(iou)
 
 
+def _as_array(name: str, given: ArrayLike) -> NDArray[Any]:
+    """What is given, as an array.
+
+    Raises:
+        InputError: rows of unequal length, a tensor with a gradient, and the like.
+    """
+    try:
+        return np.asarray(given)
+    except (ValueError, TypeError, RuntimeError) as error:
+        found = f"{type(given).__name__} that is no array ({' '.join(str(error).split())})"
+        raise InputError(name, found, "an array, or what numpy makes one of") from error
+
+
 def _checked_boxes(boxes: ArrayLike, fit: Fit) -> NDArray[np.floating]:
     """Boxes as an array (B, 4) of finite numbers, at least one; each may reach past the image, but not miss it."""
-    given = np.asarray(boxes)
+    given = _as_array("boxes", boxes)
     if given.ndim != 2 or given.shape[1] != 4 or not len(given) or not _is_finite(given):
         raise InputError("boxes", f"{given.dtype} {given.shape}", "finite numbers (B, 4), a box or more")
     height, width = fit.image_shape
@@ -137,7 +155,7 @@ def _checked_boxes(boxes: ArrayLike, fit: Fit) -> NDArray[np.floating]:
 
 def _checked_points(points: ArrayLike) -> NDArray[np.floating]:
     """Points as an array (B, P, 2) of finite numbers; they may lie beside the image."""
-    given = np.asarray(points)
+    given = _as_array("points", points)
     if given.ndim != 3 or given.shape[2] != 2 or not given.size or not _is_finite(given):
         raise InputError("points", f"{given.dtype} {given.shape}", "finite numbers (B, P, 2), P points a prompt")
     return given
@@ -145,7 +163,7 @@ def _checked_points(points: ArrayLike) -> NDArray[np.floating]:
 
 def _checked_labels(labels: ArrayLike) -> NDArray[np.int64]:
     """Labels of points as an array (B, P)."""
-    given = np.asarray(labels)
+    given = _as_array("point_labels", labels)
     if given.ndim != 2 or not np.isin(given, (-1, 0, 1)).all():
         raise InputError(
             "point_labels", f"{given.dtype} {given.shape}: {given.tolist()}", "(B, P) of 0, 1, and -1 for none"
@@ -155,7 +173,7 @@ def _checked_labels(labels: ArrayLike) -> NDArray[np.int64]:
 
 def _checked_masks(masks: ArrayLike) -> Floats:
     """Masks as an array float32 (B, 1, 256, 256) of finite logits."""
-    given = np.asarray(masks)
+    given = _as_array("masks", masks)
     if given.shape[1:] != (1, LOW_RES_PX, LOW_RES_PX) or not given.size or not _is_finite(given):
         expected = f"finite logits (B, 1, {LOW_RES_PX}, {LOW_RES_PX}), such as low_res_logits[:, :1]"
         raise InputError("masks", f"{given.dtype} {given.shape}", expected)
