@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from cli import main
 from zoo import plugins, registry
+from zoo.backends import list_backends
 from zoo.errors import InputError
 from zoo.plugins import GROUP, VARIABLE, load_plugins
 
@@ -25,6 +26,24 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
     load_plugins.cache_clear()
     registry._import_encoders.cache_clear()
+
+
+TWICE = {
+    "encoder 'repvit'": "from dataclasses import replace\nfrom zoo.encoders.timm_backbone import SPEC\n"
+    "from zoo.registry import register_encoder\nregister_encoder(replace(SPEC, name='repvit'))(None)",
+    "family 'timm'": "from zoo.registry import register_family\nregister_family('timm')(None)",
+    "backend 'torch'": "from zoo.backends import register_backend\nregister_backend('torch', ())(None)",
+}
+
+
+@pytest.mark.parametrize("what", TWICE)
+def test_a_plugin_replaces_nothing(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    list_backends()
+    (tmp_path / "mine.py").write_text(TWICE[what], encoding="utf-8")
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "mine.py"))
+    load_plugins.cache_clear()
+    with pytest.raises(InputError, match=f"mine.py, which cannot be imported .*{what} is registered twice"):
+        load_plugins()
 
 
 def plugin(folder: Path, name: str = "mine") -> Path:

@@ -105,6 +105,8 @@ def register_family(name: str) -> Callable[[Family], Family]:
     """Decorator: registers a function that gives spec and factory of the member of a family, or an `InputError`."""
 
     def register(member: Family) -> Family:
+        if name in _FAMILIES:
+            raise ValueError(f"family {name!r} is registered twice")
         _FAMILIES[name] = member
         return member
 

@@ -160,6 +160,8 @@ def register_backend(
     """
 
     def register(factory: T) -> T:
+        if name in _BACKENDS:
+            raise ValueError(f"backend {name!r} is registered twice")
         _BACKENDS[name] = _Entry(factory, precisions, lacking, runs_graphs)
         return factory
 
