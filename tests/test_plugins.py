@@ -15,6 +15,7 @@ from zoo import plugins, registry
 from zoo.backends import list_backends
 from zoo.errors import InputError
 from zoo.plugins import GROUP, VARIABLE, load_plugins
+from zoo.weights.detect import fitting, nearest
 
 PAGE = Path(__file__).parents[1] / "docs" / "encoder.md"
 
@@ -44,6 +45,28 @@ def test_a_plugin_replaces_nothing(what: str, tmp_path: Path, monkeypatch: pytes
     load_plugins.cache_clear()
     with pytest.raises(InputError, match=f"mine.py, which cannot be imported .*{what} is registered twice"):
         load_plugins()
+
+
+BROKEN = """
+from dataclasses import replace
+from zoo.encoders.timm_backbone import SPEC
+from zoo.registry import register_encoder
+
+@register_encoder(replace(SPEC, name="broken"))
+def broken(spec):
+    return undefined
+"""
+
+
+def test_an_encoder_that_cannot_be_built_breaks_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "mine.py").write_text(BROKEN, encoding="utf-8")
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "mine.py"))
+    state = registry.create_sam("light_repvit_m0_9", "random:0").state_dict()
+    assert "light_repvit_m0_9" in [fit.encoder for fit in fitting(state)]
+    assert nearest(state).encoder != "broken"
+    assert "encoder broken is not looked for: it cannot be built (NameError: name 'undefined'" in caplog.text
 
 
 def plugin(folder: Path, name: str = "mine") -> Path:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import InputError
+from zoo.notes import note
 from zoo.registry import create_encoder, encoder_spec, list_encoders
 from zoo.weights.load import ENCODER_PREFIX, describe_mismatch
 
@@ -117,12 +118,21 @@ def suggest(state: Mapping[str, Tensor]) -> str:
 
 @cache
 def _layout(name: str, variant: Variant | None) -> dict[str, Tensor]:
-    """State dict, without memory, of a registered model whose encoder `variant` changes; empty where it cannot."""
+    """State dict, without memory, of a registered model whose encoder `variant` changes; empty where it cannot.
+
+    So it is where the encoder cannot be built, too, which is noted: it may be a plugin's, and the one sought another.
+    """
     # Imported here: the model needs this package's identities.
     from zoo.sam.model import Sam
 
+    spec = encoder_spec(name)
     with torch.device("meta"):
-        sam = Sam(create_encoder(name), encoder_spec(name)).eval()
+        try:
+            encoder = create_encoder(name)
+        except Exception as error:
+            note(f"encoder {name} is not looked for: it cannot be built ({type(error).__name__}: {error})")
+            return {}
+        sam = Sam(encoder, spec).eval()
         if variant:
             try:
                 sam.image_encoder = variant(sam.image_encoder, sam.spec.image_size)
