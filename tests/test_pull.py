@@ -307,6 +307,14 @@ def test_a_damaged_lock_file(folder: Path) -> None:
         read_lock()
 
 
+def test_a_file_in_the_place_of_the_folder(folder: Path) -> None:
+    folder.touch()
+    with pytest.raises(
+        InputError, match=r"lock\.json: found what cannot be read .*; expected REPMEDSAM_CKPTS that names"
+    ):
+        create_sam("light_repvit_m0_9")
+
+
 def test_a_good_file_outlives_a_pin_that_cannot_be_written(
     card: WeightCard, site: Site, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

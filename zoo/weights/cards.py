@@ -121,13 +121,15 @@ def read_lock() -> dict[str, Pin]:
     """Pins by card name; empty before the first download.
 
     Raises:
-        InputError: the lock file is not what this module wrote.
+        InputError: the lock file is not what this module wrote, or cannot be read.
     """
     path = checkpoints_folder() / LOCK_FILE
     try:
         return {name: Pin(**pin) for name, pin in json.loads(path.read_text(encoding="utf-8")).items()}
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise InputError(path, f"what cannot be read ({error})", f"{FOLDER_VARIABLE} that names a folder") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(
             path, f"no lock file ({error})", "JSON as `weights pull` writes it; restore or delete it"
