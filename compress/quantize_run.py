@@ -184,7 +184,7 @@ def _told(candidate: Candidate, options: Options, result: Result, latency: dict[
 
 
 def verdict(last: Trial, speedup: float, layers: int) -> str:
-    """`worth it`, or `not worth it` and why, of a graph of so many layers."""
+    """`worth it`, or `not worth it` and why, of a graph of so many layers; and which sets of cases told no DSC."""
     reasons = []
     if not last.holds:
         worst = max(last.dsc_drops, key=last.dsc_drops.__getitem__, default="")
@@ -193,7 +193,9 @@ def verdict(last: Trial, speedup: float, layers: int) -> str:
         reasons.append(f"the gate does not hold with {in_float} (cosine {least_cosine(last.cosines)}{lost})")
     if speedup < WORTH_SPEEDUP:
         reasons.append(f"{speedup:.2f} times the speed of float")
-    return f"not worth it: {'; '.join(reasons)}" if reasons else f"worth it: {speedup:.2f} times the speed of float"
+    told = f"not worth it: {'; '.join(reasons)}" if reasons else f"worth it: {speedup:.2f} times the speed of float"
+    ungated = ", ".join(sorted(last.cosines.keys() - last.dsc_drops.keys()))
+    return f"{told}; DSC not gated: {ungated}" if ungated else told
 
 
 def least_cosine(cosines: Mapping[str, float]) -> str:
