@@ -69,6 +69,38 @@ def test_an_encoder_that_cannot_be_built_breaks_no_other(
     assert "encoder broken is not looked for: it cannot be built (NameError: name 'undefined'" in caplog.text
 
 
+OF_ANOTHER_SHAPE = """
+from dataclasses import replace
+from torch import nn
+from zoo.encoders.timm_backbone import SPEC
+from zoo.registry import register_encoder
+
+@register_encoder(replace(SPEC, name="mine", image_size=64))
+def mine(spec):
+    return nn.Conv2d(3, 256, 2, stride=2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("mine", r"encoder mine: found \(1, 256, 32, 32\); expected \(1, 256, 64, 64\)"),
+        ("mine@128", None),
+        ("timm:efficientformer_l1", r"encoder timm:efficientformer_l1: found no embedding of an image of 256 px \(.*"),
+    ],
+)
+def test_an_encoder_of_another_shape_is_refused(
+    name: str, told: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(OF_ANOTHER_SHAPE, encoding="utf-8")
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "mine.py"))
+    if told is None:
+        registry.create_sam(name)
+        return
+    with pytest.raises(InputError, match=told):
+        registry.create_sam(name)
+
+
 def plugin(folder: Path, name: str = "mine") -> Path:
     """The encoder of the documentation, in a file of somebody else's."""
     code = PAGE.read_text(encoding="utf-8").split("```python")[1].split("\n", 1)[1].split("```")[0]

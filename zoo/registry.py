@@ -192,7 +192,8 @@ def create_sam(name: str, weights: str | Path | None = None) -> Sam:
             this encoder at its own size, else `random:0`.
 
     Raises:
-        InputError: unknown name, or weights that do not fit; the message says what would.
+        InputError: unknown name, or weights that do not fit; the message says what would. An encoder from elsewhere
+            that gives no embedding of the contract's shape.
     """
     from zoo.sam.model import Sam
     from zoo.weights import default_weights, identify, load_card_or_file, random_seed_of, seeded
@@ -202,6 +203,8 @@ def create_sam(name: str, weights: str | Path | None = None) -> Sam:
     # Encoder and decoder are seeded apart, so that equal seeds give equal decoders behind different encoders.
     with seeded(seed or 0):
         encoder = create_encoder(name, published=seed is not None)
+    if not _is_built_in(name):
+        _check_embedding(encoder, encoder_spec(name))
     with seeded(seed or 0):
         sam = Sam(encoder, encoder_spec(name)).eval()
     if seed is None:
@@ -210,3 +213,28 @@ def create_sam(name: str, weights: str | Path | None = None) -> Sam:
         tag = getattr(encoder, "pretrained", None)
         sam.weights = identify(sam, f"random:{seed} around {tag}" if tag else f"random:{seed}")
     return sam
+
+
+def _is_built_in(name: str) -> bool:
+    """Whether an encoder is one of this package, whose shapes its tests know; a family's members are others' work."""
+    _, factory = _REGISTRY.get(name.partition("@")[0], (None, None))
+    return factory is not None and factory.__module__.startswith("zoo.encoders.")
+
+
+def _check_embedding(encoder: nn.Module, spec: EncoderSpec) -> None:
+    """Makes sure that an encoder turns an image of its size into an embedding of the decoder's.
+
+    Raises:
+        InputError: another shape, or an error on the way.
+    """
+    import torch
+
+    expected = (1, EMBEDDING_CHANNELS, EMBEDDING_SIZE, EMBEDDING_SIZE)
+    try:
+        with torch.inference_mode():
+            found = tuple(encoder(torch.zeros(1, 3, spec.image_size, spec.image_size)).shape)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        told = f"no embedding of an image of {spec.image_size} px ({' '.join(str(error).split())})"
+        raise InputError(f"encoder {spec.name}", told, f"{expected}") from error
+    if found != expected:
+        raise InputError(f"encoder {spec.name}", f"{found}", f"{expected}")
