@@ -158,7 +158,7 @@ def score(
       repmedsam score -s outputs/ -g npz/
       repmedsam score -s outputs/ -g npz/ --rules cvpr24 --against baseline/ -o runs/scores
     """
-    from bench.score import write_records
+    from bench.score_records import write_records
     from reports.scores import by_case, by_label, paired, score_table, shortened, summary
     from zoo.files import check_folder, whole_file
 
