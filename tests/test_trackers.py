@@ -16,6 +16,7 @@ from compress.training import loop
 from compress.training.config import RunOptions, TrainConfig
 from compress.training.finetune import Finetuning, training_geometry
 from compress.training.run import run_training
+from compress.training.state import LOCK
 from compress.training.trackers import WANDB_ID, TensorBoard, WeightsAndBiases
 from zoo.data.dataset import SyntheticImages
 from zoo.data.prompting import PromptedImages
@@ -112,10 +113,10 @@ def test_nobody_hears_of_a_run_that_is_refused(
 ) -> None:
     if "lr" in change:
         train(tmp_path, project="tests")
-    before, told = sorted(tmp_path.iterdir()), len(wandb.begun)
+    before, told = {*tmp_path.iterdir(), tmp_path / LOCK}, len(wandb.begun)
     with pytest.raises(InputError, match=message):
         train(tmp_path, replace(CONFIG, **change), "tests")
-    assert sorted(tmp_path.iterdir()) == before
+    assert {*tmp_path.iterdir()} == before
     assert len(wandb.begun) == told
 
 
