@@ -214,7 +214,8 @@ def test_strips_show_each_model_in_fp32_and_of_one_model_each_precision(book: Bo
         return [float(line.get_xdata()[0]) for line in lines]  # type: ignore[index,arg-type]
 
     precisions = (("fp32", 0.9), ("bf16", 0.89), ("int8", 0.95))
-    first = [(candidate("first", trained=True, precision=name), dsc) for name, dsc in precisions]
+    openvino = {"trained": True, "backend": "openvino"}
+    first = [(candidate("first", precision=name, **openvino), dsc) for name, dsc in precisions]
     assert dots_with(*first) == [0.4, 0.95, 0.9, 0.89]
     others = [(candidate(name, trained=True), dsc) for name, dsc in (("third", 0.5), ("second", 0.6))]
     assert dots_with(*others) == [0.4, 0.9, 0.6, 0.5]
