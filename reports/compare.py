@@ -303,8 +303,8 @@ def _accuracy(what: str, old: _LabelScores, new: _LabelScores) -> Accuracy:
     sets: dict[str, list[float]] = {}
     for case, found in by_case.items():
         sets.setdefault(f"{case.kind} {'3D' if case.is_volume else '2D'}", []).append(fmean(found))
-    worst = min(sets, key=lambda name: fmean(sets[name]))
-    return Accuracy(what, before, after, difference(by_case), worst, fmean(sets[worst]), len(sets[worst]))
+    lost, worst = min((fmean(of_set), name) for name, of_set in sets.items())
+    return Accuracy(what, before, after, difference(by_case), worst, lost, len(sets[worst]))
 
 
 def _latency_row(row: Latency) -> dict[str, str]:

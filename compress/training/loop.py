@@ -29,7 +29,7 @@ from compress.training.state import BEST, LAST, LOG, Progress, alone_in, cut_log
 from compress.training.step import NotFiniteError, take_step
 from compress.training.task import Task
 from zoo.data.prompting import PromptedImages
-from zoo.errors import InputError
+from zoo.errors import InputError, first_of
 from zoo.files import writing
 
 #: Settings that a resumed run may change.
@@ -252,10 +252,9 @@ class _Run:
     def _told(self, error: NotFiniteError) -> NotFiniteError:
         """An error with the names of its images, and the way on: the same command would meet the same numbers."""
         names = [image_name(self.dataset, image) for image in error.images[:MOST_NAMED]]
-        more = f" and {len(error.images) - MOST_NAMED} more" if len(error.images) > MOST_NAMED else ""
         last = self.out / LAST
         way_on = f"begin another --out with --weights {last} and" if last.exists() else "try"
-        where = f"step {self.progress.step}, {', '.join(names)}{more}"
+        where = f"step {self.progress.step}, {first_of([*names, *error.images[MOST_NAMED:]], MOST_NAMED)}"
         return NotFiniteError(where, error.found, f"{error.expected}; {way_on} a lower --lr")
 
     def _write_state(self) -> None:

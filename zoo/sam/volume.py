@@ -58,8 +58,9 @@ def segment_volume(
     if protocol.is_multiplanar:
         votes = Votes(_with_ends(part, protocol).boxes)
         run.segmenter(part, votes.enter).walk(walks)
+        held = _with_ends(case, protocol)
         for axis in ACROSS:
-            run.ask_across(_with_ends(case, protocol), axis, votes)
+            run.ask_across(held, axis, votes)
         owners = Owners(part.image.shape, part.boxes, protocol.overlap)
         with clock.measure("postprocess"):
             votes.count(owners)
